@@ -1,0 +1,50 @@
+# Each target makes the environment it needs under .venv/ and needs nothing installed by hand but Python and make.
+PYTHON ?= python3
+ARGS ?=
+PIP_FLAGS := --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-on check format lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# One environment per purpose, made again when its lock or pyproject.toml changes.
+.venv/%/.made: requirements/%.txt pyproject.toml
+	@echo "making .venv/$* with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv/$*
+	@.venv/$*/bin/pip install $(PIP_FLAGS) --require-hashes -r requirements/$*.txt
+	@.venv/$*/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: .venv/demo/.made ## the whole job on real parts; ARGS="--for 30s" ends by itself
+	@.venv/demo/bin/aca-tokend demo $(ARGS)
+
+test: .venv/test/.made ## every test that needs Python and its registry alone
+	@.venv/test/bin/python -m pytest -n 4 $(ARGS)
+
+test-on: ## unit and property tests on another Python: PYTHON=python3.12 VERSION=3.12
+	@$(PYTHON) -m venv --clear .venv/test-$(VERSION)
+	@.venv/test-$(VERSION)/bin/pip install $(PIP_FLAGS) --require-hashes -r requirements/test.txt
+	@.venv/test-$(VERSION)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@.venv/test-$(VERSION)/bin/python -m pytest -n 4 -p no:cacheprovider tests/unit tests/properties $(ARGS)
+
+check: .venv/test/.made ## ruff, mypy --strict, import-linter, the locks
+	@.venv/test/bin/ruff format --check .
+	@.venv/test/bin/ruff check .
+	@.venv/test/bin/mypy
+	@.venv/test/bin/lint-imports
+
+format: .venv/test/.made ## writes what ruff would have written
+	@.venv/test/bin/ruff format .
+	@.venv/test/bin/ruff check --fix .
+
+LOCK = .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
+lock: ## pins requirements/*.txt anew, with hashes
+	@test -x .venv/lock/bin/uv || { $(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install $(PIP_FLAGS) uv; }
+	@$(LOCK) pyproject.toml -o requirements/run.txt
+	@$(LOCK) -c requirements/run.txt pyproject.toml requirements/demo.in -o requirements/demo.txt
+	@$(LOCK) -c requirements/demo.txt pyproject.toml requirements/test.in -o requirements/test.txt
+
+clean: ## removes the environments and caches
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,123 @@
+"""Reads the configuration file and those it includes. What they mean is decided in `aca_tokend.core.config`.
+
+No message repeats what is in a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from aca_tokend.core.config import parse
+from aca_tokend.core.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from aca_tokend.core.config import Config
+
+_UNREADABLE = {
+    errno.ENOENT: ("does not exist", "create it, or name the right one"),
+    errno.ENOTDIR: ("does not exist", "create it, or name the right one"),
+    errno.EACCES: ("may not be read", "let the daemon's user read it"),
+    errno.EISDIR: ("is a directory", "name a file"),
+    errno.ELOOP: ("is a symbolic link to itself", "let it point to a file"),
+}
+# How tomllib's messages begin (the rest may repeat what is in the file), and what to do.
+_SYNTAX = {
+    "Invalid statement": "write key = value, or a [table]",
+    "Invalid value": 'write text in quotes, as in key = "value"',
+    "Invalid initial character": "write key = value",
+    "Expected '='": "write key = value",
+    "Expected newline": "give each key a line of its own, and text one pair of quotes",
+    "Expected ']": "end the header as it begins, with ] or ]]",
+    "Cannot overwrite a value": "write each key once",
+    "Duplicate inline table key": "write each key once",
+    "Cannot declare": "write each [table] once",
+    "Cannot mutate": "write all of a table in one place",
+    "Cannot redefine": "write all of a table in one place",
+    "Unclosed array": "end the array with ]",
+    "Unclosed inline table": "end the inline table, which is one line, with }",
+    "Unterminated string": "end the text with the quotes it begins with",
+    "Illegal character": "end the text on its line, and leave control characters out",
+    "Unescaped": "write each backslash twice, or the text in single quotes",
+}
+_POSITION = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
+
+
+def load(path: str | Path) -> Config:
+    """Reads the main file and every file that its `include` names.
+
+    Raises:
+        ConfigError: with every problem of all files at once.
+    """
+    main = os.fspath(path)
+    document = _read(main)
+    if isinstance(document, Problem):
+        raise ConfigError((document,))
+    documents = [(main, document)]
+    problems: list[Problem] = []
+    for file in _included(main, document.get("include"), problems):
+        included = _read(file)
+        if isinstance(included, Problem):
+            problems.append(included)
+            included = {}
+        documents.append((file, included))
+    return parse(documents, problems)
+
+
+def _read(file: str) -> dict[str, Any] | Problem:
+    """The parsed file, or why it cannot be had. Nothing leads back to the parser's error, which may hold the text."""
+    try:
+        with open(file, "rb") as opened:  # noqa: PTH123 - the path is a string throughout
+            content = opened.read()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        code = error.errno if isinstance(error, OSError) else errno.ENOENT
+        name = errno.errorcode.get(code or 0, "I/O error")
+        problem, fix = _UNREADABLE.get(code or 0, (f"cannot be read ({name})", "see that it can be read"))
+        return Problem(file, "", problem, fix)
+    try:
+        # a byte order mark is no part of the text
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return Problem(file, f"line {line}", "is not UTF-8", "save the file as UTF-8")
+    except RecursionError:
+        return Problem(file, "", "is nested too deeply", "write it with fewer brackets")
+    except ValueError as error:  # TOMLDecodeError, and numbers that Python finds too long
+        return _syntax(file, str(error))
+
+
+def _syntax(file: str, message: str) -> Problem:
+    match = _POSITION.fullmatch(message)
+    if match is None:
+        return Problem(file, "", "is not valid TOML", "see https://toml.io")
+    place = f"line {match['line']}, column {match['column']}" if match["line"] else "end of the file"
+    fixes = (fix for beginning, fix in _SYNTAX.items() if match["what"].startswith(beginning))
+    return Problem(file, place, "is not valid TOML", next(fixes, "see https://toml.io"))
+
+
+def _included(main: str, patterns: object, problems: list[Problem]) -> Iterator[str]:
+    """Each file that is included, once. What is no pattern is left for `parse` to tell."""
+    folder = os.path.dirname(main)  # noqa: PTH120 - the path is a string throughout
+    seen = {os.path.realpath(main)}
+    for number, pattern in enumerate(patterns if isinstance(patterns, list) else ()):
+        if not isinstance(pattern, str) or not pattern.isprintable() or not pattern:
+            continue
+        found = sorted(glob.glob(os.path.join(glob.escape(folder), pattern), recursive=True))  # noqa: PTH118, PTH207
+        if not found and not glob.has_magic(pattern):
+            problems.append(
+                Problem(
+                    main, f"include[{number}]", "names a file that does not exist", "create it, or remove this entry"
+                )
+            )
+        for file in found:
+            real = os.path.realpath(file)
+            if real not in seen:
+                seen.add(real)
+                yield file

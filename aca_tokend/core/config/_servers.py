@@ -1,0 +1,166 @@
+"""The tables of the daemon itself and of the servers it talks to. Keys stand in the order of the reference."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainValidator, ValidationInfo, field_validator
+
+from aca_tokend.core.config._addresses import Host, Listen, OptionalUrl, TokenPath, Url, plain_http
+from aca_tokend.core.config._choice import table_by
+from aca_tokend.core.config._kinds import Duration, Mount, Namespace, OptionalFile
+from aca_tokend.core.config._references import LocalSecretReference, TextOrLocalReference
+from aca_tokend.core.config._table import Table
+from aca_tokend.core.config._wrong import refuse
+
+Timeout = Annotated[float, Duration(0.01, 600)]
+Concurrency = Annotated[int, Field(ge=1, le=256)]
+
+
+class AdminConfig(Table):
+    """The pages for Prometheus, probes and people."""
+
+    listen: Listen = Field(
+        default="127.0.0.1:9464",
+        description='Address and port of the pages; port 0 takes a free one, `""` turns them off.',
+    )
+    tls_cert: OptionalFile = Field(
+        default="", description="Certificate chain (PEM). With it the pages are served over TLS."
+    )
+    tls_key: OptionalFile = Field(default="", description="Private key (PEM) of `tls_cert`.", validate_default=True)
+    tls_client_ca: OptionalFile = Field(
+        default="",
+        description="CA certificates (PEM). With them only clients with a certificate of these are served.",
+        validate_default=True,
+    )
+    show_usernames: bool = Field(default=True, description="Whether the pages show user names.")
+
+    @field_validator("tls_key")
+    @classmethod
+    def _paired(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("tls_cert") and not value:
+            refuse("missing beside tls_cert", "add tls_key, or leave tls_cert out")
+        return cls._beside_cert(value, info)
+
+    @field_validator("tls_client_ca")
+    @classmethod
+    def _beside_cert(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("tls_cert") == "":
+            refuse("does nothing without tls_cert", f"add tls_cert, or leave {info.field_name} out")
+        return value
+
+
+class LogConfig(Table):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Less severe lines are not written."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`auto` means `console` on a terminal and `json` elsewhere."
+    )
+
+
+def _encrypted(value: bool, info: ValidationInfo, key: str, what: str) -> bool:
+    """Validates `allow_plain_http`, which comes after the address, and blames the address."""
+    if not value and plain_http(info.data.get(key, "")):
+        refuse(
+            f"would send {what} unencrypted to another machine",
+            "use https://, or set allow_plain_http = true where the network itself encrypts",
+            at=key,
+        )
+    return value
+
+
+class EndpointConfig(Table):
+    """A server that grants tokens."""
+
+    url: Url = Field(description="Scheme, host and port of the server.", examples=["https://aca.example.com"])
+    token_path: TokenPath = Field(default="/auth/oauth/token", description="Path that grants are asked for at.")
+    host: Host = Field(
+        default="",
+        description="`Host` header and TLS name where they differ from `url`. The server takes the tenant from it.",
+        examples=["aca.example.com"],
+    )
+    ca_file: OptionalFile = Field(default="", description="CA certificates (PEM) to trust instead of the system's.")
+    proxy: OptionalUrl = Field(
+        default="",
+        description="Proxy between us and the server. Proxies of the environment are not used.",
+        examples=["http://proxy.example.com:3128"],
+    )
+    timeout: Timeout = Field(
+        default=10.0, description="Limit of a whole request, from connecting to the last byte of the answer."
+    )
+    max_concurrency: Concurrency = Field(default=8, description="Most requests to this server at one time.")
+    allow_plain_http: bool = Field(
+        default=False,
+        description="Allows `http://` to another machine, where everybody on the way can read passwords and tokens.",
+        validate_default=True,
+    )
+
+    @field_validator("allow_plain_http")
+    @classmethod
+    def _encrypted(cls, value: bool, info: ValidationInfo) -> bool:
+        return _encrypted(value, info, "url", "passwords")
+
+
+class TokenAuth(Table):
+    """Uses a Vault token that something else keeps valid."""
+
+    method: Literal["token"] = Field(default="token", description="`token`.")
+    token: LocalSecretReference = Field(
+        description="The Vault token. It is read again at each log-in.",
+        examples=[{"file": "/run/secrets/aca/vault-token"}],
+    )
+
+
+class AppRoleAuth(Table):
+    """Logs in with a role and its secret id."""
+
+    method: Literal["approle"] = Field(default="approle", description="`approle`.")
+    role_id: TextOrLocalReference = Field(
+        description="Id of the role.", examples=["59d6d1ca-47bb-4e7e-a40b-8be3bc5a0ba8"]
+    )
+    secret_id: LocalSecretReference = Field(
+        description="Secret id of the role. It is read again at each log-in.",
+        examples=[{"file": "/run/secrets/aca/secret-id"}],
+    )
+    mount: Mount = Field(default="approle", description="Where the method is mounted.")
+
+
+Auth = Annotated[
+    TokenAuth | AppRoleAuth,
+    PlainValidator(
+        table_by(
+            "method",
+            {"token": TokenAuth, "approle": AppRoleAuth},
+            later=("kubernetes", "jwt", "cert", "userpass", "ldap"),
+        ),
+        json_schema_input_type=TokenAuth | AppRoleAuth,
+    ),
+]
+
+
+class VaultConfig(Table):
+    """A HashiCorp Vault or an OpenBao."""
+
+    address: Url = Field(
+        description="Scheme, host and port of the server.", examples=["https://vault.example.com:8200"]
+    )
+    namespace: Namespace = Field(
+        default="", description="Namespace of the log-in and of all mounts.", examples=["team-a"]
+    )
+    ca_file: OptionalFile = Field(default="", description="CA certificates (PEM) to trust instead of the system's.")
+    timeout: Timeout = Field(default=5.0, description="Limit of a whole request.")
+    max_concurrency: Concurrency = Field(default=8, description="Most requests to this Vault at one time.")
+    allow_plain_http: bool = Field(
+        default=False,
+        description="Allows `http://` to another machine, where everybody on the way can read tokens and secrets.",
+        validate_default=True,
+    )
+    auth: Auth = Field(
+        description="How to log in.", examples=[{"method": "token", "token": {"file": "/run/secrets/aca/vault-token"}}]
+    )
+
+    @field_validator("allow_plain_http")
+    @classmethod
+    def _encrypted(cls, value: bool, info: ValidationInfo) -> bool:
+        return _encrypted(value, info, "address", "tokens and secrets")

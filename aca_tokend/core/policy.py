@@ -1,0 +1,66 @@
+"""When to rotate and when to try again: the only place that decides about either.
+
+Pure: times are monotonic seconds given by the caller, and every random draw is a number between 0 and 1 given by the
+caller. The invariants: a rotation point lies at least `min_interval` after the grant, and no delay reaches past the end
+of the life that is left while there is time for another attempt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aca_tokend.core.config import BackoffConfig, RotationConfig
+
+# A wait takes at most this share of the life that is left, so that attempts come closer together as expiry nears.
+SHARE_OF_REMAINING = 0.25
+# Attempts of one token are never closer than this, however near its expiry is.
+URGENT_INTERVAL_SECONDS = 0.5
+# A server may ask for a pause, but not for the token's death: one more attempt comes at this share of what is left.
+SHARE_FOR_RETRY_AFTER = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The life of one token in monotonic seconds: issued (before the request was sent), rotation point, expiry."""
+
+    issued: float
+    rotate: float
+    expires: float
+
+    @property
+    def outage_tolerance(self) -> float:
+        """How many seconds from the rotation point on the endpoint may be out before readers meet an expired token."""
+        return self.expires - self.rotate
+
+
+def plan(issued: float, lifetime: float, rotation: RotationConfig, draw: float) -> Life:
+    """Sets the rotation point of a token.
+
+    It is `fraction` of the lifetime after issue, up to the share `jitter` of that earlier (`draw` is this token's own
+    number between 0 and 1, drawn once and kept), and never sooner than `min_interval` after issue.
+    """
+    delay = lifetime * rotation.fraction * (1.0 - rotation.jitter * draw)
+    return Life(issued, issued + max(delay, rotation.min_interval), issued + lifetime)
+
+
+def retry_delay(
+    failures: int, remaining: float, backoff: BackoffConfig, draw: float, retry_after: float | None = None
+) -> float:
+    """How many seconds to wait after the `failures`-th failure running (from 1).
+
+    Exponential with full jitter (`draw` picks the share) up to `cap`. While life is left, a wait takes at most a
+    quarter of it, so that attempts come closer together as expiry nears; after expiry they go on at the cap.
+    `retry_after` lengthens the wait, but never beyond three quarters of the life that is left: a server's wish must not
+    be the reason for a dead token.
+    """
+    ceiling = min(backoff.cap, backoff.initial * 2.0 ** min(failures - 1, 60))
+    if remaining <= 0.0:
+        delay = ceiling * (0.5 + 0.5 * draw)
+        return max(delay, retry_after or 0.0)
+    ceiling = min(ceiling, max(remaining * SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS))
+    delay = max(ceiling * draw, min(URGENT_INTERVAL_SECONDS, ceiling))
+    if retry_after is not None:
+        delay = max(delay, min(retry_after, remaining * SHARE_FOR_RETRY_AFTER))
+    return delay

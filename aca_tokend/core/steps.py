@@ -1,0 +1,63 @@
+"""How a rotation says where each of its blocking calls runs.
+
+A rotation is a coroutine that awaits `Call`s. There is no event loop: whoever drives it (the scheduler's thread pools,
+or the simulation's virtual clock) makes each call in the pool the call names and then goes on with the coroutine. So
+the main flow reads from top to bottom while a Vault that hangs holds only threads of Vault's pool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from aca_tokend.core.errors import ReasonedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One blocking call. Awaiting it gives what `run` returns, or raises the `ReasonedError` that it raised.
+
+    Attributes:
+        pool: the name of the pool it runs in.
+        run: the call. Anything but a `ReasonedError` that it raises is a bug and ends the process.
+        urgency: among waiting calls of one pool the smallest goes first; for a token, when it expires.
+        finish: it is made even while the daemon is stopping, because a minted token would be lost otherwise.
+    """
+
+    pool: str
+    run: Callable[[], T]
+    urgency: float = 0.0
+    finish: bool = False
+
+    def __await__(self) -> Generator[Sequence[Call[T]], Sequence[T | ReasonedError], T]:
+        """Hands the call to the driver and takes its result."""
+        (result,) = yield (self,)
+        if isinstance(result, ReasonedError):
+            raise result
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Calls(Generic[T]):
+    """Calls that run side by side. Awaiting them gives one result or `ReasonedError` each, in their order."""
+
+    calls: Sequence[Call[T]]
+
+    def __await__(self) -> Generator[Sequence[Call[T]], Sequence[T | ReasonedError], Sequence[T | ReasonedError]]:
+        """Hands the calls to the driver and takes their results once the last one is in."""
+        if not self.calls:
+            return ()
+        return (yield self.calls)
+
+
+def make(call: Call[T]) -> T | ReasonedError:
+    """Makes one call; an expected error becomes its value. What a driver runs in the call's pool."""
+    try:
+        return call.run()
+    except ReasonedError as error:
+        return error

@@ -1,0 +1,268 @@
+"""How the daemon logs: structlog for our lines, the same renderer for the lines of libraries, and rotations as events.
+
+One line per event, JSON or for people. A line that cannot be written is dropped: logging never raises into a rotation.
+No line shows a secret: `Secret` renders as `<secret>`, so does whatever stands under the name of one, and tracebacks
+carry no local variables. docs/logs.md has every event.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from aca_tokend.core.outcome import (
+    ADVICE,
+    Adopted,
+    Event,
+    Failed,
+    Failure,
+    Granted,
+    Published,
+    PublishResult,
+    Resumed,
+    Rotated,
+    Suspended,
+)
+from aca_tokend.core.secret import HIDDEN, Secret
+from aca_tokend.core.token import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
+
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+    from aca_tokend.core.token import Document
+
+# These say at INFO and DEBUG what they send, or what we say ourselves; neither belongs in our log.
+CAPPED = ("apscheduler", "httpcore", "httpx", "hvac", "requests", "urllib3")
+
+SECRET_NAMES = frozenset(
+    {
+        "access_token",
+        "authorization",
+        "client_secret",
+        "client_token",
+        "password",
+        "refresh_token",
+        "secret_id",
+        "token_value",
+    }
+)
+
+
+def configure(level: str, style: str, stream: TextIO | None = None) -> None:
+    """Sets logging up for the whole process; calling it again replaces what was set up before.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`.
+        style: `json`, `console`, or `auto`: `console` on a terminal and `json` elsewhere.
+        stream: where lines go; standard error unless told.
+    """
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, _Handler):
+            root.removeHandler(handler)
+    target = stream or sys.stderr
+    if target is not None:  # None where the process was started with standard error closed
+        root.addHandler(_Handler(target, style))
+    root.setLevel(threshold)
+    for name in CAPPED:
+        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+    logging.captureWarnings(capture=True)
+    structlog.configure(
+        processors=[structlog.stdlib.add_log_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+class _Handler(logging.StreamHandler["TextIO"]):
+    """Writes lines; the handler's own lock keeps them whole."""
+
+    def __init__(self, stream: TextIO, style: str) -> None:
+        super().__init__(stream)
+        terminal = _is_terminal(stream)
+        console = style == "console" or (style == "auto" and terminal)
+        self.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name],
+                processors=[_arrange, *(_for_people(colors=terminal) if console else _for_machines())],
+            )
+        )
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- the name is the library's
+        """Drops a line that cannot be written; says so where it was the rendering that failed."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            return
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
+            line = {"level": "error", "event": "log_line_lost", "logger": record.name, "error": type(error).__name__}
+            self.stream.write(json.dumps(line) + self.terminator)
+            self.flush()
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _for_machines() -> list[Processor]:
+    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(tracebacks),
+        _redact,
+        structlog.processors.JSONRenderer(default=str),
+    ]
+
+
+def _for_people(*, colors: bool) -> list[Processor]:
+    # Its default for exceptions is Rich's traceback, which shows local variables.
+    plain = structlog.dev.plain_traceback
+    return [_redact, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, sort_keys=False)]
+
+
+def _arrange(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Puts time, level and event first."""
+    record: logging.LogRecord = event.pop("_record")
+    del event["_from_structlog"]
+    moment = rfc3339(datetime.fromtimestamp(record.created, UTC))
+    return {"timestamp": moment, "level": event.pop("level"), "event": event.pop("event"), **event}
+
+
+def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """The last defence: hides what is a secret or is called like one. Makes times readable on its way."""
+    return {key: value if key == "exc_info" else _shown(key, value) for key, value in event.items()}
+
+
+def _shown(key: object, value: object) -> object:
+    if isinstance(value, Secret) or (isinstance(key, str) and key.lower() in SECRET_NAMES):
+        return HIDDEN
+    if isinstance(value, datetime):
+        return rfc3339(value) if value.tzinfo else value.isoformat()
+    if isinstance(value, dict):
+        return {str(name): _shown(name, inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_shown(None, inner) for inner in value]
+    return value
+
+
+class EventLog:
+    """Logs the events of rotations: one INFO line for each rotation that succeeded."""
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
+        self._log = structlog.get_logger("aca_tokend")
+        self._expires: dict[str, datetime] = {}  # of the token that is held, for the lines about failures
+
+    def observe(self, event: Event) -> None:
+        """Logs one event."""
+        match event:
+            case Rotated():
+                self._expires[event.token] = event.document.expires_at
+                self._log.info(
+                    "token_rotated",
+                    token=event.token,
+                    **_life(event.document),
+                    duration_seconds=_rounded(event.duration_seconds),
+                    sinks=event.sinks,
+                    **_known(request_id=event.request_id),
+                )
+            case Adopted():
+                self._expires[event.token] = event.document.expires_at
+                self._log.info("token_adopted", token=event.token, **_life(event.document), sink=event.sink)
+            case Failed():
+                self._log.warning(
+                    "rotation_failed",
+                    token=event.token,
+                    **_failure(event.failure),
+                    attempt=event.attempt,
+                    **_known(
+                        next_attempt_at=self._after(event.next_attempt_seconds),
+                        expires_at=self._expires.get(event.token),
+                    ),
+                )
+            case Suspended():
+                expires_at = self._expires.get(event.token)
+                self._log.error(
+                    "token_suspended", token=event.token, **_failure(event.failure), **_known(expires_at=expires_at)
+                )
+            case Resumed():
+                self._log.info("token_resumed", token=event.token, why=event.why)
+            case Published():
+                self._published(event)
+            case Granted():
+                self._log.debug(
+                    "grant_answered",
+                    token=event.token,
+                    endpoint=event.endpoint,
+                    code=event.code,
+                    duration_seconds=_rounded(event.duration_seconds),
+                    **_known(skew_seconds=event.skew_seconds),
+                )
+
+    def observe_login(self, vault: str, method: str, succeeded: bool, expires_at: float | None) -> None:
+        """Logs a log-in to Vault. `expires_at` is in wall seconds, None for a Vault token that never expires."""
+        if succeeded:
+            moment = None if expires_at is None else datetime.fromtimestamp(expires_at, UTC)
+            self._log.info("vault_logged_in", vault=vault, method=method, **_known(expires_at=moment))
+        else:
+            self._log.warning("vault_login_failed", vault=vault, method=method)
+
+    def _published(self, event: Published) -> None:
+        place = {"token": event.token, "sink": event.sink, "kind": event.kind}
+        if event.recovered:
+            self._log.info("publish_recovered", **place)
+        match event.result:
+            case PublishResult.FAILED:
+                why = _failure(event.failure) if event.failure else {}
+                self._log.warning("publish_failed", **(why | place))
+            case PublishResult.FENCED:
+                self._log.warning("publish_fenced", **place)
+            case PublishResult.UNCHANGED:
+                self._log.debug("publish_unchanged", **place)
+            case PublishResult.WRITTEN:
+                self._log.debug("publish_written", **place, duration_seconds=_rounded(event.duration_seconds))
+
+    def _after(self, seconds: float) -> datetime | None:
+        """The wall time in so many seconds; None for never."""
+        return datetime.fromtimestamp(self._wall() + seconds, UTC) if math.isfinite(seconds) else None
+
+
+def _life(document: Document) -> dict[str, Any]:
+    return {
+        "issued_at": document.issued_at,
+        "expires_at": document.expires_at,
+        "refresh_after": document.refresh_after,
+    }
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    return {
+        "step": failure.step.value,
+        "reason": failure.reason.value,
+        "message": failure.message,
+        "advice": ADVICE[failure.reason],
+        **_known(sink=failure.sink, request_id=failure.request_id),
+    }
+
+
+def _known(**keys: object) -> dict[str, Any]:
+    """Leaves out what is not known."""
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, 6)

@@ -1,0 +1,167 @@
+"""Counts what it is told and writes the page. It decides nothing, and never does I/O."""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import TYPE_CHECKING
+
+from prometheus_client.exposition import choose_encoder
+
+from aca_tokend.core.outcome import Adopted, Event, Failed, Granted, Published, PublishResult, Rotated, Step
+from aca_tokend.metrics._registry import LOGIN_RESULTS, Registry
+from aca_tokend.metrics._tokens import FAMILIES, Counts, Row, token_label
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from aca_tokend.metrics._tokens import TokenView
+
+# The answers of a server that does the work of an OAuth provider, be it to refuse.
+UP_CODES = frozenset({"200", "400", "401"})
+
+# To count unavailable time, all tokens are walked through: not before one of them may have expired, not more often than
+# the first of these while one has, and no less often than the second. What lies between is worked out, not lost.
+WALK_AT_MOST_EVERY_SECONDS = 5.0
+WALK_AT_LEAST_EVERY_SECONDS = 15.0
+
+_EOF = b"# EOF\n"
+
+
+class Metrics:
+    """Everything that is measured. Every method may be called from several threads at once.
+
+    Args:
+        views: the tokens that there are, as they are now.
+        wall: the wall clock, in seconds since 1970.
+        endpoints: the names of the endpoints.
+        vaults: the log-in method of each Vault, by its name.
+    """
+
+    def __init__(
+        self,
+        views: Callable[[], Iterable[TokenView]],
+        wall: Callable[[], float],
+        endpoints: Iterable[str],
+        vaults: Mapping[str, str],
+    ) -> None:
+        self._views = views
+        self._wall = wall
+        self._registry = Registry(endpoints, vaults)
+        self._counts: dict[str, Counts] = {}
+        self._counting = threading.Lock()  # held for each change of `_counts` and of what is in it
+        self._known: frozenset[str] = frozenset()
+        self._walking = threading.Lock()  # held while all tokens are walked through, so that no time counts twice
+        self._walk_at = 0.0
+
+    def observe(self, event: Event) -> None:
+        """Counts one event of a rotation."""
+        match event:
+            case Rotated():
+                self._succeeded(event)
+                self._registry.rotation.observe(event.duration_seconds)
+            case Adopted():
+                self._succeeded(event)
+            case Failed():
+                self._failed(event)
+            case Published():
+                self._published(event)
+            case Granted():
+                self._granted(event)
+            case _:
+                pass  # Suspended follows a Failed; that and Resumed are read from the views
+
+    def observe_lag(self, seconds: float) -> None:
+        """Counts how much later than due an attempt began."""
+        self._registry.lag.observe(max(0.0, seconds))
+
+    def observe_login(self, vault: str, method: str, succeeded: bool, expires_at: float | None) -> None:
+        """Counts a log-in to Vault. `expires_at` is in wall seconds, None for a Vault token that never expires."""
+        self._registry.logins.labels(vault, method, LOGIN_RESULTS[0 if succeeded else 1]).inc()
+        if succeeded:
+            self._registry.vault_expires.labels(vault).set(float("inf") if expires_at is None else expires_at)
+
+    def tick(self, now: float) -> None:
+        """Counts unavailable time. Called about once a second; cheap while no token can have expired."""
+        if now >= self._walk_at:
+            self._walk(list(self._views()), now)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The page and its content type: OpenMetrics where the Accept header asks for it, else the older text."""
+        views, now = list(self._views()), self._wall()
+        self._walk(views, now)
+        encode, content_type = choose_encoder(accept)
+        openmetrics = content_type.startswith("application/openmetrics-text")
+        page = io.BytesIO()
+        page.write(encode(self._registry.collectors).removesuffix(_EOF))
+        rows = [self._row(view, now) for view in views]
+        for family in FAMILIES:
+            page.write(family.text(rows, openmetrics=openmetrics).encode())
+        if openmetrics:
+            page.write(_EOF)
+        return page.getvalue(), content_type
+
+    def _row(self, view: TokenView, now: float) -> Row:
+        with self._counting:
+            counts = self._of(view.token)
+            return Row(view, counts, tuple(counts.errors.items()), token_label(view.token), now)
+
+    def _of(self, token: str) -> Counts:
+        counts = self._counts.get(token)
+        if counts is None:
+            counts = self._counts[token] = Counts()
+        return counts
+
+    def _succeeded(self, event: Rotated | Adopted) -> None:
+        now = self._wall()
+        with self._counting:
+            counts = self._of(event.token)
+            counts.last_success = now
+            if isinstance(event, Rotated):
+                counts.rotation("rotated")
+            else:
+                counts.rotation("adopted")
+                counts.published_at = now
+
+    def _failed(self, event: Failed) -> None:
+        with self._counting:
+            counts = self._of(event.token)
+            counts.rotation("failed")
+            if event.failure.step is not Step.PUBLISH:  # each sink that cannot be written has told of it by itself
+                counts.error(event.failure)
+
+    def _published(self, event: Published) -> None:
+        now = self._wall()
+        with self._counting:
+            counts = self._of(event.token)
+            counts.publish(event.sink, event.result)
+            if event.failure is not None:
+                counts.error(event.failure)
+            else:
+                counts.published_at = now
+        if event.result is PublishResult.WRITTEN:
+            self._registry.publish.labels(event.kind).observe(event.duration_seconds)
+
+    def _granted(self, event: Granted) -> None:
+        self._registry.grant.labels(event.endpoint, event.code).observe(event.duration_seconds)
+        self._registry.endpoint_up.labels(event.endpoint).set(event.code in UP_CODES)
+        if event.skew_seconds is not None:
+            self._registry.skew.labels(event.endpoint).set(event.skew_seconds)
+
+    def _walk(self, views: Sequence[TokenView], now: float) -> None:
+        """Counts the unavailable time of every token that has been tried, and forgets the tokens that left."""
+        with self._walking:
+            earliest = now + WALK_AT_LEAST_EVERY_SECONDS
+            for view in views:
+                if not view.tried:
+                    earliest = now
+                    continue
+                earliest = min(earliest, view.valid_until)
+                with self._counting:
+                    self._of(view.token).unavailable(view.valid_until, now)
+            self._walk_at = max(earliest, now + WALK_AT_MOST_EVERY_SECONDS)
+            names = frozenset(view.token for view in views)
+            with self._counting:
+                for gone in self._known - names:
+                    self._counts.pop(gone, None)
+            self._known = names

@@ -1,0 +1,189 @@
+"""The steps look and publish: what the sinks hold, which token of ours is the latest, and bringing it to them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from aca_tokend.core.outcome import Adopted, Event, Failure, Published, PublishResult, Reason, Step, failure_of
+from aca_tokend.core.policy import Life, plan, retry_delay
+from aca_tokend.core.steps import Call, Calls
+from aca_tokend.core.token import Document, Seen
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Sequence
+
+    from aca_tokend.core.clock import Clock
+    from aca_tokend.state import SinkState, TokenState
+
+# A publish that meets another writer looks again and decides anew, this many times before it counts as failed.
+PUBLISH_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """A publish that was written: what the sink holds now, and how long it took."""
+
+    seen: Seen
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Looks at sinks, adopts and publishes. There is no other path to a sink."""
+
+    clock: Clock
+    rng: random.Random
+    observe: Callable[[Event], None]
+
+    async def look(self, state: TokenState) -> Failure | None:
+        """Reads what is published and adopts the latest token of ours. A failure if there is no sink to serve."""
+        await self._look_at(state, state.sinks)
+        self._adopt(state)
+        if any(sink.seen and not sink.failure for sink in state.sinks):
+            return None
+        # Nothing can be read. While we hold a token we know when it must be replaced, and a grant now may be the last
+        # to be had before it expires. Without one, what is published may still be good, and a grant would be a waste.
+        if state.document is not None and not any(sink.seen for sink in state.sinks):
+            return None
+        return next(sink.failure for sink in state.sinks if sink.failure)
+
+    async def _look_at(self, state: TokenState, sinks: Sequence[SinkState]) -> None:
+        moment = self.clock.monotonic()
+        results = await Calls([Call(sink.sink.pool, sink.sink.look, state.urgency) for sink in sinks])
+        for sink, result in zip(sinks, results, strict=True):
+            if isinstance(result, Seen):
+                _saw(sink, result, moment, state.account)
+            else:
+                sink.seen = None
+                sink.failure = failure_of(Step.LOOK, result, sink.sink.name)
+
+    def _adopt(self, state: TokenState) -> None:
+        """Takes over the latest token of ours that is published, if it is later than the one we hold."""
+        now = datetime.fromtimestamp(self.clock.wall(), UTC)
+        latest: SinkState | None = None
+        for sink in state.sinks:
+            found, best = sink.published, latest.published if latest else state.document
+            if found is None or not found.valid_at(now) or not found.plausible_at(now):
+                continue
+            if best is None or found.issued_after(best):
+                latest = sink
+        if latest is None or latest.published is None:
+            return
+        state.document = latest.published
+        state.life = self._life_of(state, latest.published)
+        state.rotate_at = state.life.rotate
+        if not state.due(self.clock.monotonic()):
+            state.failures, state.failure = 0, None  # a suspended token stays so: its own credential is still refused
+            self.observe(Adopted(state.name, latest.published, latest.sink.name))
+
+    def _life_of(self, state: TokenState, document: Document) -> Life:
+        """The life of a token that another run or replica was granted: all we have of it is wall time."""
+        issued = self.clock.monotonic() - (self.clock.wall() - document.issued_at.timestamp())
+        lifetime = (document.expires_at - document.issued_at).total_seconds()
+        return plan(issued, lifetime, state.config.rotation, state.draw)
+
+    async def catch_up(self, state: TokenState) -> None:
+        """Tries the sinks that failed again, alone: no grant is made for them."""
+        await self._look_at(state, [sink for sink in state.sinks if sink.failure])
+        self._adopt(state)
+        await self.publish(state)
+
+    async def publish(self, state: TokenState) -> None:
+        """Brings the token we hold to every sink that holds another."""
+        ours = state.document
+        for _ in range(PUBLISH_ROUNDS):
+            conflicts = await self._write(state, ours)
+            if not conflicts:
+                break
+            await self._look_at(state, conflicts)
+            self._adopt(state)
+        failed = [sink for sink in state.sinks if sink.failure]
+        for sink in failed:
+            sink.failing = True
+            self._tell(state, sink, PublishResult.FAILED)
+        if failed and state.document is not None:
+            state.publish_failures += 1
+            state.publish_at = self.clock.monotonic() + self._delay(state)
+        else:
+            state.publish_failures = 0
+            state.publish_at = None
+
+    async def _write(self, state: TokenState, ours: Document | None) -> list[SinkState]:
+        """Writes side by side. Returns the sinks that someone else wrote meanwhile, to be read again."""
+        document = state.document
+        if document is None or state.life is None or state.life.expires <= self.clock.monotonic():
+            return []
+        behind: list[SinkState] = []
+        for sink in state.sinks:
+            if sink.seen is None or sink.failure:
+                continue
+            if sink.published == document:
+                self._settle(state, sink, PublishResult.UNCHANGED if document is ours else PublishResult.FENCED)
+            elif self._may_replace(state, sink, document):
+                behind.append(sink)
+            else:
+                self._settle(state, sink, PublishResult.FENCED)
+        results = await Calls([_publishing(sink, document, self.clock, state.urgency) for sink in behind])
+        conflicts: list[SinkState] = []
+        for sink, result in zip(behind, results, strict=True):
+            if isinstance(result, Wrote):
+                sink.seen, sink.published, sink.seen_at = result.seen, document, self.clock.monotonic()
+                self._settle(state, sink, PublishResult.WRITTEN, result.seconds)
+                continue
+            sink.seen = None
+            sink.failure = failure_of(Step.PUBLISH, result, sink.sink.name)
+            if sink.failure.reason is Reason.CONFLICT:
+                conflicts.append(sink)
+        return conflicts
+
+    def _may_replace(self, state: TokenState, sink: SinkState, document: Document) -> bool:
+        """The fence: a later-issued token is never replaced by an earlier one.
+
+        What was read before our grant was sent was issued before it, whatever the clocks say. Only what came since is
+        compared by its issue time.
+        """
+        found = sink.published
+        return found is None or sink.seen_at <= state.granted_at or document.issued_after(found)
+
+    def _settle(self, state: TokenState, sink: SinkState, result: PublishResult, seconds: float = 0.0) -> None:
+        sink.failure = None
+        self._tell(state, sink, result, seconds)
+        sink.failing = False
+
+    def _tell(self, state: TokenState, sink: SinkState, result: PublishResult, seconds: float = 0.0) -> None:
+        recovered = sink.failing and result is not PublishResult.FAILED
+        target = sink.sink
+        self.observe(Published(state.name, target.name, target.kind, result, seconds, sink.failure, recovered))
+
+    def _delay(self, state: TokenState) -> float:
+        remaining = state.life.expires - self.clock.monotonic() if state.life else 0.0
+        return retry_delay(state.publish_failures, remaining, state.config.rotation.backoff, self.rng.random())
+
+
+def _publishing(sink: SinkState, document: Document, clock: Clock, urgency: float) -> Call[Wrote]:
+    seen = sink.seen
+    assert seen is not None  # noqa: S101 -- only sinks that were read are written
+
+    def publish() -> Wrote:
+        started = clock.monotonic()
+        now = sink.sink.publish(document, seen)
+        return Wrote(now, clock.monotonic() - started)
+
+    return Call(sink.sink.pool, publish, urgency, finish=True)
+
+
+def _saw(sink: SinkState, seen: Seen, moment: float, account: str) -> None:
+    """Takes in what a look found. Whatever is not this account's is never taken for ours."""
+    ours = seen.document is not None and seen.document.account == account
+    sink.seen, sink.seen_at = seen, moment
+    sink.published = seen.document if ours else None
+    empty = seen.document is None and seen.foreign is None
+    if ours or empty or sink.sink.replace_foreign:
+        sink.failure = None
+        return
+    why = seen.foreign or "it is the token of another account"
+    message = f"{sink.sink.name} holds something this token did not write: {why}"
+    sink.failure = Failure(Step.LOOK, Reason.FOREIGN_DOCUMENT, message, sink=sink.sink.name)

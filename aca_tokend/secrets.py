@@ -1,0 +1,142 @@
+"""Resolves references to secrets, anew each time, so that a changed file or Vault secret is taken up at the next grant.
+
+It reads the environment, files, and Vaults through the readers it is given. No message holds a value: each names the
+reference. Nothing is cached but which files have been warned of.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from aca_tokend.core.config import EnvReference, FileReference, VaultReference
+from aca_tokend.core.errors import SecretError
+from aca_tokend.core.outcome import Reason
+from aca_tokend.core.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aca_tokend.core.config import Reference
+
+# Far above any password or key. Whatever is larger was named by mistake.
+MAX_SECRET_BYTES = 64 * 1024
+
+_OTHERS = 0o007
+
+_log = structlog.get_logger()
+
+
+class VaultReader(Protocol):
+    """A Vault to read secrets from."""
+
+    def read_field(self, mount: str, path: str, name: str, /) -> Secret:
+        """One field of a KV secret, now. Raises SecretError."""
+
+
+class SecretResolver:
+    """Finds the secrets that references name. Used by several threads at once.
+
+    Args:
+        vaults: the Vault of each `[vault.NAME]`; looked at on each call, so it may be filled later.
+    """
+
+    def __init__(self, vaults: Mapping[str, VaultReader]) -> None:
+        self._vaults = vaults
+        self._lock = threading.Lock()
+        self._warned: dict[str, tuple[int, int, int]] = {}
+
+    def pool(self, reference: Reference) -> str | None:
+        """The pool in which to resolve it (`vault.NAME`), None where it needs none of its own."""
+        return f"vault.{reference.vault_name}" if isinstance(reference, VaultReference) else None
+
+    def resolve(self, reference: Reference) -> Secret:
+        """The secret now, without one newline at its end. Raises SecretError."""
+        match reference:
+            case EnvReference():
+                return _checked(reference, _environment(reference))
+            case FileReference():
+                return _checked(reference, self._file(reference))
+            case VaultReference():
+                reader = self._vaults[reference.vault_name]
+                return _checked(reference, reader.read_field(reference.mount, reference.path, reference.field))
+
+    def _file(self, reference: FileReference) -> Secret:
+        try:
+            content, status = _read(reference)
+        except FileNotFoundError as exc:
+            raise SecretError(Reason.SECRET_MISSING, f"{reference}: there is no such file") from exc
+        except OSError as exc:
+            problem = (exc.strerror or "unreadable").lower()
+            raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: {problem}") from exc
+        self._warn_if_open(reference.file, status)
+        if len(content) > MAX_SECRET_BYTES:
+            raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: holds more than {MAX_SECRET_BYTES} bytes")
+        try:
+            return Secret(content.decode("utf-8"))
+        except UnicodeDecodeError:
+            # without its cause, which holds the content
+            raise SecretError(Reason.SECRET_NOT_TEXT, f"{reference}: is not UTF-8 text") from None
+
+    def _warn_if_open(self, path: str, status: os.stat_result) -> None:
+        """Warns once of each state of a file that others than its owner and group can reach."""
+        mode = stat.S_IMODE(status.st_mode)
+        if not mode & _OTHERS:
+            return
+        state = (status.st_ino, status.st_mtime_ns, mode)
+        with self._lock:
+            known = self._warned.get(path) == state
+            self._warned[path] = state
+        if not known:
+            _log.warning("secret_file_open_to_others", path=path, mode=f"{mode:04o}")
+
+
+def _environment(reference: EnvReference) -> Secret:
+    value = os.environ.get(reference.env)
+    if value is None:
+        raise SecretError(Reason.SECRET_MISSING, f"{reference}: the variable is not set")
+    return Secret(value)
+
+
+def _read(reference: FileReference) -> tuple[bytes, os.stat_result]:
+    # O_NONBLOCK: opening a named pipe would wait for a writer for ever. Symbolic links are followed, as a Kubernetes
+    # volume is made of them; what counts is the file they lead to.
+    descriptor = os.open(reference.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: is {kind}")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_SECRET_BYTES + 1), status
+    finally:
+        os.close(descriptor)
+
+
+def _checked(reference: Reference, secret: Secret) -> Secret:
+    """The secret as it will be sent. Raises SecretError for one that cannot be meant."""
+    value = _without_newline(secret.reveal())
+    if not value:
+        raise SecretError(Reason.SECRET_EMPTY, f"{reference}: is empty")
+    if "\0" in value:
+        raise SecretError(Reason.SECRET_NOT_TEXT, f"{reference}: holds a NUL character")
+    if not _is_utf8(value):
+        raise SecretError(Reason.SECRET_NOT_TEXT, f"{reference}: is not UTF-8 text")
+    return Secret(value)
+
+
+def _without_newline(value: str) -> str:
+    return value[:-2] if value.endswith("\r\n") else value.removesuffix("\n")
+
+
+def _is_utf8(value: str) -> bool:
+    """False for what the environment keeps of other bytes, and for half characters out of JSON."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,244 @@
+"""What stands in for the world in unit tests: behind the Protocols of rotator.py, and held to the contract suite."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aca_tokend.core.config import Config, EnvReference
+from aca_tokend.core.errors import GrantError, LookError, PublishError, SecretError
+from aca_tokend.core.grant import Credentials, Grant
+from aca_tokend.core.outcome import Event, Reason
+from aca_tokend.core.secret import Secret
+from aca_tokend.core.steps import make
+from aca_tokend.core.token import Document, Seen
+from aca_tokend.rotator import Rotator
+from aca_tokend.state import SinkState, TokenState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from aca_tokend.core.config import Reference, TokenConfig
+
+T = TypeVar("T")
+START = 1_800_000_000.0
+
+
+class FakeClock:
+    """Both clocks, moved by hand; `step` moves wall time alone."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.offset = START - self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now + self.offset
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+    def step(self, seconds: float) -> None:
+        self.offset += seconds
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs an attempt in this thread, each call in its turn."""
+    results: Sequence[Any] | None = None
+    while True:
+        try:
+            calls = coroutine.send(results)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+        results = [make(call) for call in calls]
+
+
+@dataclass
+class MemorySink:
+    """A sink in memory: one place that several daemons may share through `place`."""
+
+    name: str = "vault:secret/aca/bookings"
+    kind: str = "vault"
+    pool: str = "vault.main"
+    replace_foreign: bool = False
+    place: list[Any] = field(default_factory=lambda: [0, None])  # version, content
+    look_errors: deque[Reason] = field(default_factory=deque)
+    publish_errors: deque[Reason] = field(default_factory=deque)
+    before_publish: Callable[[], None] | None = None
+    looks: int = 0
+    writes: int = 0
+
+    @property
+    def content(self) -> Any:  # noqa: ANN401 -- a document or anything foreign
+        return self.place[1]
+
+    def put(self, content: object) -> None:
+        """Somebody else writes."""
+        self.place[:] = [self.place[0] + 1, content]
+
+    def look(self) -> Seen:
+        self.looks += 1
+        if self.look_errors:
+            reason = self.look_errors.popleft()
+            raise LookError(reason, f"{self.name}: {reason}")
+        version, content = self.place
+        if content is None or isinstance(content, Document):
+            return Seen(content, version)
+        return Seen(None, version, foreign="access_token is missing")
+
+    def publish(self, document: Document, seen: Seen) -> Seen:
+        if self.before_publish:
+            self.before_publish()
+        if self.publish_errors:
+            reason = self.publish_errors.popleft()
+            raise PublishError(reason, f"{self.name}: {reason}")
+        if seen.stamp != self.place[0]:
+            raise PublishError(Reason.CONFLICT, f"{self.name}: changed meanwhile")
+        self.writes += 1
+        self.put(document)
+        return Seen(document, self.place[0])
+
+
+@dataclass
+class ScriptedEndpoint:
+    """An endpoint that answers what it is told to; a fresh token of `lifetime` seconds by default."""
+
+    clock: FakeClock
+    name: str = "main"
+    host: str = "aca.example.com"
+    lifetime: float | None = 7200.0
+    latency: float = 0.0
+    answers: deque[GrantError] = field(default_factory=deque)
+    broken: GrantError | None = None
+    verify_error: Any = None
+    asked: list[Credentials] = field(default_factory=list)
+    verified: int = 0
+
+    def grant(self, credentials: Credentials) -> Grant:
+        self.asked.append(credentials)
+        self.clock.advance(self.latency)
+        if self.broken:
+            raise self.broken
+        if self.answers:
+            raise self.answers.popleft()
+        return Grant(
+            access_token=Secret(f"token-{len(self.asked)}"),
+            expires_in=None if self.lifetime is None else int(self.lifetime),
+            lifetime_seconds=self.lifetime,
+            scope=credentials.scope,
+            status=200,
+            request_id="request-1",
+            skew_seconds=0.0,
+        )
+
+    def verify(self, path: str, access_token: Secret) -> None:
+        del path, access_token
+        self.verified += 1
+        if self.verify_error:
+            raise self.verify_error
+
+
+@dataclass
+class FakeSecrets:
+    """Secrets by the name in `{ env = … }`."""
+
+    values: dict[str, str]
+
+    def pool(self, reference: Reference) -> str | None:
+        del reference
+        return None
+
+    def resolve(self, reference: Reference) -> Secret:
+        assert isinstance(reference, EnvReference)
+        if reference.env not in self.values:
+            raise SecretError(Reason.SECRET_MISSING, f"{reference} is not set")
+        return Secret(self.values[reference.env])
+
+
+def token_config(**rotation: object) -> TokenConfig:
+    """One token with everything by reference, as the configuration would have it."""
+    from aca_tokend.core.config import parse
+
+    document: dict[str, object] = {
+        "acaengine": {"main": {"url": "https://aca.example.com"}},
+        "vault": {
+            "main": {
+                "address": "https://vault.example.com:8200",
+                "auth": {"method": "token", "token": {"env": "VAULT_TOKEN"}},
+            }
+        },
+        "tokens": [
+            {
+                "name": "bookings",
+                "authority": "authority-1",
+                "username": "svc-bookings",
+                "password": {"env": "PASSWORD"},
+                "client_id": "client-1",
+                "client_secret": {"env": "CLIENT_SECRET"},
+                "scope": "public",
+                "rotation": rotation,
+                "publish": [{"to": "vault", "mount": "secret", "path": "aca/bookings"}],
+            }
+        ],
+    }
+    config: Config = parse([("config.toml", document)])
+    return config.tokens[0]
+
+
+@dataclass
+class Bench:
+    """One token with a rotator of its own on a clock moved by hand."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    sinks: list[MemorySink] = field(default_factory=lambda: [MemorySink()])
+    config: TokenConfig = field(default_factory=token_config)
+    draw: float = 0.0
+    events: list[Event] = field(default_factory=list)
+    secrets: FakeSecrets = field(default_factory=lambda: FakeSecrets({"PASSWORD": "p", "CLIENT_SECRET": "s"}))
+    endpoint: ScriptedEndpoint = field(init=False)
+    state: TokenState = field(init=False)
+    rotator: Rotator = field(init=False)
+    next_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.endpoint = ScriptedEndpoint(self.clock)
+        self.restart()
+
+    def restart(self) -> None:
+        """A new process: nothing is remembered but what the sinks hold."""
+        self.rotator = Rotator(self.clock, self.secrets, random.Random(7), self.events.append)  # noqa: S311 -- a test
+        self.state = TokenState(
+            config=self.config,
+            endpoint=self.endpoint,
+            sinks=tuple(SinkState(sink) for sink in self.sinks),
+            draw=self.draw,
+            rotate_at=self.clock.now,
+        )
+
+    def attempt(self) -> float:
+        """One attempt now; returns in how many seconds the next is due."""
+        self.next_at = drive(self.rotator.attempt(self.state))
+        return self.next_at - self.clock.now
+
+    def run_for(self, seconds: float) -> None:
+        """Makes every attempt that falls due within `seconds`."""
+        end = self.clock.now + seconds
+        while self.next_at <= end:
+            self.clock.now = max(self.next_at, self.clock.now)
+            self.attempt()
+        self.clock.now = end
+
+    def told(self, kind: type[T]) -> list[T]:
+        """The events of one kind so far."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def at(wall: float) -> datetime:
+    """A wall time as readers see it."""
+    return datetime.fromtimestamp(wall, UTC)

@@ -1,0 +1,541 @@
+"""The admin listener, asked over real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import http.client
+import io
+import ipaddress
+import json
+import logging
+import socket
+import ssl
+import threading
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from aca_tokend import log
+from aca_tokend.admin import THREADS, AdminServer
+from aca_tokend.core.config import AdminConfig
+from aca_tokend.core.errors import TokendError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+CANARY = "canary-8f14e45f"
+LIMIT = 30.0  # seconds that nothing here should come near
+
+
+@dataclass
+class Parts:
+    """What the daemon hands to the listener, changed by hand."""
+
+    problems: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
+    accepts: list[str] = field(default_factory=list)
+    hold: Callable[[], None] = lambda: None
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        self.accepts.append(accept)
+        self.hold()
+        return b"up 1\n", "text/plain; version=0.0.4; charset=utf-8"
+
+
+@contextlib.contextmanager
+def serving(parts: Parts, **config: object) -> Iterator[AdminServer]:
+    settings = AdminConfig.model_validate({"listen": "127.0.0.1:0"} | config)
+    server = AdminServer(settings, parts.metrics, lambda: parts.problems, lambda: parts.pending)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+def ask(
+    server: AdminServer,
+    path: str,
+    method: str = "GET",
+    *,
+    headers: dict[str, str] | None = None,
+    body: bytes | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
+    connection: http.client.HTTPConnection
+    if tls:
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, timeout=LIMIT, context=tls)
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT)
+    with contextlib.closing(connection):
+        connection.request(method, path, body=body, headers=headers or {})
+        response = connection.getresponse()
+        text = response.read().decode()
+        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, text)
+
+
+def send(server: AdminServer, text: bytes) -> bytes:
+    """Sends bytes as they are and returns the whole answer."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT) as client:
+        client.sendall(text)
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while chunk := client.recv(65536):
+            answer += chunk
+        return answer
+
+
+# ── the pages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_metrics_page_is_what_it_was_given() -> None:
+    """`/metrics` answers with the page and content type it was handed for the client's Accept header."""
+    parts = Parts()
+    with serving(parts) as server:
+        answer = ask(server, "/metrics?x=1", headers={"Accept": "application/openmetrics-text"})
+
+    assert (answer.status, answer.body) == (200, "up 1\n")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert parts.accepts == ["application/openmetrics-text"]
+
+
+@pytest.mark.parametrize(("path", "well"), [("/-/healthy", "healthy\n"), ("/-/ready", "ready\n")])
+def test_verdict_when_all_is_well(path: str, well: str) -> None:
+    """With no problem a probe gets 200 and one word."""
+    with serving(Parts()) as server:
+        answer = ask(server, path)
+
+    assert (answer.status, answer.body) == (200, well)
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_problems_are_named_one_a_line() -> None:
+    """With problems each probe gets 503 and its own problems, one a line."""
+    parts = Parts(problems=["pool file: a call hangs", "token a: overdue"], pending=["token b: not looked at yet"])
+    with serving(parts) as server:
+        healthy, ready = ask(server, "/-/healthy"), ask(server, "/-/ready")
+
+    assert (healthy.status, healthy.body) == (503, "pool file: a call hangs\ntoken a: overdue\n")
+    assert (ready.status, ready.body) == (503, "token b: not looked at yet\n")
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/-/ready"])
+def test_head_has_no_body(path: str) -> None:
+    """HEAD is answered like GET, with the length of the body and without the body."""
+    with serving(Parts()) as server:
+        get, head = ask(server, path), ask(server, path, "HEAD")
+
+    assert head.status == 200
+    assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.body))
+    assert head.body == ""
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "NONSENSE"])
+def test_other_methods_are_refused(method: str) -> None:
+    """Anything but GET and HEAD gets 405 and is told what is allowed."""
+    parts = Parts()
+    with serving(parts) as server:
+        answer = ask(server, "/metrics", method)
+
+    assert answer.status == 405
+    assert sorted(answer.headers["allow"].split(", ")) == ["GET", "HEAD"]
+    assert parts.accepts == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics/", "/metrics%20", "/-//healthy", "/static/x", "/favicon.ico", "/..%2fetc/passwd", "/%ff%00"]
+)
+def test_other_paths_are_not_found(path: str) -> None:
+    """Any other path gets 404, in plain text that repeats nothing of the request."""
+    with serving(Parts()) as server:
+        answer = ask(server, path)
+
+    assert (answer.status, answer.body) == (404, "Not Found\n")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/nowhere"])
+def test_headers_give_nothing_away(path: str) -> None:
+    """No answer names a version of what serves it; none may be cached or sniffed."""
+    with serving(Parts()) as server:
+        answer = ask(server, path)
+
+    assert answer.headers["server"] == "aca-tokend"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+# ── bad clients, and bugs ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_large_headers_and_bodies_are_refused() -> None:
+    """Headers or a body beyond the small limits get an error, and the listener goes on."""
+    with serving(Parts()) as server:
+        headers = send(server, b"GET /metrics HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 100_000 + b"\r\n\r\n")
+        body = send(server, b"GET /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000)
+
+        assert headers.split(b"\r\n")[0].split()[1] == b"413"
+        assert body.split(b"\r\n")[0].split()[1] == b"413"
+        assert ask(server, "/-/healthy").status == 200
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\xff" * 300]
+)
+def test_nonsense_does_no_harm(text: bytes) -> None:
+    """Bytes that are no request are refused or ignored, and the listener goes on."""
+    with serving(Parts()) as server:
+        assert b"Traceback" not in send(server, text)
+        assert ask(server, "/-/healthy").status == 200
+
+
+def test_silent_clients_hold_nobody_up() -> None:
+    """Connections that say nothing, many more than there are threads, delay no probe."""
+    with serving(Parts()) as server, contextlib.ExitStack() as stack:
+        for _ in range(THREADS * 5):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT))
+
+        answer = ask(server, "/-/healthy")
+
+    assert answer.status == 200
+
+
+def test_bug_in_a_page_shows_no_traceback() -> None:
+    """A page that fails answers 500 in two words; the traceback goes to the log, without local variables."""
+    stream = io.StringIO()
+    log.configure("debug", "json", stream)
+
+    def fail() -> None:
+        password = CANARY
+        raise RuntimeError(f"no page for you, {len(password)}")  # noqa: EM102, TRY003 -- short-lived
+
+    with serving(Parts(hold=fail)) as server:
+        answer = ask(server, "/metrics")
+        assert ask(server, "/-/healthy").status == 200
+
+    assert (answer.status, answer.body) == (500, "Internal Server Error\n")
+    line = next(json.loads(text) for text in stream.getvalue().splitlines() if "exception" in text)
+    assert line["level"] == "error"
+    assert line["exception"][0]["exc_type"] == "RuntimeError"
+    assert CANARY not in stream.getvalue()
+
+
+def test_flask_debug_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FLASK_DEBUG in the environment does not turn tracebacks on."""
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+
+    def fail() -> None:
+        raise RuntimeError(CANARY)
+
+    log.configure("error", "json", io.StringIO())
+    with serving(Parts(hold=fail)) as server:
+        assert ask(server, "/metrics").body == "Internal Server Error\n"
+
+
+# ── listening, stopping ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_port_in_use_names_the_key() -> None:
+    """A port that is taken is an expected error that names admin.listen and the way out."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(TokendError) as caught, serving(Parts(), listen=listen):
+            pass
+
+    assert str(caught.value) == (
+        f"admin.listen: cannot listen on {listen}: Address already in use; "
+        "stop what listens there or set another address"
+    )
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "x" * 64])
+def test_name_that_does_not_resolve(host: str) -> None:
+    """A name that does not resolve, or cannot, is an expected error that names admin.listen."""
+    with pytest.raises(TokendError, match=rf"^admin\.listen: cannot listen on {host}:0: \w"):
+        AdminServer(AdminConfig(listen=f"{host}:0"), Parts().metrics, list, list).start()
+
+
+def test_address_that_is_not_ours() -> None:
+    """An address of another machine is an expected error that names admin.listen."""
+    with pytest.raises(TokendError, match=r"^admin\.listen: cannot listen on 192\.0\.2\.1:0: "):
+        AdminServer(AdminConfig(listen="192.0.2.1:0"), Parts().metrics, list, list).start()
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:0", "0.0.0.0:0", "[::1]:0", "[::]:0"])
+def test_addresses(listen: str) -> None:
+    """IPv4, IPv6 and names can be listened on; a name that stands for both, and `[::]`, are reached over IPv4 too."""
+    if ":" in listen.rpartition(":")[0] and not has_ipv6():
+        pytest.skip("no IPv6 here")
+    host = "::1" if listen == "[::1]:0" else "127.0.0.1"
+    with serving(Parts(), listen=listen) as server, socket.create_connection((host, server.port), LIMIT) as client:
+        client.sendall(b"GET /-/ready HTTP/1.0\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def test_socket_activation_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a service manager left in the environment for another process does not change what is listened on."""
+    monkeypatch.setenv("LISTEN_PID", "1")
+    with serving(Parts()) as server:
+        assert ask(server, "/-/ready").status == 200
+
+
+def test_stop_frees_the_port() -> None:
+    """After `stop` nobody listens, and the port can be taken again; stopping twice does no harm."""
+    with serving(Parts()) as server:
+        port = server.port
+        assert ask(server, "/-/ready").status == 200
+        server.stop()
+        server.stop()
+
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_stop_right_after_start() -> None:
+    """A listener that is stopped before it served anything stops."""
+    with serving(Parts()) as server:
+        port = server.port
+
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_stop_does_not_wait_for_a_page_that_hangs() -> None:
+    """`stop` returns while a page hangs and a client holds a connection open, and no thread keeps the process alive."""
+    began, released = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        began.set()
+        released.wait(LIMIT)
+
+    with serving(Parts(hold=hang)) as server, socket.create_connection(("127.0.0.1", server.port), LIMIT) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert began.wait(LIMIT)
+        server.stop()
+        assert not released.is_set()
+        ours = [thread for thread in threading.enumerate() if thread.name.startswith(("admin", "CP Server"))]
+        assert all(thread.daemon for thread in ours)
+        released.set()
+    for thread in ours:
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+
+
+def test_scrapes_at_once() -> None:
+    """More clients than threads, asking at once over connections kept open, are all answered."""
+    parts = Parts()
+    failures: list[BaseException] = []
+
+    def scrape(port: int) -> None:
+        try:
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)) as connection:
+                for _ in range(10):
+                    connection.request("GET", "/metrics")
+                    assert connection.getresponse().read() == b"up 1\n"
+        except BaseException as error:  # noqa: BLE001 -- told of in the test's own thread
+            failures.append(error)
+
+    with serving(parts) as server:
+        threads = [threading.Thread(target=scrape, args=(server.port,)) for _ in range(THREADS * 3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT)
+
+    assert failures == []
+    assert len(parts.accepts) == THREADS * 3 * 10
+
+
+# ── TLS ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A certification authority, a server's and a client's certificate, and those of a stranger, as files."""
+
+    ca: Path
+    server: tuple[Path, Path]
+    client: tuple[Path, Path]
+    stranger: tuple[Path, Path]
+
+    def trusting(self, client: tuple[Path, Path] | None = None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.ca)
+        if client:
+            context.load_cert_chain(*client)
+        return context
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = make(folder, "ca")
+    other = make(folder, "other-ca")
+    return Certificates(
+        ca=authority.files[0],
+        server=make(folder, "server", authority).files,
+        client=make(folder, "client", authority).files,
+        stranger=make(folder, "stranger", other).files,
+    )
+
+
+@dataclass(frozen=True)
+class Made:
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+    files: tuple[Path, Path]
+
+
+def make(folder: Path, name: str, issuer: Made | None = None) -> Made:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    day = dt.timedelta(days=1)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    signer = issuer.key if issuer else key
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - day)
+        .not_valid_after(now + day)
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+    )
+    if issuer:
+        builder = builder.add_extension(names, critical=False).add_extension(usage, critical=False)
+    certificate = builder.sign(signer, hashes.SHA256())
+    files = folder / f"{name}.pem", folder / f"{name}-key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(private(key, serialization.NoEncryption()))
+    return Made(certificate, key, files)
+
+
+def private(key: ec.EllipticCurvePrivateKey, encryption: serialization.KeySerializationEncryption) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+def test_tls(certificates: Certificates) -> None:
+    """With a certificate the pages are served over TLS, 1.2 at least."""
+    cert, key = map(str, certificates.server)
+    with serving(Parts(), tls_cert=cert, tls_key=key) as server:
+        answers = [ask(server, "/metrics", tls=certificates.trusting()) for _ in range(3)]
+        old = certificates.trusting()
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        answers.append(ask(server, "/metrics", tls=old))
+
+    assert [answer.body for answer in answers] == ["up 1\n"] * 4
+
+
+def test_plain_http_on_the_tls_port(certificates: Certificates) -> None:
+    """A client that speaks plain HTTP to the TLS port gets no page, and the listener goes on."""
+    cert, key = map(str, certificates.server)
+    with serving(Parts(), tls_cert=cert, tls_key=key) as server:
+        with contextlib.suppress(ConnectionError):
+            assert b"up 1" not in send(server, b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert ask(server, "/-/ready", tls=certificates.trusting()).status == 200
+
+
+def test_client_certificate_is_required(certificates: Certificates) -> None:
+    """With a client CA only its clients are served: neither one without a certificate nor one of another CA."""
+    cert, key = map(str, certificates.server)
+    with serving(Parts(), tls_cert=cert, tls_key=key, tls_client_ca=str(certificates.ca)) as server:
+        assert ask(server, "/metrics", tls=certificates.trusting(certificates.client)).body == "up 1\n"
+        for nobody in (certificates.trusting(), certificates.trusting(certificates.stranger)):
+            with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+                ask(server, "/metrics", tls=nobody)
+        assert ask(server, "/metrics", tls=certificates.trusting(certificates.client)).status == 200
+
+
+def test_clients_silent_in_the_handshake_hold_nobody_up(certificates: Certificates) -> None:
+    """Connections to the TLS port that never begin the handshake delay no probe."""
+    cert, key = map(str, certificates.server)
+    with serving(Parts(), tls_cert=cert, tls_key=key) as server, contextlib.ExitStack() as stack:
+        for _ in range(THREADS * 3):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT))
+
+        assert ask(server, "/-/healthy", tls=certificates.trusting()).status == 200
+
+
+def test_failing_clients_are_no_errors_of_ours(certificates: Certificates) -> None:
+    """What clients do wrong is logged for those who debug, and at no higher level."""
+    stream = io.StringIO()
+    log.configure("info", "json", stream)
+    cert, key = map(str, certificates.server)
+    with serving(Parts(), tls_cert=cert, tls_key=key, tls_client_ca=str(certificates.ca)) as server:
+        with contextlib.suppress(ConnectionError):
+            send(server, b"GET /metrics HTTP/1.0\r\n\r\n")
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            ask(server, "/metrics", tls=certificates.trusting())
+
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("broken", ["missing", "garbage", "encrypted"])
+def test_tls_files_that_cannot_be_used(certificates: Certificates, tmp_path: Path, broken: str) -> None:
+    """A key that is missing, broken or encrypted is an expected error that names the setting and no part of it."""
+    key = tmp_path / "key.pem"
+    if broken == "garbage":
+        key.write_text(CANARY)
+    if broken == "encrypted":
+        secret = ec.generate_private_key(ec.SECP256R1())
+        key.write_bytes(private(secret, serialization.BestAvailableEncryption(CANARY.encode())))
+
+    with pytest.raises(TokendError) as caught, serving(Parts(), tls_cert=str(certificates.server[0]), tls_key=str(key)):
+        pass
+
+    assert caught.value.message.startswith("admin.tls_cert: cannot use these files: ")
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    assert CANARY not in shown
+
+
+def test_client_ca_that_cannot_be_used(certificates: Certificates, tmp_path: Path) -> None:
+    """A file of client CAs that holds none is an expected error that names the setting."""
+    empty = tmp_path / "ca.pem"
+    empty.write_text("nothing\n")
+    cert, key = map(str, certificates.server)
+
+    with pytest.raises(TokendError, match=r"^admin\.tls_client_ca: cannot use"):
+        AdminServer(
+            AdminConfig(listen="127.0.0.1:0", tls_cert=cert, tls_key=key, tls_client_ca=str(empty)),
+            Parts().metrics,
+            list,
+            list,
+        ).start()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Puts the process's logging back."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)

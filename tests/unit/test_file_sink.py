@@ -1,0 +1,356 @@
+"""The file sink: modes, owners, locks, what it refuses to touch, and what a full disk or a kill leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import grp
+import json
+import os
+import pwd
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from aca_tokend.core.config import FilePublish
+from aca_tokend.core.errors import LookError, PublishError
+from aca_tokend.core.outcome import Reason
+from aca_tokend.sinks.file import MAX_BYTES, FileSink, sweep
+from tests.unit.file_writer import CANARY, NOBODY, document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[2]
+NAME = "bookings.json"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the token goes: no file yet."""
+    return tmp_path / NAME
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """The same in a directory that every user may reach."""
+    directory = Path(tempfile.mkdtemp())
+    directory.chmod(0o755)
+    yield directory / NAME
+    directory.chmod(0o755)
+    shutil.rmtree(directory)
+
+
+def sink_at(path: Path, **config: Any) -> FileSink:  # noqa: ANN401  # any key of FilePublish
+    return FileSink(FilePublish(path=str(path), **config))
+
+
+def published(path: Path, number: int = 1) -> FileSink:
+    """A sink that has published."""
+    sink = sink_at(path)
+    sink.publish(document(number), sink.look())
+    return sink
+
+
+def command(action: str, path: Path) -> list[str]:
+    return [sys.executable, "-m", "tests.unit.file_writer", action, str(path)]
+
+
+def run(action: str, path: Path, *wrapper: str) -> list[Any]:
+    """What another process says of its attempt to publish."""
+    done = subprocess.run([*wrapper, *command(action, path)], cwd=ROOT, capture_output=True, check=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def names(path: Path) -> set[str]:
+    """The names of all that is in the file's directory."""
+    return {entry.name for entry in path.parent.iterdir()}
+
+
+def assert_hidden(error: BaseException) -> None:
+    assert CANARY not in str(error) + repr(error) + "".join(traceback.format_exception(error))
+
+
+def test_content(path: Path) -> None:
+    """The file is the document's fields as one line of JSON."""
+    published(path)
+    content = path.read_text("utf-8")
+    assert content.count("\n") == 1
+    assert content.endswith("}\n")
+    assert json.loads(content) == document(1).fields()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+@pytest.mark.parametrize("mode", [0o640, 0o444, 0o600])
+def test_mode_whatever_the_umask(path: Path, umask: int, mode: int) -> None:
+    """The file has the configured mode whatever the umask and the mode of the file before."""
+    path.touch(0o666)
+    before = os.umask(umask)
+    try:
+        sink = sink_at(path, mode=mode)
+        sink.publish(document(1), sink.look())
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o7777 == mode
+
+
+def test_final_mode_before_the_first_byte(path: Path) -> None:
+    """The temporary file is closed to others when it is made, and has its final mode while it is still empty."""
+    chmod, rename = run("watched", path)
+    assert chmod == ["os.chmod", "0600", 0]
+    assert rename == ["os.rename", "0640", path.stat().st_size]
+
+
+def test_owner_and_group(path: Path) -> None:
+    """Owner and group are set, by number or by name where they have one."""
+    user, group = (NOBODY, NOBODY) if os.geteuid() == 0 else (os.getuid(), os.getgid())
+    sink = sink_at(path, owner=str(user), group=str(group))
+    sink.publish(document(1), sink.look())
+    assert (path.stat().st_uid, path.stat().st_gid) == (user, group)
+    assert path.stat().st_mode & 0o7777 == 0o640
+    owner = next((entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == user), str(user))
+    owners = next((entry.gr_name for entry in grp.getgrall() if entry.gr_gid == group), str(group))
+    sink = sink_at(path, owner=owner, group=owners)
+    sink.publish(document(2), sink.look())
+    assert (path.stat().st_uid, path.stat().st_gid) == (user, group)
+
+
+@pytest.mark.parametrize("config", [{"owner": "no-such-user"}, {"group": "no-such-group"}, {"owner": "9" * 30}])
+def test_no_such_owner(path: Path, config: dict[str, str]) -> None:
+    """An owner that does not exist is told of, and the file stays as it was."""
+    seen = published(path).look()
+    with pytest.raises(PublishError) as caught:
+        sink_at(path, **config).publish(document(2), seen)
+    assert caught.value.reason is Reason.OWNER_NOT_SET
+    assert_hidden(caught.value)
+    assert sink_at(path).look() == seen
+    assert names(path) == {NAME, f".{NAME}.lock"}
+
+
+def test_owner_cannot_be_set(open_path: Path) -> None:
+    """Who may not give files away is told so, and nothing is published under the wrong owner."""
+    open_path.parent.chmod(0o777)
+    ((reason, message),) = run("as_nobody_for_root", open_path)
+    assert reason == Reason.OWNER_NOT_SET
+    assert CANARY not in message
+    assert names(open_path) == {f".{NAME}.lock"}
+
+
+def a_link(path: Path) -> None:
+    target = path.with_name("target")
+    target.write_text("untouched", encoding="utf-8")
+    path.symlink_to(target)
+
+
+def a_dangling_link(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+@pytest.mark.parametrize("make", [a_link, a_dangling_link, Path.mkdir, os.mkfifo, a_socket])
+def test_no_regular_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """What is no regular file is neither read nor replaced nor waited for, and a link's target is not touched."""
+    path = tmp_path / "b"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(LookError) as look:
+        sink_at(path).look()
+    with pytest.raises(PublishError) as publish:
+        sink_at(path).publish(document(1), published(tmp_path / NAME).look())
+    assert [look.value.reason, publish.value.reason] == [Reason.NOT_A_FILE] * 2
+    assert_hidden(publish.value)
+    assert path.lstat() == before
+    if path.with_name("target").exists():
+        assert path.with_name("target").read_text("utf-8") == "untouched"
+
+
+@pytest.mark.parametrize("directory", ["absent", f"{NAME}/below-a-file"])
+def test_no_directory(path: Path, directory: str) -> None:
+    """A missing directory is told of by look already, before a grant is made for nothing."""
+    seen = published(path).look()
+    sink = sink_at(path.parent / directory / NAME)
+    with pytest.raises(LookError) as look:
+        sink.look()
+    with pytest.raises(PublishError) as publish:
+        sink.publish(document(2), seen)
+    assert [look.value.reason, publish.value.reason] == [Reason.DIRECTORY_MISSING] * 2
+    assert_hidden(publish.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "foreign"),
+    [
+        (CANARY.encode(), "it is not JSON"),
+        (b'{"access_token": "' + CANARY.encode(), "it is not JSON"),
+        (CANARY.encode() + b"\xff\xfe\x00", "it is not JSON"),
+        (b"[" * 100_000, "it is not JSON"),
+        (b"1" * 10_000, "it is not JSON"),
+        (b"\n", "it is not JSON"),
+        (json.dumps([CANARY]).encode(), "it is not a JSON object"),
+        (b"{}", "access_token is missing"),
+        (b" " * MAX_BYTES + b"{}", "it is larger than 1 MiB"),
+    ],
+    ids=["text", "torn", "binary", "deep", "number", "blank", "array", "object", "large"],
+)
+def test_foreign_content(path: Path, content: bytes, foreign: str) -> None:
+    """What was not published by us is told of in a few words, and can be replaced as it was seen."""
+    path.write_bytes(content)
+    sink = sink_at(path)
+    seen = sink.look()
+    assert (seen.document, seen.foreign) == (None, foreign)
+    assert sink.look() == seen
+    path.write_bytes(content + b" ")
+    with pytest.raises(PublishError) as caught:
+        sink.publish(document(1), seen)
+    assert caught.value.reason is Reason.CONFLICT
+    sink.publish(document(1), sink.look())
+    assert sink.look().document == document(1)
+
+
+def test_lock_is_held(path: Path) -> None:
+    """While another process holds the lock nothing is written, and nobody waits for it."""
+    sink = published(path)
+    seen = sink.look()
+    lock = path.with_name(f".{NAME}.lock")
+    assert lock.stat().st_mode & 0o7777 == 0o600
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(PublishError) as caught:
+            sink.publish(document(2), seen)
+    assert caught.value.reason is Reason.LOCKED
+    assert_hidden(caught.value)
+    assert sink.look() == seen
+    sink.publish(document(2), seen)
+
+
+def test_read_only_directory(open_path: Path) -> None:
+    """In a directory where it may not write the publish fails, and the old file is intact."""
+    published(open_path)
+    open_path.chmod(0o644)
+    open_path.with_name(f".{NAME}.lock").unlink()
+    before = open_path.read_bytes()
+    open_path.parent.chmod(0o555)
+    ((reason, message),) = run("as_nobody", open_path)
+    assert reason == Reason.PERMISSION_DENIED
+    assert CANARY not in message
+    assert open_path.read_bytes() == before
+    assert names(open_path) == {NAME}
+
+
+def test_file_that_may_not_be_read(open_path: Path) -> None:
+    """A file that it may not read fails the look: it is neither taken for nothing nor replaced."""
+    open_path.parent.chmod(0o777)
+    open_path.write_text("somebody else's", encoding="utf-8")
+    open_path.chmod(0o000)
+    ((reason, _),) = run("as_nobody", open_path)
+    assert reason == Reason.PERMISSION_DENIED
+
+
+def test_full_disk(path: Path) -> None:
+    """On a full disk the publish fails, the old file is whole and no temporary file is left."""
+    unshare = ["unshare", "--mount", "--map-root-user"]
+    mounts = ["mount", "-t", "tmpfs", "tmpfs", str(path.parent)]
+    if (
+        shutil.which("unshare")
+        and subprocess.run([*unshare, *mounts], capture_output=True, check=False).returncode == 0
+    ):
+        (reason, message), fields, found = run("on_a_full_disk", path, *unshare)
+    else:
+        # where no file system can be mounted: the other way in which a write is cut short
+        published(path)
+        ((reason, message),) = run("limited", path)
+        fields, found = json.loads(path.read_bytes()), sorted({*names(path), "filler"})
+    assert reason == Reason.DISK_FULL
+    assert CANARY not in message
+    assert fields == document(1).fields()
+    assert found == [f".{NAME}.lock", NAME, "filler"]
+
+
+def test_write_is_cut_short(path: Path) -> None:
+    """Where a write takes only a part, the old file is whole and no temporary file is left."""
+    before = published(path).look()
+    ((reason, message),) = run("limited", path)
+    assert reason == Reason.DISK_FULL
+    assert CANARY not in message
+    assert sink_at(path).look() == before
+    assert names(path) == {NAME, f".{NAME}.lock"}
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.EROFS, Reason.READ_ONLY),
+        (errno.ENOSPC, Reason.DISK_FULL),
+        (errno.EDQUOT, Reason.DISK_FULL),
+        (errno.EPERM, Reason.PERMISSION_DENIED),
+        (errno.EIO, Reason.IO_ERROR),
+        (errno.ENAMETOOLONG, Reason.IO_ERROR),
+    ],
+)
+def test_what_the_system_says(number: int, reason: Reason) -> None:
+    """Each error of the system has its reason, and its name is in the message."""
+    from aca_tokend.sinks.file import _told_as
+
+    with pytest.raises(PublishError) as caught, _told_as(PublishError, "/run/aca/bookings.json"):
+        raise OSError(number, "whatever", "/somewhere/else")
+    assert caught.value.reason is reason
+    assert str(caught.value) == f"/run/aca/bookings.json: {os.strerror(number)} ({errno.errorcode[number]})"
+
+
+def test_name_is_too_long(tmp_path: Path) -> None:
+    """A name that leaves no room for the temporary file's is told of."""
+    sink = sink_at(tmp_path / ("b" * 240))
+    with pytest.raises(PublishError) as caught:
+        sink.publish(document(1), sink.look())
+    assert caught.value.reason is Reason.IO_ERROR
+    assert "ENAMETOOLONG" in str(caught.value)
+
+
+def test_killed_before_the_rename(path: Path) -> None:
+    """A run killed with its temporary file complete leaves the old file whole; sweep removes that file and no other."""
+    sink = published(path)
+    others = {".other.json.7-0123456789abcdef.tmp", f".{NAME}.7-0123.tmp", f"{NAME}.7-0123456789abcdef.tmp"}
+    for other in others:
+        path.with_name(other).touch()
+    killed = subprocess.run(command("dying", path), cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert sink.look().document == document(1)
+    (left,) = names(path) - others - {NAME, f".{NAME}.lock"}
+    assert path.with_name(left).stat().st_mode & 0o7777 == 0o640
+
+    with path.with_name(f".{NAME}.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        sweep([FilePublish(path=str(path))])
+        assert left in names(path)
+    sweep([FilePublish(path=str(path)), FilePublish(path=str(path.parent / "absent" / NAME))])
+    assert names(path) == {NAME, f".{NAME}.lock", *others}
+    assert sink.look().document == document(1)
+
+
+def test_killed_at_random_moments(path: Path) -> None:
+    """Whenever a writer is killed, the file is whole and not older, the next goes on, and sweep leaves no litter."""
+    published(path, 0)
+    draw = random.Random(20)  # noqa: S311  # moments, no secrets
+    for _ in range(20):
+        with subprocess.Popen(command("forever", path), cwd=ROOT, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            said = [int(writer.stdout.readline()) for _ in range(draw.randint(1, 12))]
+            writer.kill()
+        seen = sink_at(path).look()
+        assert seen.document is not None
+        assert seen.document.issued_at >= document(said[-1]).issued_at
+    sweep([FilePublish(path=str(path))])
+    assert names(path) == {NAME, f".{NAME}.lock"}

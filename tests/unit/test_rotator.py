@@ -1,0 +1,437 @@
+"""One rotation, step by step, on a clock moved by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from aca_tokend.core.errors import GrantRejected, GrantUnavailable, VerifyError
+from aca_tokend.core.outcome import Adopted, Failed, Published, PublishResult, Reason, Resumed, Rotated, Step, Suspended
+from aca_tokend.core.secret import Secret
+from tests.fakes import Bench, MemorySink, at, token_config
+
+DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
+WRONG = GrantRejected(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
+
+
+def two_sinks() -> list[MemorySink]:
+    return [MemorySink(), MemorySink(name="file:/run/aca/bookings.json", kind="file", pool="file")]
+
+
+def test_first_rotation_publishes() -> None:
+    """With nothing published, the first attempt grants and publishes, and the next is due at the rotation point."""
+    bench = Bench()
+    began = bench.clock.wall()
+
+    wait = bench.attempt()
+
+    document = bench.sinks[0].content
+    assert document.access_token == Secret("token-1")
+    assert document.issued_at == at(began)
+    assert document.expires_at == at(began + 7200)
+    assert document.refresh_after == at(began + 7200 * 0.667)
+    assert wait == pytest.approx(7200 * 0.667)
+    assert [event.sinks for event in bench.told(Rotated)] == [("vault:secret/aca/bookings",)]
+
+
+def test_life_counts_from_before_the_request() -> None:
+    """A slow answer shortens what is left of the token: its life is counted from before the request was sent."""
+    bench = Bench()
+    bench.endpoint.latency = 30.0
+    began = bench.clock.wall()
+
+    wait = bench.attempt()
+
+    assert bench.sinks[0].content.expires_at == at(began + 7200)
+    assert wait == pytest.approx(7200 * 0.667 - 30)
+
+
+def test_restart_adopts() -> None:
+    """After a restart the valid published token is adopted: no grant is made, and nothing is written."""
+    bench = Bench()
+    bench.attempt()
+    bench.clock.advance(100)
+    bench.restart()
+
+    wait = bench.attempt()
+
+    assert len(bench.endpoint.asked) == 1
+    assert bench.sinks[0].writes == 1
+    assert wait == pytest.approx(7200 * 0.667 - 100)
+    assert len(bench.told(Adopted)) == 1
+    assert [event.result for event in bench.told(Published)] == [PublishResult.WRITTEN, PublishResult.UNCHANGED]
+
+
+def test_restart_past_the_rotation_point_rotates() -> None:
+    """A published token that is past its rotation point is rotated, not adopted."""
+    bench = Bench()
+    bench.attempt()
+    bench.clock.advance(5000)
+    bench.restart()
+
+    bench.attempt()
+
+    assert len(bench.endpoint.asked) == 2
+    assert bench.sinks[0].content.access_token == Secret("token-2")
+
+
+def test_fresher_token_of_a_replica_is_adopted_before_a_grant() -> None:
+    """At the rotation point, a later token that a replica published meanwhile is adopted instead of a grant."""
+    bench = Bench()
+    bench.attempt()
+    replica = Bench(clock=bench.clock, sinks=bench.sinks, draw=1.0)
+    bench.clock.advance(4500)
+    replica.attempt()
+    bench.clock.advance(400)
+
+    bench.attempt()
+
+    assert len(bench.endpoint.asked) == 1
+    assert bench.state.document == bench.sinks[0].content
+    assert bench.told(Adopted)
+
+
+def test_latest_token_is_brought_to_the_other_sinks() -> None:
+    """A pod with an empty file adopts the token from Vault and fills its file, without a grant."""
+    sinks = two_sinks()
+    Bench(sinks=sinks[:1]).attempt()
+    bench = Bench(sinks=sinks)
+
+    bench.attempt()
+
+    assert bench.endpoint.asked == []
+    assert sinks[1].content == sinks[0].content
+
+
+def test_failed_sink_is_retried_alone() -> None:
+    """A sink that fails is tried again without a new grant, and without writing to the sinks that are well."""
+    bench = Bench(sinks=two_sinks())
+    bench.sinks[1].publish_errors.extend([Reason.DISK_FULL, Reason.DISK_FULL])
+
+    bench.attempt()
+    bench.run_for(60)
+
+    assert len(bench.endpoint.asked) == 1
+    assert bench.sinks[0].writes == 1
+    assert bench.sinks[1].content == bench.sinks[0].content
+    results = [event.result for event in bench.told(Published) if event.kind == "file"]
+    assert results[:3] == [PublishResult.FAILED, PublishResult.FAILED, PublishResult.WRITTEN]
+    assert [event.recovered for event in bench.told(Published) if event.kind == "file"][2]
+
+
+def test_minted_but_not_delivered_is_a_failure() -> None:
+    """A token that reached no sink is told of as a failure of the step publish, and is kept for the next try."""
+    bench = Bench()
+    bench.sinks[0].publish_errors.append(Reason.VAULT_SEALED)
+
+    wait = bench.attempt()
+
+    (failed,) = bench.told(Failed)
+    assert (failed.failure.step, failed.failure.reason) == (Step.PUBLISH, Reason.VAULT_SEALED)
+    assert not bench.told(Rotated)
+    assert 0 < wait <= 60
+
+    bench.run_for(60)
+    assert bench.sinks[0].content.access_token == Secret("token-1")
+    assert len(bench.endpoint.asked) == 1
+
+
+def test_endpoint_down_keeps_the_published_token_and_tries_again() -> None:
+    """While the endpoint is down the last good token stays, attempts go on, and the first answer ends it."""
+    bench = Bench()
+    bench.attempt()
+    good = bench.sinks[0].content
+    bench.endpoint.broken = DOWN
+    bench.run_for(5000)
+
+    assert bench.sinks[0].content == good
+    assert bench.state.failures > 2
+    assert bench.told(Failed)[0].failure.reason is Reason.UNAVAILABLE
+
+    bench.endpoint.broken = None
+    bench.run_for(61)
+    assert bench.sinks[0].content.access_token != good.access_token
+    assert bench.state.failures == 0
+
+
+def test_outage_until_shortly_before_expiry_is_survived() -> None:
+    """An endpoint that answers again two seconds before expiry leads to a published token before expiry."""
+    bench = Bench()
+    bench.attempt()
+    bench.endpoint.broken = DOWN
+    bench.run_for(7200 - 2)
+    bench.endpoint.broken = None
+    bench.run_for(1.9)
+
+    assert bench.sinks[0].content.access_token != Secret("token-1")
+
+
+def test_two_rejections_suspend() -> None:
+    """After two refused attempts with one credential, no further one is made, and the published token stays."""
+    bench = Bench(config=token_config(retry_rejected="0s"))
+    bench.attempt()
+    bench.endpoint.broken = WRONG
+    bench.run_for(7200 * 30)
+
+    assert len(bench.endpoint.asked) == 1 + 2
+    assert bench.sinks[0].content.access_token == Secret("token-1")
+    (suspended,) = bench.told(Suspended)
+    assert suspended.failure.reason is Reason.INVALID_GRANT
+
+
+def test_changed_credential_resumes() -> None:
+    """A suspended token resumes within a poll of its password changing, and publishes."""
+    bench = Bench(config=token_config(retry_rejected="0s"))
+    bench.endpoint.broken = WRONG
+    bench.attempt()
+    bench.run_for(600)
+    assert len(bench.endpoint.asked) == 2
+
+    bench.endpoint.broken = None
+    bench.run_for(600)
+    assert len(bench.endpoint.asked) == 2
+
+    bench.secrets.values["PASSWORD"] = "mended"
+    bench.run_for(5)
+    assert bench.sinks[0].content is not None
+    assert [event.why for event in bench.told(Resumed)] == ["the credential changed"]
+
+
+def test_cautious_attempts_while_suspended() -> None:
+    """With retry_rejected set, exactly one attempt is made each period, and a success resumes the token."""
+    bench = Bench(config=token_config(retry_rejected="1h"))
+    bench.endpoint.broken = WRONG
+    bench.attempt()
+    bench.run_for(600)
+    assert len(bench.endpoint.asked) == 2
+
+    bench.run_for(3 * 3600)
+    assert len(bench.endpoint.asked) == 2 + 3
+
+    bench.endpoint.broken = None
+    bench.run_for(3700)
+    assert bench.sinks[0].content is not None
+    assert bench.state.suspended is None
+
+
+def test_rejections_of_a_changed_credential_count_anew() -> None:
+    """Rejections are counted for one unchanged credential: another one has its own two attempts."""
+    bench = Bench(config=token_config(retry_rejected="0s"))
+    bench.endpoint.broken = WRONG
+    bench.attempt()
+    bench.secrets.values["PASSWORD"] = "also wrong"
+    bench.run_for(600)
+
+    assert len(bench.endpoint.asked) == 1 + 2
+
+
+def test_transient_failures_never_suspend() -> None:
+    """However often the endpoint is down, limits or fails, the token is not suspended."""
+    bench = Bench()
+    bench.endpoint.broken = GrantUnavailable(Reason.RATE_LIMITED, "429", retry_after_seconds=30.0)
+    bench.attempt()
+    bench.run_for(3600)
+
+    assert not bench.told(Suspended)
+    assert 40 < len(bench.endpoint.asked) < 130  # 30 seconds apart at least
+
+
+def test_suspended_token_adopts_what_a_replica_publishes() -> None:
+    """A suspended token still looks: what a replica with the right password published is adopted."""
+    bench = Bench(config=token_config(retry_rejected="0s"))
+    bench.endpoint.broken = WRONG
+    bench.attempt()
+    bench.run_for(600)
+    replica = Bench(clock=bench.clock, sinks=bench.sinks)
+    replica.attempt()
+    bench.run_for(120)
+
+    assert bench.state.document == bench.sinks[0].content
+    assert bench.told(Adopted)
+
+    bench.run_for(86400)
+    assert len(bench.endpoint.asked) == 2, "adopting does not prove the credential that was refused"
+
+
+def test_nothing_is_granted_while_no_sink_can_be_read_at_start() -> None:
+    """At start, with no sink readable, what is published may be good: no grant is made until a look succeeds."""
+    bench = Bench()
+    bench.sinks[0].look_errors.extend([Reason.VAULT_SEALED] * 3)
+
+    bench.attempt()
+    assert bench.endpoint.asked == []
+    assert bench.told(Failed)[0].failure.step is Step.LOOK
+
+    bench.run_for(60)
+    assert len(bench.endpoint.asked) == 1
+
+
+def test_vault_down_at_the_rotation_point_does_not_stop_the_grant() -> None:
+    """At the rotation point the grant is made though Vault is down: it may be the last to be had before expiry."""
+    bench = Bench()
+    bench.attempt()
+    bench.sinks[0].look_errors.extend([Reason.CONNECT_FAILED] * 5)
+    bench.run_for(7200 * 0.667)
+    assert len(bench.endpoint.asked) == 2
+    assert bench.sinks[0].content.access_token == Secret("token-1")
+
+    bench.endpoint.broken = DOWN
+    bench.run_for(120)
+    assert bench.sinks[0].content.access_token == Secret("token-2")
+
+
+@pytest.mark.parametrize("foreign", ["somebody's", "other account"])
+def test_foreign_document_is_reported_and_kept(foreign: str) -> None:
+    """What somebody else wrote is never adopted nor replaced: it is reported, and no token is minted for nowhere."""
+    bench = Bench()
+    if foreign == "other account":
+        other = Bench(sinks=bench.sinks)
+        other.endpoint.host = "other.example.com"
+        other.attempt()
+    else:
+        bench.sinks[0].put({"password": "somebody's"})
+    before = bench.sinks[0].content
+
+    bench.attempt()
+    bench.run_for(600)
+
+    assert bench.endpoint.asked == []
+    assert bench.sinks[0].content is before
+    assert bench.told(Failed)[0].failure.reason is Reason.FOREIGN_DOCUMENT
+
+
+def test_foreign_document_is_replaced_where_the_place_is_ours() -> None:
+    """With replace_foreign the first grant replaces what somebody else wrote."""
+    bench = Bench(sinks=[MemorySink(replace_foreign=True)])
+    bench.sinks[0].put({"password": "somebody's"})
+
+    bench.attempt()
+
+    assert bench.sinks[0].content.access_token == Secret("token-1")
+
+
+def test_foreign_document_in_one_sink_does_not_stop_the_other() -> None:
+    """A sink that holds something foreign is reported; the other sinks are served."""
+    bench = Bench(sinks=two_sinks())
+    bench.sinks[0].put("somebody's")
+
+    bench.attempt()
+
+    assert bench.sinks[1].content.access_token == Secret("token-1")
+    failures = [event.failure for event in bench.told(Published) if event.failure]
+    assert [failure.reason for failure in failures] == [Reason.FOREIGN_DOCUMENT]
+
+
+def test_deleted_document_is_published_again() -> None:
+    """A document that somebody deleted is published again at the next look, without a grant while it is fresh."""
+    bench = Bench()
+    bench.attempt()
+    bench.sinks[0].put(None)
+    bench.restart()
+    bench.attempt()
+
+    assert bench.sinks[0].content is not None
+
+
+def test_race_lost_is_adopted() -> None:
+    """A replica that published between our look and our publish wins if it was issued later: we adopt its token."""
+    bench = Bench(sinks=two_sinks())
+    rival = Bench(clock=bench.clock, sinks=bench.sinks[:1])
+    rival.endpoint.name = "main"
+
+    def overtake() -> None:
+        bench.sinks[0].before_publish = None
+        bench.clock.advance(1)
+        rival.attempt()
+
+    bench.sinks[0].before_publish = overtake
+    bench.attempt()
+
+    assert bench.sinks[0].content == rival.state.document
+    assert bench.state.document == rival.state.document
+    assert bench.sinks[1].content == rival.state.document
+    results = [event.result for event in bench.told(Published) if event.kind == "vault"]
+    assert results == [PublishResult.FENCED]
+
+
+def test_later_token_replaces_an_earlier_one_that_came_between() -> None:
+    """A token issued earlier than ours that was published after our look is replaced by ours."""
+    bench = Bench()
+    rival = Bench(clock=bench.clock)
+    rival.attempt()
+    bench.clock.advance(10)
+
+    def late_arrival() -> None:
+        bench.sinks[0].before_publish = None
+        bench.sinks[0].put(rival.state.document)
+
+    bench.sinks[0].before_publish = late_arrival
+    bench.attempt()
+
+    assert bench.sinks[0].content.access_token == Secret("token-1")
+    assert bench.sinks[0].content == bench.state.document
+    assert bench.state.document != rival.state.document
+
+
+def test_clock_set_back_does_not_fence_our_own_next_token() -> None:
+    """After the wall clock is set back the next token is published: what we read before the grant is older."""
+    bench = Bench()
+    bench.attempt()
+    bench.clock.step(-6000)
+    bench.run_for(7200 * 0.667 + 1)
+
+    assert bench.sinks[0].content.access_token == Secret("token-2")
+
+
+def test_token_that_is_refused_is_not_published() -> None:
+    """With verify, a new token that the server's API refuses is not published, and the old one stays."""
+    bench = Bench(config=token_config().model_copy(update={"verify": verify_config()}))
+    bench.attempt()
+    assert bench.endpoint.verified == 1
+    bench.endpoint.verify_error = VerifyError(Reason.TOKEN_REFUSED, "401")
+    bench.run_for(5000)
+
+    assert bench.sinks[0].content.access_token == Secret("token-1")
+    assert bench.told(Failed)[0].failure.step is Step.VERIFY
+
+
+def test_lifetime_left_out_is_assumed() -> None:
+    """Where the server names no lifetime, the configured one is assumed."""
+    bench = Bench(config=token_config(assumed_lifetime="30m"))
+    bench.endpoint.lifetime = None
+
+    bench.attempt()
+
+    document = bench.sinks[0].content
+    assert (document.expires_at - document.issued_at).total_seconds() == 1800
+    assert document.expires_in is None
+
+
+def test_missing_secret_is_told_and_tried_again() -> None:
+    """A reference that does not resolve fails the grant by name, and its appearance is taken up."""
+    bench = Bench()
+    password = bench.secrets.values.pop("PASSWORD")
+    bench.attempt()
+    assert bench.endpoint.asked == []
+    assert bench.told(Failed)[0].failure.reason is Reason.SECRET_MISSING
+
+    bench.secrets.values["PASSWORD"] = password
+    bench.run_for(60)
+    assert bench.sinks[0].content is not None
+
+
+def test_a_rotation_costs_one_look_one_grant_one_write() -> None:
+    """A rotation of a healthy token makes one look, one grant and one write, and nothing more."""
+    bench = Bench()
+    bench.attempt()
+    looks = bench.sinks[0].looks
+    bench.run_for(7200 * 0.667)
+
+    assert bench.sinks[0].looks - looks == 1
+    assert len(bench.endpoint.asked) == 2
+    assert bench.sinks[0].writes == 2
+
+
+def verify_config() -> object:
+    from aca_tokend.core.config import VerifyConfig
+
+    return VerifyConfig(path="/api/engine/v2/users/current")

@@ -1,0 +1,385 @@
+"""APScheduler's traps, each with its test, and the pools. Real threads, no sleeping: everything waits on conditions."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from aca_tokend.core.errors import LookError
+from aca_tokend.core.outcome import Reason
+from aca_tokend.core.steps import Call, Calls
+from aca_tokend.scheduler import LostJobError, RotationScheduler, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+GENEROUS = 30.0
+
+
+class Clock:
+    """The machine's clocks with a wall clock that can be stepped."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time() + self.offset
+
+
+class Rig:
+    """A scheduler with two pools of two threads, and what it told."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.bugs: list[BaseException] = []
+        self.bug = threading.Event()
+        self.lags: list[float] = []
+        self.scheduler = RotationScheduler({"a": 2, "b": 2}, self.clock, self._on_bug, self.lags.append)
+
+    def _on_bug(self, bug: BaseException) -> None:
+        self.bugs.append(bug)
+        self.bug.set()
+
+    def keep(
+        self, name: str, attempt: Callable[[], Coroutine[Any, Any, float]], at: float | None = None, urgency: float = 0
+    ) -> None:
+        work = Work(name, "a", attempt, lambda: urgency)
+        self.scheduler.keep(work, self.clock.monotonic() if at is None else at)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """A scheduler that is stopped when the test ends."""
+    rig = Rig()
+    yield rig
+    rig.scheduler.stop(0.0)
+
+
+def counting(done: threading.Event, times: int, delay: float = 0.0) -> Callable[[], Coroutine[Any, Any, float]]:
+    """An attempt that comes again at once until it ran `times` times."""
+    count = 0
+
+    async def attempt() -> float:
+        nonlocal count
+        await Call("a", lambda: None)
+        count += 1
+        if count >= times:
+            done.set()
+            return math.inf
+        return time.monotonic() + delay
+
+    return attempt
+
+
+def test_job_for_a_past_moment_is_run(rig: Rig) -> None:
+    """Trap: a `date` job more than a second late is dropped by default; ours is run however late it is."""
+    done = threading.Event()
+    rig.keep("late", counting(done, 1), at=rig.clock.monotonic() - 3600)
+    rig.scheduler.start()
+
+    assert done.wait(GENEROUS)
+    assert rig.lags[0] >= 3600
+
+
+def test_attempt_that_comes_again_at_once_is_not_lost(rig: Rig) -> None:
+    """Trap: a job that adds its own id again for "now" is skipped and lost; a hundred immediate returns all run."""
+    done = threading.Event()
+    rig.scheduler.start()
+    rig.keep("again", counting(done, 100))
+
+    assert done.wait(GENEROUS)
+    assert not rig.bugs
+
+
+def test_attempt_that_raises_is_told(rig: Rig) -> None:
+    """Trap: a job that raises vanishes; what an attempt raises unexpectedly is told, so that the process ends."""
+
+    async def attempt() -> float:
+        await Call("a", lambda: None)
+        message = "a bug"
+        raise ValueError(message)
+
+    rig.scheduler.start()
+    rig.keep("buggy", attempt)
+
+    assert rig.bug.wait(GENEROUS)
+    causes = [rig.bugs[0], rig.bugs[0].__cause__]
+    assert any(isinstance(cause, ValueError) for cause in causes)
+
+
+def test_call_that_raises_in_another_pool_is_told(rig: Rig) -> None:
+    """Anything but an expected error that a call raises, in whichever pool, is told as a bug."""
+
+    def call() -> None:
+        message = "a bug"
+        raise KeyError(message)
+
+    async def attempt() -> float:
+        await Call("b", call)
+        return math.inf
+
+    rig.scheduler.start()
+    rig.keep("buggy", attempt)
+
+    assert rig.bug.wait(GENEROUS)
+    assert isinstance(rig.bugs[0], KeyError)
+
+
+@pytest.mark.parametrize("event", ["missed", "max_instances"])
+def test_events_that_lose_a_job_are_bugs(rig: Rig, event: str) -> None:
+    """A missed or max-instances event of APScheduler's means a lost job: it is told as a bug."""
+    from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
+
+    code = EVENT_JOB_MISSED if event == "missed" else EVENT_JOB_MAX_INSTANCES
+    rig.scheduler._scheduler._dispatch_event(JobEvent(code, "bookings#1", "default"))
+
+    assert isinstance(rig.bugs[0], LostJobError)
+
+
+def test_expected_error_of_a_call_is_raised_where_it_is_awaited(rig: Rig) -> None:
+    """A TokendError that a call raises is raised again in the attempt, in order beside the other results."""
+    told: list[object] = []
+    done = threading.Event()
+
+    def fail() -> int:
+        raise LookError(Reason.TIMEOUT, "slow")
+
+    async def attempt() -> float:
+        told.extend(await Calls([Call("a", lambda: 1), Call("b", fail), Call("b", lambda: 3)]))
+        try:
+            await Call("b", fail)
+        except LookError as error:
+            told.append(error.reason)
+        done.set()
+        return math.inf
+
+    rig.scheduler.start()
+    rig.keep("one", attempt)
+
+    assert done.wait(GENEROUS)
+    assert told[0] == 1
+    assert isinstance(told[1], LookError)
+    assert told[2:] == [3, Reason.TIMEOUT]
+
+
+def test_hanging_pool_does_not_delay_another(rig: Rig) -> None:
+    """Calls that hang hold threads of their own pool alone: attempts in the other pool go on."""
+    release = threading.Event()
+    done = threading.Event()
+
+    async def hanging() -> float:
+        await Call("b", lambda: release.wait(GENEROUS))
+        return math.inf
+
+    rig.scheduler.start()
+    for number in range(5):
+        rig.keep(f"hanging-{number}", hanging)
+    rig.keep("well", counting(done, 50))
+
+    assert done.wait(GENEROUS)
+    release.set()
+
+
+def test_pool_never_runs_more_than_its_size(rig: Rig) -> None:
+    """However many calls wait, no more than the pool's size run at once."""
+    lock = threading.Lock()
+    running, most, finished = 0, 0, 0
+    done = threading.Event()
+
+    def call() -> None:
+        nonlocal running, most, finished
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)  # so that calls overlap; nothing is concluded from how long it takes
+        with lock:
+            running -= 1
+            finished += 1
+            if finished == 40:
+                done.set()
+
+    async def attempt() -> float:
+        await Call("b", call)
+        return math.inf
+
+    rig.scheduler.start()
+    for number in range(40):
+        rig.keep(f"t{number}", attempt)
+
+    assert done.wait(GENEROUS)
+    assert most <= 2
+
+
+def test_most_urgent_goes_first(rig: Rig) -> None:
+    """Of the calls that wait for a pool the one with the smallest urgency value runs first."""
+    release = threading.Event()
+    ready = threading.Semaphore(0)
+    order: list[int] = []
+    done = threading.Event()
+
+    async def blocker() -> float:
+        await Call("b", lambda: (ready.release(), release.wait(GENEROUS)))
+        return math.inf
+
+    def attempt(number: int) -> Callable[[], Coroutine[Any, Any, float]]:
+        async def waiting() -> float:
+            await Call("b", lambda: order.append(number), urgency=number)
+            if len(order) == 6:
+                done.set()
+            return math.inf
+
+        return waiting
+
+    rig.scheduler.start()
+    rig.keep("blocker-1", blocker)
+    rig.keep("blocker-2", blocker)
+    ready.acquire(timeout=GENEROUS)
+    ready.acquire(timeout=GENEROUS)
+    for number in (5, 3, 1, 4, 2, 6):
+        rig.keep(f"t{number}", attempt(number))
+    queue = rig.scheduler._pools["b"]
+    wait_until(lambda: len(queue._waiting) == 6)
+    release.set()
+
+    assert done.wait(GENEROUS)
+    assert order[0] == 1
+    assert sorted(order[:4]) == [1, 2, 3, 4], "two threads take them in order, give or take one"
+
+
+def test_stop_drops_what_is_queued(rig: Rig) -> None:
+    """Trap: shutdown runs whatever is still queued; ours starts none of ten thousand that wait behind hanging calls."""
+    release = threading.Event()
+    started = threading.Semaphore(0)
+    ran: list[int] = []
+
+    async def hanging() -> float:
+        await Call("a", lambda: (started.release(), release.wait(GENEROUS)))
+        return math.inf
+
+    async def queued() -> float:
+        await Call("a", lambda: ran.append(1))
+        return math.inf
+
+    for number in range(2):
+        rig.keep(f"hanging-{number}", hanging)
+    for number in range(10_000):
+        rig.keep(f"queued-{number}", queued, urgency=1)
+    rig.scheduler.start()
+    started.acquire(timeout=GENEROUS)
+    started.acquire(timeout=GENEROUS)
+    left = rig.scheduler.stop(0.0)
+    release.set()
+
+    assert set(left) == {"hanging-0", "hanging-1"}
+    assert rig.scheduler.wait_until_done(GENEROUS)
+    assert ran == []
+
+
+def test_stop_lets_a_minted_token_be_published(rig: Rig) -> None:
+    """A rotation whose grant was sent goes on through publish while stopping; its next attempt is not scheduled."""
+    sent, answer = threading.Event(), threading.Event()
+    published = threading.Event()
+
+    async def attempt() -> float:
+        await Call("a", lambda: (sent.set(), answer.wait(GENEROUS)))
+        await Call("b", published.set, finish=True)
+        return time.monotonic()
+
+    rig.scheduler.start()
+    rig.keep("minting", attempt)
+    assert sent.wait(GENEROUS)
+    threading.Timer(0.1, answer.set).start()
+
+    assert rig.scheduler.stop(GENEROUS) == ()
+    assert published.is_set()
+
+
+def test_stop_abandons_a_rotation_whose_grant_was_not_sent(rig: Rig) -> None:
+    """An attempt whose next call is not one that must be made ends while stopping."""
+    looking, looked = threading.Event(), threading.Event()
+    granted = threading.Event()
+
+    async def attempt() -> float:
+        await Call("a", lambda: (looking.set(), looked.wait(GENEROUS)))
+        await Call("b", granted.set)
+        return math.inf
+
+    rig.scheduler.start()
+    rig.keep("looking", attempt)
+    assert looking.wait(GENEROUS)
+    threading.Timer(0.1, looked.set).start()
+
+    assert rig.scheduler.stop(GENEROUS) == ()
+    assert not granted.is_set()
+
+
+def test_lost_job_is_overdue(rig: Rig) -> None:
+    """The dead-man check names a token whose job is gone though its time has passed, and none that waits its turn."""
+    rig.keep("lost", counting(threading.Event(), 1), at=rig.clock.monotonic() - 60)
+    rig.keep("coming", counting(threading.Event(), 1), at=rig.clock.monotonic() + 60)
+
+    assert rig.scheduler.overdue() == ["lost"]
+
+
+def test_token_that_waits_in_a_busy_pool_is_not_overdue(rig: Rig) -> None:
+    """A token that waits for a thread of a busy pool is late, not lost: a restart would not help it."""
+    release, started = threading.Event(), threading.Semaphore(0)
+
+    async def hanging() -> float:
+        await Call("a", lambda: (started.release(), release.wait(GENEROUS)))
+        return math.inf
+
+    rig.scheduler.start()
+    rig.keep("hanging-1", hanging)
+    rig.keep("hanging-2", hanging)
+    started.acquire(timeout=GENEROUS)
+    started.acquire(timeout=GENEROUS)
+    rig.keep("late", counting(threading.Event(), 1), at=rig.clock.monotonic() - 60)
+    wait_until(lambda: rig.scheduler._due["late"].queued)
+
+    assert rig.scheduler.overdue() == []
+    wait_until(lambda: rig.scheduler.stuck(0.001) == ["a"])
+    assert rig.scheduler.stuck(3600.0) == []
+    release.set()
+
+
+def test_clock_set_back_does_not_delay_a_job(rig: Rig) -> None:
+    """After the wall clock was set back an hour, redraw brings every job back to its monotonic time."""
+    done = threading.Event()
+    rig.clock.offset = 3600.0  # the jobs were drawn an hour ahead of the clock that APScheduler reads
+    rig.keep("one", counting(done, 1), at=rig.clock.monotonic())
+    rig.scheduler.start()
+    assert not done.is_set()
+
+    rig.clock.offset = 0.0
+    rig.scheduler.redraw()
+
+    assert done.wait(GENEROUS)
+
+
+def test_job_that_comes_early_is_put_back(rig: Rig) -> None:
+    """A job that a wall clock set ahead wakes too early runs at its monotonic time all the same."""
+    done = threading.Event()
+    moment = rig.clock.monotonic() + 0.3
+    rig.clock.offset = -3600.0
+    rig.keep("one", counting(done, 1), at=moment)
+    rig.clock.offset = 0.0
+    rig.scheduler.start()
+
+    assert done.wait(GENEROUS)
+    assert rig.clock.monotonic() >= moment - 0.06
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition, generously."""
+    deadline = time.monotonic() + GENEROUS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
