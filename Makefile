@@ -4,7 +4,7 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-on check format lock clean
+.PHONY: help demo test test-on check bench format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,19 +21,22 @@ demo: .venv/demo/.made ## the whole job on real parts; ARGS="--for 30s" ends by 
 	@.venv/demo/bin/aca-tokend demo $(ARGS)
 
 test: .venv/test/.made ## every test that needs Python and its registry alone
-	@.venv/test/bin/python -m pytest -n 4 $(ARGS)
+	@.venv/test/bin/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
 test-on: ## unit and property tests on another Python: PYTHON=python3.12 VERSION=3.12
 	@$(PYTHON) -m venv --clear .venv/test-$(VERSION)
 	@.venv/test-$(VERSION)/bin/pip install $(PIP_FLAGS) --require-hashes -r requirements/test.txt
 	@.venv/test-$(VERSION)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
-	@.venv/test-$(VERSION)/bin/python -m pytest -n 4 -p no:cacheprovider tests/unit tests/properties $(ARGS)
+	@.venv/test-$(VERSION)/bin/python -m pytest -n 4 --dist loadgroup -p no:cacheprovider tests/unit tests/properties $(ARGS)
 
 check: .venv/test/.made ## ruff, mypy --strict, import-linter, the locks
 	@.venv/test/bin/ruff format --check .
 	@.venv/test/bin/ruff check .
 	@.venv/test/bin/mypy
 	@.venv/test/bin/lint-imports
+
+bench: .venv/test/.made ## what an operator waits for: --help, the first token, 1,000 tokens
+	@.venv/test/bin/python -m tests.bench.first_tokens
 
 format: .venv/test/.made ## writes what ruff would have written
 	@.venv/test/bin/ruff format .

@@ -6,6 +6,7 @@ traceback nor a version. Flask takes a tenth of a second to import: import this 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 from cheroot.errors import FatalSSLAlert
 from cheroot.makefile import StreamReader, StreamWriter
+from cheroot.server import HTTPConnection
 from cheroot.ssl import Adapter
 from cheroot.wsgi import Server as WsgiServer
 from flask import Flask, Response, request
@@ -25,8 +27,6 @@ from aca_tokend.core.errors import TokendError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from cheroot.server import HTTPConnection
 
     from aca_tokend.core.config import AdminConfig
 
@@ -156,8 +156,22 @@ def _tls(config: AdminConfig) -> ssl.SSLContext:
     return context
 
 
+class _Connection(HTTPConnection):
+    """A connection that lets go of what a client that is gone did not take."""
+
+    def close(self) -> None:
+        """Closes; else the writer would try once more when it is collected, and tell standard error that it failed."""
+        try:
+            super().close()
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                self.wfile.close()
+
+
 class _Server(WsgiServer):
     """cheroot, with a socket that listens already, and with clients that are slow or silent kept off its threads."""
+
+    ConnectionClass = _Connection
 
     def __init__(self, listening: socket.socket, app: Flask, tls: ssl.SSLContext | None) -> None:
         super().__init__(

@@ -96,9 +96,19 @@ def demo(
     ] = None,
 ) -> None:
     """Show the whole job on real parts: a look-alike of ACAEngine, OpenBao, the daemon and a reader."""
+    from aca_tokend.core.durations import parse_duration
+
+    seconds = None
+    if duration is not None:
+        try:
+            seconds = parse_duration(duration)
+        except ValueError as error:
+            _refuse(f"--for: {duration!r} {error}; write for instance 30s or 2m")
+        if not seconds:
+            _refuse(f"--for: {duration!r} is no time at all; write for instance 30s or 2m")
     from aca_tokend.demo.show import show
 
-    sys.exit(show(duration))
+    sys.exit(show(seconds))
 
 
 def _load(path: Path) -> Config:

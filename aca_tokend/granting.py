@@ -17,9 +17,8 @@ from aca_tokend.core.token import Account, Document
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aca_tokend.core.clock import Clock
     from aca_tokend.core.config import Reference, TokenConfig
-    from aca_tokend.rotator import Secrets, TokenEndpoint
+    from aca_tokend.core.ports import Clock, Secrets, TokenEndpoint
     from aca_tokend.state import TokenState
 
 

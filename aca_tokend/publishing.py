@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
-    from aca_tokend.core.clock import Clock
+    from aca_tokend.core.ports import Clock
     from aca_tokend.state import SinkState, TokenState
 
 # A publish that meets another writer looks again and decides anew, this many times before it counts as failed.

@@ -1,14 +1,14 @@
 """One rotation, step by step: look ─► grant ─► verify ─► publish ─► when to come again.
 
 `attempt` is the flow: it asks core/policy.py when, granting.py and publishing.py do the steps through the Protocols
-below, and what happened is told as the events of core/outcome.py. Nothing here sleeps, retries, logs or touches a
-socket or a file. Only one attempt of a token runs at a time.
+of core/ports.py, and what happened is told as the events of core/outcome.py. Nothing here sleeps, retries, logs or
+touches a socket or a file. Only one attempt of a token runs at a time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import SecretError
 from aca_tokend.core.outcome import Event, Failed, Failure, Resumed, Rotated, Step, Suspended
@@ -20,66 +20,9 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from aca_tokend.core.clock import Clock
-    from aca_tokend.core.config import Reference
-    from aca_tokend.core.grant import Credentials, Grant
-    from aca_tokend.core.secret import Secret
-    from aca_tokend.core.token import Document, Seen
+    from aca_tokend.core.ports import Clock, Secrets
+    from aca_tokend.core.token import Document
     from aca_tokend.state import TokenState
-
-
-class TokenEndpoint(Protocol):
-    """Where tokens are granted. Its calls run in the pool `acaengine.NAME`."""
-
-    @property
-    def name(self) -> str:
-        """The name in `[acaengine.NAME]`."""
-
-    @property
-    def host(self) -> str:
-        """What the server is told as Host: part of the account."""
-
-    def grant(self, credentials: Credentials) -> Grant:
-        """Asks for a token. Raises GrantError."""
-
-    def verify(self, path: str, access_token: Secret) -> None:
-        """Tries a token. Raises VerifyError."""
-
-
-class Sink(Protocol):
-    """Where one token is published."""
-
-    @property
-    def name(self) -> str:
-        """Unique among the sinks of a token, such as `vault:secret/aca/bookings` or `file:/run/aca/bookings.json`."""
-
-    @property
-    def kind(self) -> str:
-        """`vault` or `file`."""
-
-    @property
-    def pool(self) -> str:
-        """The pool its calls run in."""
-
-    @property
-    def replace_foreign(self) -> bool:
-        """Whether the configuration says that this place is ours, whatever it holds."""
-
-    def look(self) -> Seen:
-        """Reads what is there. Raises LookError."""
-
-    def publish(self, document: Document, seen: Seen) -> Seen:
-        """Replaces the whole of what `look` saw; CONFLICT if it is something else by now. Raises PublishError."""
-
-
-class Secrets(Protocol):
-    """Resolves references to secrets."""
-
-    def pool(self, reference: Reference) -> str | None:
-        """The pool in which to resolve it, None where it needs none of its own."""
-
-    def resolve(self, reference: Reference) -> Secret:
-        """The secret as it is now. Raises SecretError."""
 
 
 @dataclass(frozen=True, slots=True)

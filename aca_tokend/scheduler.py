@@ -28,7 +28,7 @@ from aca_tokend.core.steps import make
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from aca_tokend.core.clock import Clock
+    from aca_tokend.core.ports import Clock
     from aca_tokend.core.steps import Call
 
 # A job this long past its time without having been handed to a pool is lost.
@@ -225,8 +225,11 @@ class RotationScheduler:
             self._scheduler.shutdown(wait=False)
         for pool in self._pools.values():
             pool.stop()
+        deadline = time.monotonic() + timeout
         with self._lock:
-            self._lock.wait_for(lambda: not self._under_way, timeout)
+            # In slices, because a signal handler runs only between two waits of the main thread.
+            while self._under_way and time.monotonic() < deadline:
+                self._lock.wait(0.2)
             return tuple(self._under_way)
 
     def wait_until_done(self, timeout: float | None = None) -> bool:

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.outcome import Failure
     from aca_tokend.core.policy import Life
+    from aca_tokend.core.ports import Sink, TokenEndpoint
     from aca_tokend.core.token import Document, Seen
-    from aca_tokend.rotator import Sink, TokenEndpoint
 
 
 @dataclass(slots=True)

@@ -107,15 +107,22 @@ class _Adapter(RawAdapter):  # type: ignore[misc]  # hvac publishes no types
         """Sends one request."""
         kwargs["raise_exception"] = False
         try:
-            response: requests.Response = super().request(*args, **kwargs)
+            answer = _meaning(super().request(*args, **kwargs))
         except OSError as error:  # every error of requests is one
             raise _no_answer(error) from error
-        if response.status_code == requests.codes.no_content:
-            return {}
-        body = _json_object(response)
-        if response.status_code == requests.codes.ok and body is not None:
-            return body
-        raise _refusal(response, body or {})
+        if isinstance(answer, RequestFailedError):
+            raise answer
+        return answer
+
+
+def _meaning(response: requests.Response) -> dict[str, Any] | RequestFailedError:
+    """The JSON of an answer, or what failed: as a value, since an error raised here would keep the response alive."""
+    if response.status_code == requests.codes.no_content:
+        return {}
+    body = _json_object(response)
+    if response.status_code == requests.codes.ok and body is not None:
+        return body
+    return _refusal(response, body or {})
 
 
 def _json_object(response: requests.Response) -> dict[str, Any] | None:

@@ -105,7 +105,7 @@ ADVICE: dict[Reason, str] = {
     Reason.INVALID_CLIENT: "the server does not know client_id or refused client_secret; compare with Backoffice",
     Reason.UNAUTHORIZED_CLIENT: "this application may not use the password grant; allow it in Backoffice",
     Reason.INVALID_SCOPE: "this application may not have the configured scope; change scope or the application",
-    Reason.INVALID_REQUEST: "the server misses a parameter, or cannot read one; check authority, username and client_id",
+    Reason.INVALID_REQUEST: "the server misses a parameter or cannot read one; check authority, username and client_id",
     Reason.UNSUPPORTED_GRANT_TYPE: (
         "this server no longer offers the password grant, so no new token can be had from it by username and password; "
         "the published token stays until it expires; ask the server's operator for another way to authenticate"
@@ -133,7 +133,7 @@ ADVICE: dict[Reason, str] = {
     Reason.SECRET_EMPTY: "put the secret where the reference points",
     Reason.SECRET_UNREADABLE: "let the daemon's user read what the reference names",
     Reason.SECRET_NOT_TEXT: "store the secret as UTF-8 text",
-    Reason.TOKEN_REFUSED: "the server's own API refuses the token it granted; check verify.path and the account's rights",
+    Reason.TOKEN_REFUSED: "the server's API refuses the token just granted; check verify.path and the account's rights",
     Reason.VAULT_LOGIN_FAILED: "Vault refused the log-in; check [vault.*.auth]",
     Reason.VAULT_SEALED: "Vault is sealed; unseal it",
     Reason.PERMISSION_DENIED: "let the daemon read and write this place (Vault policy or file mode)",

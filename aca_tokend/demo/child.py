@@ -31,9 +31,9 @@ LAST_WORDS = 2_000
 # when the same server is started on it again.
 PORTS = range(20_000, 32_000)
 
-# `tied.py` says why all children are started by one thread that lives as long as this process.
 T = TypeVar("T")
 
+# `tied.py` says why all children are started by one thread that lives as long as this process.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="children")
 
 

@@ -10,7 +10,7 @@ import http.client
 import json
 import shutil
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -39,14 +39,14 @@ class OpenBao:
         self.root_token = NOTHING
 
     @classmethod
-    def dev(cls, *, log: Path | None = None) -> OpenBao:
+    def dev(cls, *, log: Path | None = None) -> Self:
         """Starts a server that holds everything in memory, unsealed. Its log goes to `log`, or nowhere."""
         bao = cls(None, log)
-        on_a_free_port(bao._start_on, None)
+        bao._start_first()
         return bao
 
     @classmethod
-    def raft(cls, directory: Path) -> OpenBao:
+    def raft(cls, directory: Path) -> Self:
         """Starts a server that keeps its data in an empty directory, initialised and unsealed; its log is there too."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -55,7 +55,7 @@ class OpenBao:
             message = f"{directory} holds data already, whose unseal key nobody has"
             raise HelperError(message) from error
         bao = cls(directory, directory / "bao.log")
-        on_a_free_port(bao._start_on, None)
+        bao._start_first()
         return bao
 
     def __enter__(self) -> Self:
@@ -117,6 +117,12 @@ class OpenBao:
             message = "the OpenBao server does not run"
             raise HelperError(message)
         return self._child
+
+    def _start_first(self) -> None:
+        with ExitStack() as undo:
+            undo.callback(self.kill)
+            on_a_free_port(self._start_on, None)
+            undo.pop_all()
 
     def _start_on(self, port: int) -> None:
         self.port = port

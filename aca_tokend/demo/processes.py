@@ -7,6 +7,7 @@ from. Errors are `HelperError`; no secret is in any of them, nor among the argum
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import json
 import ssl
 import sys
@@ -46,6 +47,9 @@ class LookAlike:
         log: Path | None = None,
     ) -> LookAlike:
         """Starts one with levers already set. `tls` is a certificate and its key; `log` takes what goes wrong in it."""
+        if importlib.util.find_spec("authlib") is None:
+            message = "the look-alike needs Authlib; install the extra aca-tokend[demo]"
+            raise HelperError(message)
         command = [sys.executable, "-P", "-m", "aca_tokend.demo.lookalike"]
         if tls is not None:
             command += ["--tls-cert", str(tls[0]), "--tls-key", str(tls[1])]
@@ -143,7 +147,7 @@ class LookAlike:
                 connection.request(method, path, body)
                 response = connection.getresponse()
                 answer = response.read()
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 message = f"the look-alike does not answer {path}"
                 raise HelperError(message) from error
         if response.status >= http.HTTPStatus.BAD_REQUEST:

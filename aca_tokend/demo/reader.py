@@ -1,4 +1,4 @@
-"""A reader that uses a token as an application would: takes what is published now, calls the API, and counts refusals."""
+"""A reader uses a token as an application would: it takes what is published, calls the API, and counts refusals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hvac
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from aca_tokend.core.secret import Secret
 
@@ -57,6 +57,11 @@ class Reader:
         self._thread = threading.Thread(target=self._work, name=f"reader-{self.name}", daemon=True)
         self._thread.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether it reads; one that ends before `stop` met a bug."""
+        return self._thread is not None and self._thread.is_alive()
+
     def stop(self) -> None:
         """Ends after the call that is under way."""
         self._ended.set()
@@ -78,7 +83,9 @@ class Reader:
                 self.accepted += 1
             elif status == HTTPStatus.UNAUTHORIZED:
                 self.refused += 1
-                self.last_refusal = f"issued {document['issued_at']}, expires {document['expires_at']}, {time.time():.3f}"
+                self.last_refusal = (
+                    f"issued {document['issued_at']}, expires {document['expires_at']}, {time.time():.3f}"
+                )
 
     def _call(self, authorization: str) -> int:
         """The status of an API call; 0 where the API does not answer, which says nothing about the token."""

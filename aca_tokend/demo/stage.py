@@ -1,4 +1,4 @@
-"""What the demo and the integration tests set up: a look-alike, an OpenBao, a configuration and the daemon as a process.
+"""What the demo and the integration tests set up: a look-alike, an OpenBao, a configuration, the daemon as a process.
 
 Everything lives in one directory and ends with `close`. The daemon gets its secrets from files, as it would in a pod.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from aca_tokend.core.secret import Secret
+from aca_tokend.demo.child import TIED
 from aca_tokend.demo.processes import HelperError, LookAlike, OpenBao
 from aca_tokend.demo.reader import Reader, read_file, read_vault
 
@@ -27,6 +28,59 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 60.0
 CLIENT_ID = "5f4dcc3b5aa765d61d8327deb882cf99"
+
+
+HEAD = """
+[admin]
+listen = "127.0.0.1:0"
+[log]
+level = "debug"
+[acaengine.main]
+url = "{url}"
+{endpoint}
+[vault.main]
+address = "{address}"
+{vault}
+auth = {{ {auth} }}
+[rotation]
+{rotation}
+"""
+TOKEN = """
+[[tokens]]
+name = "{account}"
+authority = "authority-1"
+username = "{account}"
+password = {{ file = "{directory}/{account}.password" }}
+client_id = "{client_id}"
+client_secret = {{ file = "{directory}/client-secret" }}
+scope = "public"
+[[tokens.publish]]
+to = "vault"
+mount = "secret"
+path = "aca/{account}"
+"""
+FILE = """
+[[tokens.publish]]
+to = "file"
+path = "{path}"
+mode = "0640"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What differs between configurations, as lines of TOML.
+
+    `suffix` makes another configuration of the same tokens, with files of its own: another replica. `auth` is the inside
+    of `[vault.main.auth]`, the root token where it is empty.
+    """
+
+    rotation: str = 'min_interval = "1s"\nassumed_lifetime = "60s"'
+    endpoint: str = 'timeout = "5s"'
+    vault: str = 'timeout = "5s"'
+    auth: str = ""
+    files: bool = True
+    suffix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +94,30 @@ class Passwords:
 class Stage:
     """The servers, and what it takes to run daemons against them."""
 
-    def __init__(self, directory: Path, *, lifetime: float, raft: bool = False, passwords: Passwords | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        lifetime: float,
+        raft: bool = False,
+        passwords: Passwords | None = None,
+        on_step: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.directory = directory
         self.passwords = passwords or Passwords()
-        self._stack = ExitStack()
-        self.lookalike = self._stack.enter_context(LookAlike.start(log=directory / "lookalike.log"))
-        bao = OpenBao.raft(directory / "openbao") if raft else OpenBao.dev(log=directory / "openbao.log")
-        self.bao = self._stack.enter_context(bao)
-        self.lookalike.levers(
-            lifetime=lifetime,
-            clients={CLIENT_ID: {"secret": self.passwords.client_secret.reveal(), "scopes": ["public"]}},
-        )
-        self.write_secret("client-secret", self.passwords.client_secret)
-        self.write_secret("vault-token", self.bao.root_token)
+        with ExitStack() as stack:
+            on_step("starting the ACAEngine look-alike")
+            self.lookalike = stack.enter_context(LookAlike.start(log=directory / "lookalike.log"))
+            on_step("starting OpenBao")
+            bao = OpenBao.raft(directory / "openbao") if raft else OpenBao.dev(log=directory / "openbao.log")
+            self.bao = stack.enter_context(bao)
+            self.lookalike.levers(
+                lifetime=lifetime,
+                clients={CLIENT_ID: {"secret": self.passwords.client_secret.reveal(), "scopes": ["public"]}},
+            )
+            self.write_secret("client-secret", self.passwords.client_secret)
+            self.write_secret("vault-token", self.bao.root_token)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -81,46 +146,42 @@ class Stage:
         for name in names:
             self.write_secret(f"{name}.password", password)
 
-    def config(
-        self,
-        names: Sequence[str],
-        *,
-        rotation: str = 'min_interval = "1s"\nassumed_lifetime = "60s"',
-        endpoint: str = 'timeout = "5s"',
-        vault: str = 'timeout = "5s"',
-        token: str = "",
-        files: bool = True,
-        name: str = "config.toml",
-    ) -> Path:
-        """Writes a configuration with one token per account, each published to OpenBao and, with `files`, to a file."""
+    def config(self, names: Sequence[str], settings: Settings | None = None) -> Path:
+        """Writes a configuration with one token per account, each published to OpenBao and, if so set, to a file."""
         self.add_accounts(names)
-        parts = [
-            f'[admin]\nlisten = "127.0.0.1:0"\n[log]\nlevel = "debug"\n'
-            f'[acaengine.main]\nurl = "{self.lookalike.url}"\n{endpoint}\n'
-            f'[vault.main]\naddress = "{self.bao.address}"\n{vault}\n'
-            f'auth = {{ method = "token", token = {{ file = "{self.directory}/vault-token" }} }}\n'
-            f"[rotation]\n{rotation}\n"
-        ]
+        settings = settings or Settings()
+        text = HEAD.format(
+            url=self.lookalike.url,
+            address=self.bao.address,
+            auth=settings.auth or f'method = "token", token = {{ file = "{self.directory}/vault-token" }}',
+            **{name: getattr(settings, name) for name in ("endpoint", "vault", "rotation")},
+        )
         for account in names:
-            parts.append(
-                f'[[tokens]]\nname = "{account}"\nauthority = "authority-1"\nusername = "{account}"\n'
-                f'password = {{ file = "{self.directory}/{account}.password" }}\nclient_id = "{CLIENT_ID}"\n'
-                f'client_secret = {{ file = "{self.directory}/client-secret" }}\nscope = "public"\n{token}\n'
-                f'[[tokens.publish]]\nto = "vault"\nmount = "secret"\npath = "aca/{account}"\n'
-            )
-            if files:
-                parts.append(f'[[tokens.publish]]\nto = "file"\npath = "{self.file_of(account)}"\nmode = "0640"\n')
-        path = self.directory / name
-        path.write_text("".join(parts))
+            text += TOKEN.format(account=account, directory=self.directory, client_id=CLIENT_ID)
+            if settings.files:
+                text += FILE.format(path=self.file_of(account, settings.suffix))
+        path = self.directory / f"config{settings.suffix}.toml"
+        path.write_text(text)
         return path
 
-    def file_of(self, account: str) -> Path:
+    def file_of(self, account: str, suffix: str = "") -> Path:
         """Where the token of an account is published as a file."""
-        return self.directory / f"{account}.json"
+        directory = self.directory / f"published{suffix}"
+        directory.mkdir(exist_ok=True)
+        return directory / f"{account}.json"
 
-    def daemon(self, config: Path, *arguments: str, log: str = "daemon.log") -> DaemonProcess:
-        """Starts a daemon; its log is appended to the file `log`."""
-        daemon = DaemonProcess.start(config, self.directory / log, arguments)
+    def ended(self) -> tuple[str, Path] | None:
+        """The server that ended by itself and its log, None while both run."""
+        servers = (("the ACAEngine look-alike", self.lookalike.pid, "lookalike"), ("OpenBao", self.bao.pid, "openbao"))
+        for name, pid, log in servers:
+            # it is only looked at: its own object takes its exit status
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return name, self.directory / f"{log}.log"
+        return None
+
+    def daemon(self, config: Path, *arguments: str, log: str = "daemon.log", tied: bool = False) -> DaemonProcess:
+        """Starts a daemon; its log is appended to the file `log`. A `tied` one ends with the thread that calls this."""
+        daemon = DaemonProcess.start(config, self.directory / log, arguments, tied=tied)
         self._stack.callback(daemon.kill)
         return daemon
 
@@ -131,7 +192,9 @@ class Stage:
 
     def file_reader(self, account: str, **options: Any) -> Reader:  # noqa: ANN401 -- the fields of Reader
         """A reader of the file of an account, reading already."""
-        return self._reading(Reader(f"file {account}", read_file(self.file_of(account)), self.lookalike.port, **options))
+        return self._reading(
+            Reader(f"file {account}", read_file(self.file_of(account)), self.lookalike.port, **options)
+        )
 
     def _reading(self, reader: Reader) -> Reader:
         reader.start()
@@ -148,9 +211,21 @@ class DaemonProcess:
         self._begin = begin
 
     @classmethod
-    def start(cls, config: Path, log: Path, arguments: Sequence[str] = ()) -> DaemonProcess:
-        """Starts it with a clean environment."""
-        command = [sys.executable, "-m", "aca_tokend", "run", "--config", str(config), "--log-format", "json", *arguments]
+    def start(cls, config: Path, log: Path, arguments: Sequence[str] = (), *, tied: bool = False) -> DaemonProcess:
+        """Starts it with a clean environment. A `tied` one ends with the thread that calls this."""
+        command = [
+            sys.executable,
+            "-m",
+            "aca_tokend",
+            "run",
+            "--config",
+            str(config),
+            "--log-format",
+            "json",
+            *arguments,
+        ]
+        if tied:
+            command = [sys.executable, "-I", "-S", str(TIED), str(os.getpid()), *command]
         with log.open("ab") as stream:
             begin = stream.tell()
             process = subprocess.Popen(  # noqa: S603 -- our own program
@@ -181,10 +256,10 @@ class DaemonProcess:
         def found() -> list[Mapping[str, Any]]:
             return [event for event in self.events(name) if keys.items() <= event.items()]
 
-        wait_until(lambda: len(found()) >= count or not self.running, f"{count} × {name} {keys}")
+        wait_until(lambda: len(found()) >= count or not self.running, f"{count} times {name} {keys}")
         events = found()
         if len(events) < count:
-            message = f"the daemon ended before {count} × {name} {keys}:\n{self.text[-4000:]}"
+            message = f"the daemon ended before {count} times {name} {keys}:\n{self.text[-4000:]}"
             raise HelperError(message)
         return events[count - 1]
 

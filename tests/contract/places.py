@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from aca_tokend.rotator import Sink
+    from aca_tokend.core.ports import Sink
     from tests.contract.conftest import OpenBao
 
     Fields = dict[str, Any]

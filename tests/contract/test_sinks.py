@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from aca_tokend.rotator import Sink
+    from aca_tokend.core.ports import Sink
     from tests.contract.conftest import OpenBao
     from tests.contract.places import Place
 

@@ -8,7 +8,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aca_tokend.core.answer import LONGEST_RETRY_AFTER_SECONDS, Answer
@@ -65,6 +65,7 @@ header_values = (
 headers = st.dictionaries(st.sampled_from(["date", "Retry-After", "x-request-id", "X"]), header_values)
 
 
+@settings(deadline=None)  # a busy machine may take its time
 @given(statuses, headers, bodies)
 @example(200, {}, b"[" * 60_000)
 @example(200, {}, b'{"a":' + b"9" * 5000 + b"}")
@@ -85,6 +86,7 @@ def test_any_answer_is_a_grant_or_an_expected_error(status: int, headers: dict[s
         assert outcome.request_id is None or outcome.request_id.isascii()
 
 
+@settings(deadline=None)  # a busy machine may take its time
 @given(statuses, headers, bodies)
 def test_any_answer_to_a_verification_is_a_yes_or_an_expected_error(
     status: int, headers: dict[str, str], body: bytes

@@ -52,6 +52,14 @@ def rules(model: str) -> dict[str, dict[str, Any]]:
     return dict(table["properties"])
 
 
+WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
+REFERENCES = {
+    frozenset({"EnvReference", "FileReference", "VaultReference"}): "reference",
+    frozenset({"EnvReference", "FileReference"}): "reference, but not to a Vault",
+    frozenset({"TokenAuth", "AppRoleAuth"}): "table",
+}
+
+
 def kind(rule: dict[str, Any], field: FieldInfo) -> str:
     """The type of a key in words."""
     if rule.get("pattern") == PATTERN:
@@ -61,27 +69,19 @@ def kind(rule: dict[str, Any], field: FieldInfo) -> str:
     if "enum" in rule or "const" in rule:
         return " or ".join(f"`{toml(choice)}`" for choice in rule.get("enum", [rule.get("const")]))
     if "anyOf" in rule:
-        targets = {choice.get("$ref", "text").rpartition("/")[2] for choice in rule["anyOf"]}
-        if "TokenAuth" in targets:
-            return "table"
-        place = "reference" if "VaultReference" in targets else "reference, but not to a Vault"
-        return f"text or {place}" if "text" in targets else place
-    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
-    if rule.get("type") in words:
-        limits = [f", {word} {rule[bound]}" for bound, word in BOUNDS.items() if bound in rule]
-        return words[rule["type"]] + "".join(limits)
-    if rule.get("type") == "array":
-        return "array of text" if rule["items"].get("type") == "string" else "array of tables"
-    if rule.get("type") == "object":
-        return "table of text" if rule["additionalProperties"].get("type") == "string" else "table of tables"
-    return "table"
+        targets = frozenset(each["$ref"].rpartition("/")[2] for each in rule["anyOf"] if "$ref" in each)
+        return ("text or " if {"type": "string"} in rule["anyOf"] else "") + REFERENCES[targets]
+    form = rule.get("type", "table")
+    inner = "text" if {"type": "string"} in (rule.get("items"), rule.get("additionalProperties")) else "tables"
+    words = {**WORDS, "array": f"array of {inner}", "object": f"table of {inner}", "table": "table"}
+    return words[form] + "".join(f", {word} {rule[bound]}" for bound, word in BOUNDS.items() if bound in rule)
 
 
 def default(key: str, rule: dict[str, Any], field: FieldInfo) -> str:
     """The default of a key as it would be written."""
     if field.is_required() or key in {"to", "method"}:
         return "required"
-    return f"`{toml(rule['default'])}`" if "default" in rule else "–"
+    return f"`{toml(rule['default'])}`" if "default" in rule else "-"
 
 
 def expected_rows(model: str) -> list[str]:
@@ -155,7 +155,11 @@ def test_schema_is_of_the_written_file() -> None:
     assert definitions["VaultPublish"]["required"] == ["to", "mount", "path"]
     assert definitions["TokenConfig"]["properties"]["verify"]["$ref"] == "#/$defs/VerifyConfig"
     secret = definitions["TokenConfig"]["properties"]["password"]["anyOf"]
-    assert {choice["$ref"].rpartition("/")[2] for choice in secret} == {"EnvReference", "FileReference", "VaultReference"}
+    assert {choice["$ref"].rpartition("/")[2] for choice in secret} == {
+        "EnvReference",
+        "FileReference",
+        "VaultReference",
+    }
 
 
 def test_every_key_is_described() -> None:

@@ -49,17 +49,24 @@ def stub() -> Iterator[VaultStub]:
         yield running
 
 
-def sink_of(stub: VaultStub, **fields: str) -> KvSink:
+@pytest.fixture
+def session(stub: VaultStub) -> Iterator[VaultSession]:
+    """A session with it that has not logged in yet."""
     config = VaultConfig(address=stub.address, timeout=30.0, auth=TokenAuth(token=EnvReference(env="VAULT_TOKEN")))
-    session = VaultSession(
+    made = VaultSession(
         "main", config, lambda _: Secret(CANARY_VAULT_TOKEN), wall=lambda: 0.0, on_login=lambda *_: None
     )
+    yield made
+    made.close()
+
+
+def sink_of(session: VaultSession, **fields: str) -> KvSink:
     return KvSink(VaultPublish(mount="secret", path="aca/bookings", fields=fields), session)
 
 
-def test_one_request_each(stub: VaultStub) -> None:
+def test_one_request_each(stub: VaultStub, session: VaultSession) -> None:
     """After the log-in a look is one read and a publish is one write: nothing else is asked."""
-    sink = sink_of(stub)
+    sink = sink_of(session)
     sink.look()
     logged_in = len(stub.asked)
     seen = sink.look()
@@ -67,18 +74,18 @@ def test_one_request_each(stub: VaultStub) -> None:
     assert [(asked.method, asked.path) for asked in stub.asked[logged_in:]] == [("GET", PATH), ("POST", PATH)]
 
 
-def test_what_is_written(stub: VaultStub) -> None:
+def test_what_is_written(stub: VaultStub, session: VaultSession) -> None:
     """A publish writes the fields of the document, with the version that was seen for check-and-set."""
-    sink = sink_of(stub)
+    sink = sink_of(session)
     seen = sink.look()
     assert seen == Seen(DOCUMENT, 3)
     assert sink.publish(DOCUMENT, seen) == Seen(DOCUMENT, 4)
     assert stub.asked[-1].body == {"data": DOCUMENT.fields(), "options": {"cas": 3}}
 
 
-def test_renamed_fields(stub: VaultStub) -> None:
+def test_renamed_fields(stub: VaultStub, session: VaultSession) -> None:
     """Renamed fields are written under their new names, and read back from them and from nowhere else."""
-    sink = sink_of(stub, access_token="token", scope="scopes")
+    sink = sink_of(session, access_token="token", scope="scopes")
     written = {
         {"access_token": "token", "scope": "scopes"}.get(name, name): value for name, value in DOCUMENT.fields().items()
     }
@@ -91,16 +98,16 @@ def test_renamed_fields(stub: VaultStub) -> None:
     assert sink.look() == Seen(DOCUMENT, 4)
 
 
-def test_seen_by_another_sink(stub: VaultStub) -> None:
+def test_seen_by_another_sink(session: VaultSession) -> None:
     """What another kind of sink saw is not taken: that would be a mistake in the program."""
     with pytest.raises(TypeError):
-        sink_of(stub).publish(DOCUMENT, Seen(None, None))
+        sink_of(session).publish(DOCUMENT, Seen(None, None))
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 404, 500, 503])
-def test_failures_are_hidden_and_of_their_step(stub: VaultStub, status: int) -> None:
+def test_failures_are_hidden_and_of_their_step(stub: VaultStub, session: VaultSession, status: int) -> None:
     """Whatever Vault says, look raises a LookError and publish a PublishError, and neither shows what was said."""
-    sink = sink_of(stub)
+    sink = sink_of(session)
     stub.always(PATH, answer(status, {"errors": [CANARY], "said": CANARY}))
     with pytest.raises(LookError) as look:
         sink.look()
@@ -112,10 +119,10 @@ def test_failures_are_hidden_and_of_their_step(stub: VaultStub, status: int) -> 
         assert CANARY_VAULT_TOKEN not in shown
 
 
-def test_log_in_fails(stub: VaultStub) -> None:
+def test_log_in_fails(stub: VaultStub, session: VaultSession) -> None:
     """A log-in that fails is a failure of the look or publish that needed it, with the reason of the log-in."""
     stub.always("/v1/auth/token/lookup-self", answer(403, {"errors": ["permission denied"]}))
-    sink = sink_of(stub)
+    sink = sink_of(session)
     with pytest.raises(LookError) as look:
         sink.look()
     with pytest.raises(PublishError) as publish:
@@ -124,9 +131,9 @@ def test_log_in_fails(stub: VaultStub) -> None:
     assert CANARY_VAULT_TOKEN not in "".join(traceback.format_exception(publish.value))
 
 
-def test_lifetime_is_kept(stub: VaultStub) -> None:
+def test_lifetime_is_kept(stub: VaultStub, session: VaultSession) -> None:
     """A lifetime that the server did not name stays unnamed."""
-    sink = sink_of(stub)
+    sink = sink_of(session)
     unnamed = Document(
         access_token=Secret(CANARY),
         issued_at=DOCUMENT.issued_at,

@@ -30,6 +30,18 @@ def listening() -> Iterator[tuple[int, socket.socket]]:
         yield listener.getsockname()[1], listener
 
 
+@contextlib.contextmanager
+def silent(address: str, port: int) -> Iterator[None]:
+    """A listener whose queue is full, so that the kernel drops whoever else would connect."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(socket.create_server((address, port), backlog=0))
+        for _ in range(4):
+            queued = stack.enter_context(socket.socket())
+            queued.setblocking(False)
+            queued.connect_ex((address, port))
+        yield
+
+
 def test_a_receiver_that_takes_nothing_cannot_hold_us() -> None:
     """Writing ends with the time of the request, however much is left to write."""
     deadline = Deadline()
@@ -71,12 +83,13 @@ def test_each_thread_has_its_own_deadline() -> None:
 
 def test_a_resolver_that_hangs_holds_one_thread_of_its_own() -> None:
     """Those who wait for a name give up in time, share one look-up, and get its answer should it come."""
-    answer, asked = threading.Event(), 0
+    begun, answer, asked = threading.Event(), threading.Event(), 0
 
     def look_up(host: str, port: int) -> Sequence[str]:
         nonlocal asked
         assert (host, port) == ("aca.example.com", 443)
         asked += 1
+        begun.set()
         answer.wait()
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -91,6 +104,7 @@ def test_a_resolver_that_hangs_holds_one_thread_of_its_own() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         patient = pool.submit(connect, LONG)
+        assert begun.wait(LONG)
         assert list(pool.map(connect, [SHORT] * 6)) == [httpcore.ConnectTimeout] * 6
         assert asked == 1
         answer.set()
@@ -99,12 +113,16 @@ def test_a_resolver_that_hangs_holds_one_thread_of_its_own() -> None:
     assert asked == 2
 
 
-def test_a_dead_address_leaves_time_for_the_next() -> None:
-    """Where the first address of a name does not answer, the second is tried within the same request."""
-    with listening() as (port, listener):
-        found = ("127.0.0.2", "127.0.0.1")
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_dead_address_leaves_time_for_the_next(dead: bool) -> None:
+    """Where the first address of a name refuses or does not answer, the second is reached within the same request."""
+    with contextlib.ExitStack() as stack:
+        port, listener = stack.enter_context(listening())
+        if dead:
+            stack.enter_context(silent("127.0.0.2", port))
         deadline = Deadline()
-        deadline.start(LONG)
+        deadline.start(3)
+        found = ("127.0.0.2", "127.0.0.1")
         stream = network(deadline, lambda _, __: found).connect_tcp("aca.example.com", port)
         accepted, _ = listener.accept()
         with contextlib.closing(stream), accepted:

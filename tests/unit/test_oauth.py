@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import shutil
@@ -37,8 +38,9 @@ TOKEN = "canary-token-5d41402abc4b2a76"
 CANARIES = (PASSWORD, CLIENT_SECRET, TOKEN, "canary")
 CREDENTIALS = Credentials("svc bookings", Secret(PASSWORD), "authority-1", "client/1", Secret(CLIENT_SECRET), "")
 
-# Short, for tests in which the server never answers, and long, for those in which it must.
+# Short, for tests in which the server never answers; long, for those in which it must; and some, for a bit of both.
 SHORT = 0.3
+SOME = 2.0
 LONG = 30.0
 
 
@@ -280,7 +282,8 @@ def test_an_endless_error_page_is_an_ordinary_failure() -> None:
 
 def test_a_body_is_not_unpacked() -> None:
     """A compressed body, which nobody asked for, is not unpacked: a small one could become a huge one."""
-    packed = response(200, b"\x1f\x8b\x08\x00canary", ("Content-Encoding: gzip",))
+    body = gzip.compress(json.dumps({"access_token": TOKEN}).encode())
+    packed = response(200, body, ("Content-Encoding: gzip",))
     with serving(answers(packed)) as (main, _):
         assert failed_grant(main).reason is Reason.NOT_JSON
 
@@ -351,23 +354,22 @@ def test_where_the_status_is_known_it_counts() -> None:
         talk.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 60000\r\n\r\n<html>")
         talk.drip(b"a")
 
-    with serving(script, timeout=SHORT) as (main, _):
+    with serving(script, timeout=SOME) as (main, _):
         error = failed_grant(main)
     assert (type(error), error.reason, error.status) == (GrantRejected, Reason.UNAUTHORIZED, 401)
 
 
 def test_a_failed_request_leaves_its_place_to_others() -> None:
-    """After timeouts a place in the pool is free again, and each request has the whole time."""
-    lame = 3
+    """After a timeout its place in the pool is free again, and the next request has the whole time."""
 
     def script(talk: Talk) -> None:
-        if talk.server.connections <= lame:
+        if talk.server.connections == 1:
             silent(talk)
         else:
             answers(token())(talk)
 
-    with serving(script, timeout=SHORT, max_concurrency=1) as (main, _):
-        assert [failed_grant(main).reason for _ in range(lame)] == [Reason.TIMEOUT] * lame
+    with serving(script, timeout=SOME, max_concurrency=1) as (main, _):
+        assert failed_grant(main).reason is Reason.TIMEOUT
         assert main.grant(CREDENTIALS).status == 200
 
 

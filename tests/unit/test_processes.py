@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -240,6 +241,18 @@ def test_children_end_with_a_killed_parent() -> None:
 
     for port in ports:
         wait_until(lambda port=port: refused(port), f"the end of the server on port {port}")  # type: ignore[misc]  # mypy cannot infer it
+
+
+def test_a_server_outlives_the_thread_that_started_it() -> None:
+    """It is tied to the process, not to the thread that asked for it."""
+    started: list[OpenBao] = []
+    thread = threading.Thread(target=lambda: started.append(OpenBao.dev()))
+    thread.start()
+    thread.join()
+
+    with started[0] as bao:
+        write(bao, "after the thread")
+        assert value(bao) == "after the thread"
 
 
 def test_what_a_program_last_said_is_told() -> None:

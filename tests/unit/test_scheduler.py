@@ -225,7 +225,7 @@ def test_most_urgent_goes_first(rig: Rig) -> None:
     done = threading.Event()
 
     async def blocker() -> float:
-        await Call("b", lambda: (ready.release(), release.wait(GENEROUS)))
+        await Call("b", lambda: held(ready, release))
         return math.inf
 
     def attempt(number: int) -> Callable[[], Coroutine[Any, Any, float]]:
@@ -260,7 +260,7 @@ def test_stop_drops_what_is_queued(rig: Rig) -> None:
     ran: list[int] = []
 
     async def hanging() -> float:
-        await Call("a", lambda: (started.release(), release.wait(GENEROUS)))
+        await Call("a", lambda: held(started, release))
         return math.inf
 
     async def queued() -> float:
@@ -288,7 +288,7 @@ def test_stop_lets_a_minted_token_be_published(rig: Rig) -> None:
     published = threading.Event()
 
     async def attempt() -> float:
-        await Call("a", lambda: (sent.set(), answer.wait(GENEROUS)))
+        await Call("a", lambda: held(sent, answer))
         await Call("b", published.set, finish=True)
         return time.monotonic()
 
@@ -307,7 +307,7 @@ def test_stop_abandons_a_rotation_whose_grant_was_not_sent(rig: Rig) -> None:
     granted = threading.Event()
 
     async def attempt() -> float:
-        await Call("a", lambda: (looking.set(), looked.wait(GENEROUS)))
+        await Call("a", lambda: held(looking, looked))
         await Call("b", granted.set)
         return math.inf
 
@@ -333,7 +333,7 @@ def test_token_that_waits_in_a_busy_pool_is_not_overdue(rig: Rig) -> None:
     release, started = threading.Event(), threading.Semaphore(0)
 
     async def hanging() -> float:
-        await Call("a", lambda: (started.release(), release.wait(GENEROUS)))
+        await Call("a", lambda: held(started, release))
         return math.inf
 
     rig.scheduler.start()
@@ -375,6 +375,15 @@ def test_job_that_comes_early_is_put_back(rig: Rig) -> None:
 
     assert done.wait(GENEROUS)
     assert rig.clock.monotonic() >= moment - 0.06
+
+
+def held(told: threading.Event | threading.Semaphore, release: threading.Event) -> None:
+    """A call that tells that it runs and hangs until it is released."""
+    if isinstance(told, threading.Event):
+        told.set()
+    else:
+        told.release()
+    release.wait(GENEROUS)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

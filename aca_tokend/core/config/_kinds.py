@@ -56,8 +56,9 @@ class Duration:
     def _read(self, value: object, info: ValidationInfo) -> object:
         fix = 'write it as whole numbers with units, such as "10s", "2h30m" or "500ms"'
         if not isinstance(value, str):
-            from_code = info.context is None or isinstance(value, Seconds)
-            return value if from_code else refuse(f"must be a duration, not {kind_of(value)}", fix)
+            if info.context is None or isinstance(value, Seconds):
+                return value
+            refuse(f"must be a duration, not {kind_of(value)}", fix)
         try:
             seconds = parse_duration(value)
         except ValueError as error:
@@ -114,7 +115,7 @@ def visible(value: str) -> str:
 
 
 def text(value: str) -> str:
-    """Refuses nothing at all, too."""
+    """Refuses an empty text, and what `visible` refuses."""
     if not value:
         refuse("is empty", "give it a value")
     return visible(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -111,7 +112,7 @@ def _entries(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[list[_
             if isinstance(table, dict):
                 name = table.get("name")
                 # what is not like a name may be anything, and is not repeated
-                shown = isinstance(name, str) and key(name.replace(".", "")) == name.replace(".", "")
+                shown = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name)
                 entries.append(_Entry(file, f'{where} "{name}"' if shown else where, table))
             else:
                 fix = "begin each token with [[tokens]]"

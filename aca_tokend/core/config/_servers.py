@@ -105,7 +105,7 @@ class EndpointConfig(Table):
 class TokenAuth(Table):
     """Uses a Vault token that something else keeps valid."""
 
-    method: Literal["token"] = Field(default="token", description="`token`.")
+    method: Literal["token"] = Field(default="token", description="A Vault token that something else keeps valid.")
     token: LocalSecretReference = Field(
         description="The Vault token. It is read again at each log-in.",
         examples=[{"file": "/run/secrets/aca/vault-token"}],
@@ -115,7 +115,7 @@ class TokenAuth(Table):
 class AppRoleAuth(Table):
     """Logs in with a role and its secret id."""
 
-    method: Literal["approle"] = Field(default="approle", description="`approle`.")
+    method: Literal["approle"] = Field(default="approle", description="A role and its secret id.")
     role_id: TextOrLocalReference = Field(
         description="Id of the role.", examples=["59d6d1ca-47bb-4e7e-a40b-8be3bc5a0ba8"]
     )

@@ -11,7 +11,7 @@ from aca_tokend.core.config._references import SecretReference, TextOrReference,
 from aca_tokend.core.config._rotation import RotationConfig
 from aca_tokend.core.config._servers import AdminConfig, EndpointConfig, LogConfig, VaultConfig
 from aca_tokend.core.config._table import Table
-from aca_tokend.core.config._wrong import refuse
+from aca_tokend.core.config._wrong import listed, refuse
 from aca_tokend.core.token import FIELDS
 
 
@@ -31,7 +31,7 @@ class VerifyConfig(Table):
 class VaultPublish(Table):
     """Publishes to a KV secret in Vault or OpenBao."""
 
-    to: Literal["vault"] = Field(default="vault", description="`vault`.")
+    to: Literal["vault"] = Field(default="vault", description="A KV secret in Vault or OpenBao.")
     vault_name: str = Field(
         default="",
         description="The `[vault.NAME]` to write to; left out, the only one, else `main`.",
@@ -60,7 +60,7 @@ class VaultPublish(Table):
         names = info.context.vault
         name = value or default_name(names)
         if names and not name:
-            refuse("missing, and no Vault of several is named main", f"add the one meant of {', '.join(names)}")
+            refuse("missing, and no Vault of several is named main", f"add the one meant of {listed(names)}")
         defined("vault", name, names)
         return name
 
@@ -77,7 +77,7 @@ class VaultPublish(Table):
 class FilePublish(Table):
     """Publishes to a file."""
 
-    to: Literal["file"] = Field(default="file", description="`file`.")
+    to: Literal["file"] = Field(default="file", description="A file.")
     path: FilePath = Field(description="Absolute path of the file.", examples=["/run/aca/bookings.json"])
     format: Annotated[
         Literal["json"], BeforeValidator(only("format", "json", later=("token", "header", "env", "template")))
@@ -144,7 +144,7 @@ class TokenConfig(Table):
             return value
         names = info.context.acaengine
         if not value and len(names) > 1:
-            refuse("missing, and there are several [acaengine.NAME]", f"add the one meant of {', '.join(names)}")
+            refuse("missing, and there are several [acaengine.NAME]", f"add the one meant of {listed(names)}")
         defined("acaengine", value or names[0], names)
         return value or names[0]
 

@@ -68,4 +68,9 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def did_you_mean(name: str, known: Iterable[str], what: str) -> str:
     """The fix for a name that is not among the `known` ones, which are `what`."""
     meant = nearest(name, known)
-    return f"did you mean {meant}?" if meant else f"{what}: {', '.join(known)}"
+    return f"did you mean {key(meant)}?" if meant else f"{what}: {listed(known)}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of the file one after the other."""
+    return ", ".join(key(name) for name in names)

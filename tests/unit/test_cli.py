@@ -1,0 +1,122 @@
+"""The command line: what is called, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = """
+[acaengine.main]
+url = "https://aca.example.com"
+[[tokens]]
+name = "bookings"
+authority = "authority-1"
+username = "svc-bookings"
+password = { env = "PASSWORD" }
+client_id = "client-1"
+client_secret = { env = "CLIENT_SECRET" }
+[[tokens.publish]]
+to = "file"
+path = "/run/aca/bookings.json"
+"""
+
+
+def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """One call of the program, as a process of its own."""
+    command = [sys.executable, "-m", "aca_tokend", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration that is well."""
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_help_names_every_command() -> None:
+    """`--help` lists the commands, and needs none of the libraries that the daemon needs."""
+    result = call("--help")
+
+    assert result.returncode == 0
+    for command in ("run", "check", "schema", "demo"):
+        assert command in result.stdout
+
+
+def test_help_imports_little() -> None:
+    """The command line loads neither a server nor a client library before a command needs it."""
+    code = "import sys, aca_tokend.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert not {"httpx", "hvac", "flask", "pydantic", "apscheduler", "structlog", "prometheus_client"} & set(loaded)
+
+
+def test_version() -> None:
+    """`--version` prints the version alone."""
+    from aca_tokend import __version__
+
+    assert call("--version").stdout == f"{__version__}\n"
+
+
+def test_check_of_a_good_file(config: Path) -> None:
+    """`check` says that the file is well and how many tokens it has, and exits 0 without any secret being there."""
+    result = call("check", "--config", str(config))
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{config}: well, 1 token\n"
+
+
+def test_check_of_a_bad_file(config: Path) -> None:
+    """`check` tells every problem with its place and fix, on standard error, and exits 2."""
+    config.write_text(CONFIG.replace("username", "user_name").replace("https", "http"))
+
+    result = call("check", "--config", str(config))
+
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert "acaengine.main.url" in result.stderr
+    assert "did you mean" in result.stderr
+
+
+def test_configuration_named_by_the_environment(config: Path) -> None:
+    """Without --config the file is the one that ACA_TOKEND_CONFIG names."""
+    assert call("check", ACA_TOKEND_CONFIG=str(config)).returncode == 0
+
+
+def test_configuration_that_is_missing() -> None:
+    """Without any of both the file is the one in /etc, and its absence is said with a way out."""
+    result = call("check", "--config", "/nonexistent/config.toml")
+
+    assert result.returncode == 2
+    assert "/nonexistent/config.toml" in result.stderr
+
+
+def test_schema_is_json_schema() -> None:
+    """`schema` prints a JSON Schema that names the tables of the file."""
+    schema = json.loads(call("schema").stdout)
+
+    assert {"acaengine", "vault", "tokens", "rotation", "admin", "log", "include"} <= set(schema["properties"])
+
+
+def test_unknown_command() -> None:
+    """A call that is wrong exits 2 with a usage message."""
+    result = call("rotate")
+
+    assert result.returncode == 2
+    assert "No such command" in result.stderr
+
+
+def test_unknown_log_format(config: Path) -> None:
+    """A log format that does not exist is refused by name."""
+    result = call("run", "--config", str(config), "--log-format", "xml")
+
+    assert result.returncode == 2
+    assert "--log-format" in result.stderr
