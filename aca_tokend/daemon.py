@@ -125,10 +125,7 @@ class Daemon:
 
     def _on_login(self, vault: str, method: str, ok: bool, expires_at: float | None) -> None:
         self.metrics.observe_login(vault, method, ok, expires_at)
-        if ok:
-            self.logger.info("vault_logged_in", vault=vault, method=method, expires_at=expires_at)
-        else:
-            self.logger.warning("vault_login_failed", vault=vault, method=method)
+        self.events.observe_login(vault, method, ok, expires_at)
 
     def _on_bug(self, bug: BaseException) -> None:
         """What nobody expected ends the process: a daemon that goes on after a bug goes on without a token."""

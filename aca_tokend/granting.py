@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import GrantError, SecretError, VerifyError
 from aca_tokend.core.grant import Credentials, Grant
-from aca_tokend.core.outcome import Event, Failure, Granted, Step, failure_of
+from aca_tokend.core.outcome import Event, Failure, Granted, Step
 from aca_tokend.core.policy import plan
 from aca_tokend.core.secret import Secret, fingerprint
 from aca_tokend.core.steps import Call
@@ -49,7 +49,7 @@ class Granter:
             username = await self._value(state, config.username)
             client_id = await self._value(state, config.client_id)
         except SecretError as error:
-            return failure_of(Step.GRANT, error)
+            return error.as_failure(Step.GRANT)
         state.account = Account(state.endpoint.host, config.authority, username, client_id).fingerprint
         return None
 
@@ -67,11 +67,11 @@ class Granter:
             remote = await self._resolve_remote(state)
             asked = await Call(pool, lambda: self._ask(state, remote), state.urgency)
         except SecretError as error:
-            return failure_of(Step.GRANT, error)
+            return error.as_failure(Step.GRANT)
         self.observe(_granted(state, asked))
         answer = asked.answer
         if isinstance(answer, GrantError):
-            failure = failure_of(Step.GRANT, answer)
+            failure = answer.as_failure(Step.GRANT)
             _count_rejection(state, failure, asked.credential)
             return failure
         state.rejections = 0
@@ -82,7 +82,7 @@ class Granter:
                     pool, lambda: state.endpoint.verify(verify.path, answer.access_token), state.urgency, finish=True
                 )
             except VerifyError as error:
-                return failure_of(Step.VERIFY, error)
+                return error.as_failure(Step.VERIFY)
         self._hold(state, asked, answer)
         return None
 

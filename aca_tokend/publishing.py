@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.outcome import Adopted, Event, Failure, Published, PublishResult, Reason, Step, failure_of
+from aca_tokend.core.outcome import Adopted, Event, Failure, Published, PublishResult, Reason, Step
 from aca_tokend.core.policy import Life, plan, retry_delay
 from aca_tokend.core.steps import Call, Calls
 from aca_tokend.core.token import Document, Seen
@@ -58,7 +58,7 @@ class Publisher:
                 _saw(sink, result, moment, state.account)
             else:
                 sink.seen = None
-                sink.failure = failure_of(Step.LOOK, result, sink.sink.name)
+                sink.failure = result.as_failure(Step.LOOK, sink.sink.name)
 
     def _adopt(self, state: TokenState) -> None:
         """Takes over the latest token of ours that is published, if it is later than the one we hold."""
@@ -134,7 +134,7 @@ class Publisher:
                 self._settle(state, sink, PublishResult.WRITTEN, result.seconds)
                 continue
             sink.seen = None
-            sink.failure = failure_of(Step.PUBLISH, result, sink.sink.name)
+            sink.failure = result.as_failure(Step.PUBLISH, sink.sink.name)
             if sink.failure.reason is Reason.CONFLICT:
                 conflicts.append(sink)
         return conflicts

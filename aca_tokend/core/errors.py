@@ -21,8 +21,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aca_tokend.core.outcome import Failure
+
 if TYPE_CHECKING:
-    from aca_tokend.core.outcome import Reason
+    from aca_tokend.core.outcome import Reason, Step
 
 
 class TokendError(Exception):
@@ -70,6 +72,10 @@ class ReasonedError(TokendError):
         self.reason = reason
         self.retry_after_seconds = retry_after_seconds
         self.request_id = request_id
+
+    def as_failure(self, step: Step, sink: str | None = None) -> Failure:
+        """The failure of a step that this error is."""
+        return Failure(step, self.reason, self.message, self.retry_after_seconds, self.request_id, sink)
 
 
 class SecretError(ReasonedError):

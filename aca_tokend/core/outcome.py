@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aca_tokend.core.errors import ReasonedError
     from aca_tokend.core.token import Document
 
 
@@ -173,11 +172,6 @@ class Failure:
     def rejected(self) -> bool:
         """Whether the server refused this very credential, so that asking again with it may lock the account."""
         return self.step is Step.GRANT and self.reason in REJECTED
-
-
-def failure_of(step: Step, error: ReasonedError, sink: str | None = None) -> Failure:
-    """The failure that an expected error means for a step."""
-    return Failure(step, error.reason, error.message, error.retry_after_seconds, error.request_id, sink)
 
 
 class PublishResult(StrEnum):

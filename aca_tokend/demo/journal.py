@@ -130,7 +130,8 @@ class Journal:
         if line["event"] == "daemon_started":
             self.admin = line["admin"]
         token = self.tokens.get(line.get("token", ""))
-        words = _WORDS.get(line["event"])
+        first = line["event"] == "token_rotated" and token is not None and not token.granted
+        words = _WORDS.get("first_token" if first else line["event"])
         if words is not None:
             self.tell(_seconds(line["timestamp"]), words(line))
         if token is not None:
@@ -181,6 +182,7 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "vault_logged_in": lambda _: "the daemon logged in to OpenBao",
     "vault_login_failed": lambda _: "the log-in to OpenBao failed",
     "clock_stepped": lambda line: f"the wall clock was stepped by {line['seconds']} s",
+    "first_token": lambda line: f"{line['token']} got its first token, {_valid_for(line)}",
     "token_rotated": lambda line: f"{line['token']} rotated, {_valid_for(line)}",
     "token_adopted": lambda line: f"{line['token']} adopted what was published, {_valid_for(line)}",
     "rotation_failed": lambda line: f"{line['token']}: {line['step']} failed ({_reason(line)}), {_next_attempt(line)}",

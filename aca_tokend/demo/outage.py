@@ -85,7 +85,7 @@ class Outage:
         if self.happened:
             return f"The token endpoint answered {answers}: {met}."
         if max(self.due, self._elapsed) < self._latest_start():
-            return f"Soon after {self.due:.0f} s the token endpoint will answer {answers}; watch the refused reads."
+            return f"Soon after {self.due:.0f} s the token endpoint will answer {answers}: watch the reads."
         return ""
 
     def _latest_start(self) -> float:

@@ -29,16 +29,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from aca_tokend.demo.child import HelperError
 from aca_tokend.demo.journal import Journal
 from aca_tokend.demo.outage import Outage
+from aca_tokend.demo.screen import FRAMES_A_SECOND, screen
 from aca_tokend.demo.stage import Settings, Stage
-from aca_tokend.demo.view import FRAMES_A_SECOND, Scene, screen
+from aca_tokend.demo.view import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from aca_tokend.demo.reader import Reader
+    from aca_tokend.demo.screen import Screen
     from aca_tokend.demo.stage import DaemonProcess
-    from aca_tokend.demo.view import Screen
 
 TOKENS = ("bookings", "signage", "sensors")
 LIFETIME_SECONDS = 10.0
@@ -70,7 +71,11 @@ class Summary:
     daemon_code: int
 
     def __str__(self) -> str:
-        return f"ran for {self.scene.elapsed:.0f} s: {self.scene.journal.rotations} rotations, {self.scene.reads}"
+        scene = self.scene
+        return (
+            f"ran for {scene.elapsed:.0f} s: {scene.journal.rotations:,} rotations, {scene.reads:,} reads, "
+            f"{scene.refused:,} refused, {scene.tokens_seen:,} different tokens seen"
+        )
 
     def problems(self) -> Iterator[str]:
         """What was not as it should be. A demo that was ended early need not have seen anything."""
@@ -115,7 +120,9 @@ def _missing() -> Iterator[str]:
 def _signals() -> Iterator[Interruption]:
     """While the demo runs, signals that mean its end are only noted: each part is then ended in order."""
     interruption = Interruption()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(signal.SIGHUP)
     before = [signal.signal(number, interruption) for number in numbers]
     try:
         yield interruption

@@ -1,18 +1,14 @@
-"""What the demo shows: a live picture on a terminal, plain lines elsewhere.
+"""What there is to see of the demo, and the picture of it that a terminal shows.
 
-It draws what it is given. It starts nothing, decides nothing, and is given no secret.
+It draws what it is given: it starts nothing, asks nobody, and is given no secret.
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple
 
-import typer
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
@@ -22,15 +18,12 @@ from aca_tokend.demo.journal import TokenState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import ConsoleOptions, RenderableType, RenderResult
-    from rich.status import Status
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from aca_tokend.demo.journal import Entry, Journal, TokenLife
     from aca_tokend.demo.outage import Outage
     from aca_tokend.demo.reader import Reader
 
-FRAMES_A_SECOND = 4
-PROGRESS_SECONDS = 5.0
 # How many rows of the picture are no events, so that all of it fits a terminal of 24 rows.
 OTHER_ROWS = 19
 EVENTS_AT_LEAST = 2
@@ -44,6 +37,19 @@ STYLES = {
     TokenState.SUSPENDED: "bold red",
     TokenState.EXPIRED: "bold red",
 }
+
+
+class Signs(NamedTuple):
+    """What the bar of a life is drawn with."""
+
+    lived: str
+    ahead: str
+    rotation: str
+    now: str
+
+
+SIGNS = Signs("━", "─", "┃", "●")
+ASCII_SIGNS = Signs("=", "-", "|", "o")
 
 
 @dataclass(slots=True)
@@ -90,128 +96,34 @@ class Scene:
         return sum(seen.values())
 
     @property
-    def reads(self) -> str:
+    def reads(self) -> int:
+        """How many reads were made."""
+        return self.accepted + self.refused
+
+    @property
+    def use(self) -> str:
         """The reads in words."""
         return (
-            f"{self.accepted + self.refused:,} reads by {len(self.readers)} readers, {self.refused:,} refused, "
-            f"{self.tokens_seen} different tokens seen"
+            f"{self.reads:,} reads of OpenBao and the files, {self.refused:,} refused, "
+            f"{self.tokens_seen:,} different tokens seen"
         )
 
 
-class Screen(Protocol):
-    """Where the demo is shown."""
-
-    def __enter__(self) -> Self:
-        """Begins."""
-
-    def __exit__(self, *_: object) -> None:
-        """Leaves the terminal as it was."""
-
-    def step(self, text: str) -> None:
-        """Something begins that takes a moment."""
-
-    def tell(self, text: str) -> None:
-        """Something to be kept in view."""
-
-    def draw(self, scene: Scene) -> None:
-        """The demo as it is now; called four times a second."""
-
-
-def screen() -> Screen:
-    """A live picture on a terminal that can show one, plain lines elsewhere."""
-    # a character that the terminal's encoding lacks is no reason to end
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # TextIO has it not, the real one has
-    console = Console(highlight=False)
-    return LiveScreen(console) if sys.stdout.isatty() and not console.is_dumb_terminal else PlainScreen()
-
-
-class PlainScreen:
-    """One line for each event, and one every few seconds that says how it goes."""
-
-    def __init__(self) -> None:
-        self._last = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def step(self, text: str) -> None:
-        """One line."""
-        typer.echo(f"{text} ...")
-
-    def tell(self, text: str) -> None:
-        """One line."""
-        typer.echo(text)
-
-    def draw(self, scene: Scene) -> None:
-        """The lines that are new."""
-        for entry in scene.journal.news():
-            typer.echo(_line(entry))
-        if scene.elapsed - self._last >= PROGRESS_SECONDS:
-            self._last = scene.elapsed
-            now = time.time()
-            left = ", ".join(f"{token.name} {_left(token, now)}" for token in scene.journal.tokens.values())
-            typer.echo(f"{scene.elapsed:6.1f} s  left: {left}; {scene.reads}")
-
-
-class LiveScreen:
-    """A picture that is drawn anew in its place, below the lines that are kept."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._status: Status | None = None
-        self._live: Live | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for shown in (self._status, self._live):
-            if shown is not None:
-                shown.stop()
-        self._status = self._live = None
-
-    def step(self, text: str) -> None:
-        """A spinner with the text, in place of any picture."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-        if self._status is None:
-            self._status = self._console.status("")
-            self._status.start()
-        self._status.update(f"{text} ...")
-
-    def tell(self, text: str) -> None:
-        """A line that stays."""
-        self._console.print(text)
-
-    def draw(self, scene: Scene) -> None:
-        """The picture."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-        if self._live is None:
-            self._live = Live(console=self._console, auto_refresh=False)
-            self._live.start()
-        self._live.update(picture(scene, time.time(), self._console.height), refresh=True)
-
-
-def picture(scene: Scene, now: float, height: int) -> RenderableType:
-    """The demo at one moment, for a terminal of so many rows. `now` is wall time."""
-    count = min(max(height - OTHER_ROWS, EVENTS_AT_LEAST), EVENTS_AT_MOST)
+def picture(scene: Scene, now: float, console: Console) -> RenderableType:
+    """The demo at one moment, for this terminal. `now` is wall time."""
+    signs = ASCII_SIGNS if console.options.ascii_only else SIGNS
+    count = min(max(console.height - OTHER_ROWS, EVENTS_AT_LEAST), EVENTS_AT_MOST)
     events = list(scene.journal.entries)[-count:]
     return Group(
         _head(scene),
         "",
-        _tokens(scene.journal, now),
+        _tokens(scene.journal, now, signs),
         "",
-        Text(scene.reads, style="bold red" if scene.refused else "bold green"),
+        Text(scene.use, style="bold red" if scene.refused else "bold green"),
         Text(scene.outage.text(), style="yellow" if scene.outage.running else ""),
         "",
         Text("Last events", style="bold"),
-        *(Text(_line(entry), no_wrap=True, overflow="ellipsis") for entry in events),
+        *(Text(line(entry), no_wrap=True, overflow="ellipsis") for entry in events),
         *([""] * (count - len(events))),
         "",
         _places(scene.places),
@@ -228,9 +140,9 @@ def _head(scene: Scene) -> Table:
     return head
 
 
-def _tokens(journal: Journal, now: float) -> Table:
+def _tokens(journal: Journal, now: float, signs: Signs) -> Table:
     scale = Table.grid(Column(), Column(ratio=1, justify="center"), Column(), expand=True)
-    scale.add_row("issued", "now ●  rotation point ┃", "expiry")
+    scale.add_row("issued", f"now {signs.now}  rotation point {signs.rotation}", "expiry")
     table = Table(
         Column("token", no_wrap=True),
         Column("state", min_width=9, no_wrap=True),
@@ -247,8 +159,8 @@ def _tokens(journal: Journal, now: float) -> Table:
         table.add_row(
             token.name,
             Text(state.value, style=STYLES[state]),
-            Bar(token, now),
-            _left(token, now),
+            Bar(token, now, signs),
+            left(token, now),
             str(token.rotations),
         )
     return table
@@ -261,11 +173,12 @@ def _places(places: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-def _line(entry: Entry) -> str:
+def line(entry: Entry) -> str:
+    """An event with its time."""
     return f"{entry.seconds:6.1f} s  {entry.text}"
 
 
-def _left(token: TokenLife, now: float) -> str:
+def left(token: TokenLife, now: float) -> str:
     """The seconds until the token expires."""
     return f"{token.expires_at - now:.1f} s" if token.granted else "-"
 
@@ -276,18 +189,19 @@ class Bar:
 
     token: TokenLife
     now: float
+    signs: Signs
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         """As wide as there is room."""
         width = options.max_width
-        lived, ahead, rotation, present = "=-|o" if options.ascii_only else "━─┃●"
+        signs = self.signs
         if not self.token.granted:
-            yield Text(ahead * width, style="dim")
+            yield Text(signs.ahead * width, style="dim")
             return
         here, turn = self._place(self.now, width), self._place(self.token.rotate_at, width)
         style = STYLES[self.token.state(self.now)]
-        bar = Text(lived * here, style=style) + Text(ahead * (width - here), style="dim")
-        for place, sign, look in ((turn, rotation, "bold"), (here, present, f"bold {style}")):
+        bar = Text(signs.lived * here, style=style) + Text(signs.ahead * (width - here), style="dim")
+        for place, sign, look in ((turn, signs.rotation, "bold"), (here, signs.now, f"bold {style}")):
             bar = bar[:place] + Text(sign, style=look) + bar[place + 1 :]
         yield bar
 

@@ -215,7 +215,9 @@ def test_the_environment_is_not_consulted(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_nothing_secret_is_in_the_libraries_own_logs(caplog: pytest.LogCaptureFixture) -> None:
     """Even at debug level httpx and httpcore log neither the form nor the token."""
-    with caplog.at_level(logging.DEBUG), serving(answers(token(), response(401))) as (main, _):
+    for logger in ("httpx", "httpcore"):
+        caplog.set_level(logging.DEBUG, logger)
+    with serving(answers(token(), response(401))) as (main, _):
         main.grant(CREDENTIALS)
         failed_verification(main)
     assert caplog.records

@@ -63,10 +63,21 @@ def _split(value: str) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(value)
-        sound = parts.port != 0 and bool(parts.hostname)  # reading the port checks it
+        sound = parts.port != 0 and _can_be(parts.hostname or "")  # reading the port checks it
     except ValueError:
         return None
     return parts if sound else None
+
+
+def _can_be(host: str) -> bool:
+    """Whether there can be such a host: what looks like an address must be one."""
+    if ":" not in host and not host.rpartition(".")[2].isdecimal():
+        return bool(host)
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _optional_url(value: str) -> str:
@@ -88,7 +99,7 @@ def _token_path(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    if value and not re.fullmatch(_HOST + "(:[0-9]{1,5})?", value):
+    if value and (not re.fullmatch(_HOST + "(:[0-9]{1,5})?", value) or _split(f"//{value}") is None):
         refuse("is not a host name", 'write the name alone, such as "aca.example.com"')
     return value
 
