@@ -171,15 +171,19 @@ class Daemon:
 
     # ── the life of the process ───────────────────────────────────────────────────────────────────────────────────
 
-    def start(self) -> None:
-        """Puts every token on schedule for now."""
+    def start(self, *, once: bool = False) -> None:
+        """Puts every token on schedule for now; with `once` for a single attempt."""
         sinks.sweep(publish for token in self.config.tokens for publish in token.publish if publish.to == "file")
         for state in self.states.values():
-            self.scheduler.keep(self._work(state), state.rotate_at)
+            self.scheduler.keep(self._work(state, once=once), state.rotate_at)
         self.scheduler.start()
 
-    def _work(self, state: TokenState) -> Work:
-        return Work(state.name, state.sinks[0].sink.pool, lambda: self.rotator.attempt(state), lambda: state.urgency)
+    def _work(self, state: TokenState, *, once: bool) -> Work:
+        async def attempt() -> float:
+            next_at = await self.rotator.attempt(state)
+            return math.inf if once else next_at
+
+        return Work(state.name, state.sinks[0].sink.pool, attempt, lambda: state.urgency)
 
     def watch(self) -> None:
         """Once a second until told to stop."""
@@ -231,26 +235,18 @@ def run(config: Config) -> int:
 
 
 def run_once(config: Config) -> int:
-    """Makes one attempt for each token. Returns 0 if every token is published and valid everywhere, else 1."""
+    """Makes one attempt for each token. Returns 0 if none failed and every sink holds its token, else 1."""
     harden()
     daemon = Daemon(config)
     handle_signals(daemon.stopping)
-
-    async def only(state: TokenState) -> float:
-        await daemon.rotator.attempt(state)
-        return math.inf
-
-    for state in daemon.states.values():
-        work = Work(state.name, state.sinks[0].sink.pool, lambda state=state: only(state), lambda: 0.0)  # type: ignore[misc]  # bound now
-        daemon.scheduler.keep(work, state.rotate_at)
-    daemon.scheduler.start()
+    daemon.start(once=True)
     while not daemon.stopping.is_set() and not daemon.scheduler.wait_until_done(0.2):
         pass
     daemon.stop()
     if daemon.bug is not None:
         daemon.logger.critical("daemon_stopped", why="a bug; please report it", exc_info=daemon.bug)
         return 1
-    return 0 if all(state.published for state in daemon.states.values()) else 1
+    return 0 if all(state.published and not state.failures for state in daemon.states.values()) else 1
 
 
 def harden() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import GrantError, SecretError, VerifyError
 from aca_tokend.core.grant import Credentials, Grant
-from aca_tokend.core.outcome import Event, Failure, Granted, Step
+from aca_tokend.core.outcome import Event, Failure, Granted, Reason, Step
 from aca_tokend.core.policy import plan
 from aca_tokend.core.secret import Secret, fingerprint
 from aca_tokend.core.steps import Call
@@ -51,6 +51,8 @@ class Granter:
         except SecretError as error:
             return error.as_failure(Step.GRANT)
         state.account = Account(state.endpoint.host, config.authority, username, client_id).fingerprint
+        if state.document is not None and state.document.account != state.account:
+            state.document, state.life = None, None  # the token of another account is none of this one's
         return None
 
     async def _value(self, state: TokenState, value: str | Reference) -> str:
@@ -83,8 +85,7 @@ class Granter:
                 )
             except VerifyError as error:
                 return error.as_failure(Step.VERIFY)
-        self._hold(state, asked, answer)
-        return None
+        return self._hold(state, asked, answer)
 
     async def _resolve_remote(self, state: TokenState) -> dict[Reference, Secret]:
         """Resolves the references that take a request to Vault, in Vault's pools."""
@@ -125,9 +126,12 @@ class Granter:
             answer = error
         return Asked(credentials, credential, started, started_wall, self.clock.monotonic() - started, answer)
 
-    def _hold(self, state: TokenState, asked: Asked, grant: Grant) -> None:
+    def _hold(self, state: TokenState, asked: Asked, grant: Grant) -> Failure | None:
         rotation, sent = state.config.rotation, asked.credentials
         lifetime = rotation.assumed_lifetime if grant.lifetime_seconds is None else grant.lifetime_seconds
+        if asked.started + lifetime <= self.clock.monotonic():
+            message = f"acaengine.{state.endpoint.name}: the token expired before its answer was read"
+            return Failure(Step.GRANT, Reason.INVALID_EXPIRES_IN, message, request_id=grant.request_id)
         issued = datetime.fromtimestamp(asked.started_wall, UTC)
         state.account = Account(state.endpoint.host, sent.authority, sent.username, sent.client_id).fingerprint
         state.life = plan(asked.started, lifetime, rotation, state.draw)
@@ -145,7 +149,9 @@ class Granter:
             authority=sent.authority,
             account=state.account,
         )
+        state.granted = state.document
         state.failures, state.failure, state.suspended = 0, None, None
+        return None
 
     async def credential(self, state: TokenState) -> str:
         """The fingerprint of the credential as it is now. Raises SecretError."""

@@ -165,13 +165,11 @@ class EventLog:
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
         self._log = structlog.get_logger("aca_tokend")
-        self._expires: dict[str, datetime] = {}  # of the token that is held, for the lines about failures
 
     def observe(self, event: Event) -> None:
         """Logs one event."""
         match event:
             case Rotated():
-                self._expires[event.token] = event.document.expires_at
                 self._log.info(
                     "token_rotated",
                     token=event.token,
@@ -181,7 +179,6 @@ class EventLog:
                     **_known(request_id=event.request_id),
                 )
             case Adopted():
-                self._expires[event.token] = event.document.expires_at
                 self._log.info("token_adopted", token=event.token, **_life(event.document), sink=event.sink)
             case Failed():
                 self._log.warning(
@@ -191,13 +188,15 @@ class EventLog:
                     attempt=event.attempt,
                     **_known(
                         next_attempt_at=self._after(event.next_attempt_seconds),
-                        expires_at=self._expires.get(event.token),
+                        expires_at=event.expires_at,
                     ),
                 )
             case Suspended():
-                expires_at = self._expires.get(event.token)
                 self._log.error(
-                    "token_suspended", token=event.token, **_failure(event.failure), **_known(expires_at=expires_at)
+                    "token_suspended",
+                    token=event.token,
+                    **_failure(event.failure),
+                    **_known(expires_at=event.expires_at),
                 )
             case Resumed():
                 self._log.info("token_resumed", token=event.token, why=event.why)

@@ -44,9 +44,10 @@ class Publisher:
         self._adopt(state)
         if any(sink.seen and not sink.failure for sink in state.sinks):
             return None
-        # Nothing can be read. While we hold a token we know when it must be replaced, and a grant now may be the last
-        # to be had before it expires. Without one, what is published may still be good, and a grant would be a waste.
-        if state.document is not None and not any(sink.seen for sink in state.sinks):
+        # Nothing can be served. Where a sink could not be read and we hold a token, we know when it must be replaced,
+        # and a grant now may be the last to be had before it expires. Without one, what is published may still be good,
+        # and a grant would be a waste.
+        if state.document is not None and any(sink.seen is None for sink in state.sinks):
             return None
         return next(sink.failure for sink in state.sinks if sink.failure)
 
@@ -87,19 +88,17 @@ class Publisher:
 
     async def catch_up(self, state: TokenState) -> None:
         """Tries the sinks that failed again, alone: no grant is made for them."""
-        await self._look_at(state, [sink for sink in state.sinks if sink.failure])
-        self._adopt(state)
-        await self.publish(state)
+        failed = [sink for sink in state.sinks if sink.failure]
+        await self.publish(state, await self._look_again(state, failed))
 
-    async def publish(self, state: TokenState) -> None:
-        """Brings the token we hold to every sink that holds another."""
+    async def publish(self, state: TokenState, sinks: Sequence[SinkState]) -> None:
+        """Brings the token we hold to these sinks, and to all of them where a later one turns up meanwhile."""
         ours = state.document
-        for _ in range(PUBLISH_ROUNDS):
-            conflicts = await self._write(state, ours)
-            if not conflicts:
+        for rounds_left in reversed(range(PUBLISH_ROUNDS)):
+            conflicts = await self._write(state, sinks, ours)
+            if not conflicts or not rounds_left:
                 break
-            await self._look_at(state, conflicts)
-            self._adopt(state)
+            sinks = await self._look_again(state, conflicts)
         failed = [sink for sink in state.sinks if sink.failure]
         for sink in failed:
             sink.failing = True
@@ -111,13 +110,20 @@ class Publisher:
             state.publish_failures = 0
             state.publish_at = None
 
-    async def _write(self, state: TokenState, ours: Document | None) -> list[SinkState]:
+    async def _look_again(self, state: TokenState, sinks: Sequence[SinkState]) -> Sequence[SinkState]:
+        """Reads these sinks anew and says which must be written: these, or all if a later token of ours was found."""
+        held = state.document
+        await self._look_at(state, sinks)
+        self._adopt(state)
+        return sinks if state.document is held else state.sinks
+
+    async def _write(self, state: TokenState, sinks: Sequence[SinkState], ours: Document | None) -> list[SinkState]:
         """Writes side by side. Returns the sinks that someone else wrote meanwhile, to be read again."""
         document = state.document
         if document is None or state.life is None or state.life.expires <= self.clock.monotonic():
             return []
         behind: list[SinkState] = []
-        for sink in state.sinks:
+        for sink in sinks:
             if sink.seen is None or sink.failure:
                 continue
             if sink.published == document:
@@ -131,6 +137,7 @@ class Publisher:
         for sink, result in zip(behind, results, strict=True):
             if isinstance(result, Wrote):
                 sink.seen, sink.published, sink.seen_at = result.seen, document, self.clock.monotonic()
+                sink.written = result.seen.stamp
                 self._settle(state, sink, PublishResult.WRITTEN, result.seconds)
                 continue
             sink.seen = None
@@ -143,10 +150,12 @@ class Publisher:
         """The fence: a later-issued token is never replaced by an earlier one.
 
         What was read before our grant was sent was issued before it, whatever the clocks say. Only what came since is
-        compared by its issue time.
+        compared by its issue time, unless that lies in the future.
         """
         found = sink.published
-        return found is None or sink.seen_at <= state.granted_at or document.issued_after(found)
+        if found is None or sink.seen_at <= state.granted_at or document.issued_after(found):
+            return True
+        return not found.plausible_at(datetime.fromtimestamp(self.clock.wall(), UTC))
 
     def _settle(self, state: TokenState, sink: SinkState, result: PublishResult, seconds: float = 0.0) -> None:
         sink.failure = None
@@ -159,8 +168,12 @@ class Publisher:
         self.observe(Published(state.name, target.name, target.kind, result, seconds, sink.failure, recovered))
 
     def _delay(self, state: TokenState) -> float:
+        """When to try the failed sinks again: as soon as the most patient of them allows."""
         remaining = state.life.expires - self.clock.monotonic() if state.life else 0.0
-        return retry_delay(state.publish_failures, remaining, state.config.rotation.backoff, self.rng.random())
+        wishes = [sink.failure.retry_after_seconds for sink in state.sinks if sink.failure]
+        wish = max((seconds for seconds in wishes if seconds is not None), default=None)
+        backoff = state.config.rotation.backoff
+        return retry_delay(state.publish_failures, remaining, backoff, self.rng.random(), wish)
 
 
 def _publishing(sink: SinkState, document: Document, clock: Clock, urgency: float) -> Call[Wrote]:
@@ -181,7 +194,8 @@ def _saw(sink: SinkState, seen: Seen, moment: float, account: str) -> None:
     sink.seen, sink.seen_at = seen, moment
     sink.published = seen.document if ours else None
     empty = seen.document is None and seen.foreign is None
-    if ours or empty or sink.sink.replace_foreign:
+    # What we wrote ourselves is ours to replace, though its account may have changed since.
+    if ours or empty or sink.sink.replace_foreign or seen.stamp == sink.written:
         sink.failure = None
         return
     why = seen.foreign or "it is the token of another account"

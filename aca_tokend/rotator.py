@@ -7,6 +7,7 @@ touches a socket or a file. Only one attempt of a token runs at a time.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,9 @@ from aca_tokend.publishing import Publisher
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
+    from datetime import datetime
 
     from aca_tokend.core.ports import Clock, Secrets
-    from aca_tokend.core.token import Document
     from aca_tokend.state import TokenState
 
 
@@ -49,27 +50,31 @@ class Rotator:
             await self._rotate(state)
         elif state.publish_at is not None and self.clock.monotonic() >= state.publish_at:
             await self._publisher.catch_up(state)
+            self._tell_rotated(state)
         state.settled = True
         return self._next(state)
 
     async def _rotate(self, state: TokenState) -> None:
         """Goes look ─► grant ─► verify ─► publish. What is fresher than ours is adopted instead of a grant."""
         began = self.clock.monotonic()
-        granted: Document | None = None
+        granted = False
         failure = await self._granter.identify(state) or await self._publisher.look(state)
         if not failure and state.due(self.clock.monotonic()):
             if state.suspended:
                 state.rotate_at = self.clock.monotonic() + state.config.rotation.backoff.cap
-                return
-            failure = await self._granter.grant(state)
-            granted = None if failure else state.document
+            else:
+                failure = await self._granter.grant(state)
+                granted = failure is None
         if failure:
             self._failed(state, failure)
             if failure.step is Step.LOOK:
                 return
-        await self._publisher.publish(state)
-        if granted is not None and granted is state.document:
-            self._rotated(state, granted, self.clock.monotonic() - began)
+        if granted:
+            state.rotating_since = began
+        await self._publisher.publish(state, state.sinks)
+        self._tell_rotated(state)
+        if granted and state.rotating_since is not None:
+            self._undelivered(state)
 
     def _next(self, state: TokenState) -> float:
         times = [state.rotate_at]
@@ -98,30 +103,49 @@ class Rotator:
         state.rotate_at = now
         self.observe(Resumed(state.name, why))
 
-    def _rotated(self, state: TokenState, granted: Document, seconds: float) -> None:
-        reached = tuple(sink.sink.name for sink in state.sinks if sink.published == granted)
-        if reached:
-            self.observe(Rotated(state.name, granted, seconds, reached, state.request_id))
+    def _tell_rotated(self, state: TokenState) -> None:
+        """Tells of a rotation once its token has reached a sink, be it after several attempts to publish it."""
+        document, began = state.document, state.rotating_since
+        if document is None or began is None:
             return
-        failure = next(sink.failure for sink in state.sinks if sink.failure)
-        wait = (state.publish_at or state.rotate_at) - self.clock.monotonic()
-        self.observe(Failed(state.name, failure, state.publish_failures, wait))
+        if document is not state.granted:
+            state.rotating_since = None  # a later one of a replica's was adopted meanwhile
+            return
+        reached = tuple(sink.sink.name for sink in state.sinks if sink.published == document)
+        if reached:
+            state.rotating_since = None
+            self.observe(Rotated(state.name, document, self.clock.monotonic() - began, reached, state.request_id))
+
+    def _undelivered(self, state: TokenState) -> None:
+        """A token was granted and has reached no sink: that is a failed rotation, though only publishing is left."""
+        failure = next((sink.failure for sink in state.sinks if sink.failure), None)
+        if failure is not None:
+            wait = self._next(state) - self.clock.monotonic()
+            self.observe(Failed(state.name, failure, state.publish_failures, wait, _expires_at(state)))
 
     def _failed(self, state: TokenState, failure: Failure) -> None:
         """Counts a failure, sets the time of the next attempt, and suspends the token where another could lock it."""
-        rotation = state.config.rotation
+        rotation, now = state.config.rotation, self.clock.monotonic()
         state.failures += 1
         state.failure = failure
         delay = self._delay(state, failure)
-        state.rotate_at = self.clock.monotonic() + delay
-        self.observe(Failed(state.name, failure, state.failures, delay))
-        if failure.rejected and state.rejections >= rotation.max_rejections:
-            state.suspended = failure
+        state.rotate_at = now + delay
+        suspends = failure.rejected and state.rejections >= rotation.max_rejections
+        if suspends:
             wait = rotation.retry_rejected
-            state.cautious_at = self.clock.monotonic() + wait if wait else None
-            self.observe(Suspended(state.name, failure))
+            state.suspended = failure
+            state.cautious_at = now + wait if wait else None
+            delay = wait or math.inf
+        self.observe(Failed(state.name, failure, state.failures, delay, _expires_at(state)))
+        if suspends:
+            self.observe(Suspended(state.name, failure, _expires_at(state)))
 
     def _delay(self, state: TokenState, failure: Failure) -> float:
         remaining = state.life.expires - self.clock.monotonic() if state.life else 0.0
         backoff = state.config.rotation.backoff
         return retry_delay(state.failures, remaining, backoff, self.rng.random(), failure.retry_after_seconds)
+
+
+def _expires_at(state: TokenState) -> datetime | None:
+    """Until when readers are safe, as far as is known."""
+    return state.document.expires_at if state.document else None

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from aca_tokend.core.token import Document, Seen
 
 
+# The stamp of a sink that we have not written to: equal to no other.
+NOTHING = object()
+
+
 @dataclass(slots=True)
 class SinkState:
     """What is known of one sink of one token."""
@@ -23,6 +27,7 @@ class SinkState:
     published: Document | None = None  # the token of ours it holds
     failure: Failure | None = None
     failing: bool = False  # a failure was told of, and no success since
+    written: object = NOTHING  # the stamp of what we wrote there ourselves
 
 
 @dataclass(slots=True)
@@ -42,6 +47,7 @@ class TokenState:
     account: str = ""
     document: Document | None = None
     life: Life | None = None
+    granted: Document | None = None  # the last token that was granted to us, and when we asked for it
     granted_at: float = 0.0
     failure: Failure | None = None
     failures: int = 0
@@ -52,6 +58,7 @@ class TokenState:
     cautious_at: float | None = None
     poll_seconds: float = 5.0  # how often a suspended token looks whether its credential changed
     request_id: str | None = None
+    rotating_since: float | None = None  # when the rotation began whose token has reached no sink yet
     settled: bool = False  # looked at, rotated or honestly failed at least once
 
     @property

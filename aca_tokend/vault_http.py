@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 import hvac
@@ -16,6 +17,7 @@ from hvac.adapters import RawAdapter
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import MaxRetryError, NameResolutionError, NewConnectionError, ReadTimeoutError
 
+from aca_tokend.core.answer import LONGEST_RETRY_AFTER_SECONDS
 from aca_tokend.core.outcome import Reason
 
 if TYPE_CHECKING:
@@ -71,9 +73,10 @@ class RequestFailedError(Exception):
 
 
 def http_session(config: VaultConfig) -> requests.Session:
-    """The connections of all threads. What they share of the session is its pool; nothing sets it once it is made."""
+    """The connections of all threads. They share its pool; without cookies no request changes the session itself."""
     session = requests.Session()
     session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     session.verify = config.ca_file or True
     adapter = HTTPAdapter(pool_connections=1, pool_maxsize=config.max_concurrency)
     session.mount("https://", adapter)
@@ -146,7 +149,9 @@ def _refusal(response: requests.Response, body: dict[str, Any]) -> RequestFailed
     return RequestFailedError(
         reason,
         f"{text} (HTTP {status})",
-        retry_after_seconds=float(seconds) if _DELTA_SECONDS.fullmatch(seconds) else None,
+        retry_after_seconds=min(float(seconds), LONGEST_RETRY_AFTER_SECONDS)
+        if _DELTA_SECONDS.fullmatch(seconds)
+        else None,
         version=_version_not_there(body) if reason is Reason.NOT_FOUND else None,
     )
 

@@ -71,6 +71,7 @@ class MemorySink:
     look_errors: deque[Reason] = field(default_factory=deque)
     publish_errors: deque[Reason] = field(default_factory=deque)
     before_publish: Callable[[], None] | None = None
+    retry_after_seconds: float | None = None
     looks: int = 0
     writes: int = 0
 
@@ -97,7 +98,7 @@ class MemorySink:
             self.before_publish()
         if self.publish_errors:
             reason = self.publish_errors.popleft()
-            raise PublishError(reason, f"{self.name}: {reason}")
+            raise PublishError(reason, f"{self.name}: {reason}", retry_after_seconds=self.retry_after_seconds)
         if seen.stamp != self.place[0]:
             raise PublishError(Reason.CONFLICT, f"{self.name}: changed meanwhile")
         self.writes += 1

@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from aca_tokend.core.token import Document
 
 
@@ -208,12 +210,17 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An attempt ended without a new token, or without reaching any sink."""
+    """An attempt ended without a new token, or without reaching any sink.
+
+    `next_attempt_seconds` is how long until the next one, infinity where none will be made with this credential;
+    `expires_at` is until when readers are safe, None where nothing is known to be published.
+    """
 
     token: str
     failure: Failure
     attempt: int
     next_attempt_seconds: float
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +229,7 @@ class Suspended:
 
     token: str
     failure: Failure
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

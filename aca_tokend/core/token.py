@@ -6,6 +6,7 @@ Pure: times come in as arguments. The fields are a contract with readers (docs/c
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -127,8 +128,8 @@ def parse_document(fields: Mapping[str, object]) -> Document:
         NotADocumentError: a field is missing or not of its kind.
     """
     token = _text(fields, "access_token")
-    if not token:
-        message = "access_token is empty"
+    if not re.fullmatch(r"[\x21-\x7E]+", token):
+        message = "access_token does not fit in a header"
         raise NotADocumentError(message)
     expires_in = fields.get("expires_in")
     if expires_in is not None and (isinstance(expires_in, bool) or not isinstance(expires_in, int)):
@@ -153,6 +154,11 @@ def _text(fields: Mapping[str, object], name: str) -> str:
     if not isinstance(value, str):
         message = f"{name} is missing" if value is None else f"{name} is not text"
         raise NotADocumentError(message)
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a character, as JSON can spell it
+        message = f"{name} is not text"
+        raise NotADocumentError(message) from None
     return value
 
 
@@ -165,4 +171,8 @@ def _time(fields: Mapping[str, object], name: str) -> datetime:
     if moment.tzinfo is None:
         message = f"{name} has no time zone"
         raise NotADocumentError(message)
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        message = f"{name} is out of range"
+        raise NotADocumentError(message) from None

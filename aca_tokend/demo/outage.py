@@ -79,7 +79,7 @@ class Outage:
     def text(self) -> str:
         """One line about it, "" where the demo is too short for one."""
         answers = f"503 for {OUTAGE_SECONDS:.0f} s"
-        met = f"{self.failures} attempts failed, {self.refused} reads refused"
+        met = f"{_count(self.failures, 'attempt')} failed, {_count(self.refused, 'read')} refused"
         if self.running:
             return f"The token endpoint answers {answers} now: {met} so far."
         if self.happened:
@@ -108,3 +108,7 @@ class Outage:
     def _heal(self) -> None:
         with contextlib.suppress(HelperError):  # it ended, which is told of elsewhere
             self.lookalike.heal()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

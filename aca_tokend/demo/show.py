@@ -104,7 +104,7 @@ def show(duration: float | None = None) -> int:
         except HelperError as error:
             typer.echo(error.message, err=True)
             return 1
-    return _conclude(summary)
+        return _conclude(summary)
 
 
 def _missing() -> Iterator[str]:

@@ -45,7 +45,7 @@ auth = {{ {auth} }}
 [rotation]
 {rotation}
 """
-TOKEN = """
+ENTRY = """
 [[tokens]]
 name = "{account}"
 authority = "authority-1"
@@ -71,8 +71,8 @@ mode = "0640"
 class Settings:
     """What differs between configurations, as lines of TOML.
 
-    `suffix` makes another configuration of the same tokens, with files of its own: another replica. `auth` is the inside
-    of `[vault.main.auth]`, the root token where it is empty.
+    `suffix` makes another configuration of the same tokens, with files of its own: another replica. `auth` is the
+    inside of `[vault.main.auth]`, the root token where it is empty.
     """
 
     rotation: str = 'min_interval = "1s"\nassumed_lifetime = "60s"'
@@ -157,7 +157,7 @@ class Stage:
             **{name: getattr(settings, name) for name in ("endpoint", "vault", "rotation")},
         )
         for account in names:
-            text += TOKEN.format(account=account, directory=self.directory, client_id=CLIENT_ID)
+            text += ENTRY.format(account=account, directory=self.directory, client_id=CLIENT_ID)
             if settings.files:
                 text += FILE.format(path=self.file_of(account, settings.suffix))
         path = self.directory / f"config{settings.suffix}.toml"

@@ -67,10 +67,10 @@ EVENTS: list[Event] = [
     ROTATED,
     Rotated("bookings", DOCUMENT, 0.25, (SINK,), None),
     Adopted("bookings", DOCUMENT, SINK),
-    Failed("bookings", REFUSED, 1, 2.5),
-    Failed("bookings", FULL, 1, float("inf")),
+    Failed("bookings", REFUSED, 1, 2.5, DOCUMENT.expires_at),
+    Failed("bookings", FULL, 1, float("inf"), DOCUMENT.expires_at),
     Failed("new", REFUSED, 1, 2.5),
-    Suspended("bookings", REFUSED),
+    Suspended("bookings", REFUSED, DOCUMENT.expires_at),
     Suspended("new", Failure(Step.GRANT, Reason.INVALID_CLIENT, "acaengine main: invalid_client")),
     Resumed("bookings", "the credential changed"),
     *(Published("bookings", SINK, "vault", result, 0.01) for result in PublishResult if result != "failed"),
@@ -446,7 +446,7 @@ def test_adopted() -> None:
 
 def test_failed() -> None:
     """A failed attempt is a WARNING: which step, why, what to do, when the next comes, how long readers are safe."""
-    assert told(ROTATED, Failed("bookings", REFUSED, 2, 2.5))[1] == {
+    assert told(Failed("bookings", REFUSED, 2, 2.5, DOCUMENT.expires_at))[0] == {
         "level": "warning",
         "event": "rotation_failed",
         "token": "bookings",
@@ -470,7 +470,7 @@ def test_failed_with_nothing_held() -> None:
 
 def test_suspended() -> None:
     """A suspended token is an ERROR that says what to do and until when readers are safe."""
-    _, line = told(ROTATED, Suspended("bookings", REFUSED))
+    (line,) = told(Suspended("bookings", REFUSED, DOCUMENT.expires_at))
 
     assert (line["level"], line["event"]) == ("error", "token_suspended")
     assert (line["reason"], line["advice"]) == ("invalid_grant", ADVICE[Reason.INVALID_GRANT])

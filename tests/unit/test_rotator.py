@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from aca_tokend.core.config import EnvReference
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, VerifyError
 from aca_tokend.core.outcome import Adopted, Failed, Published, PublishResult, Reason, Resumed, Rotated, Step, Suspended
 from aca_tokend.core.secret import Secret
-from tests.fakes import Bench, MemorySink, at, token_config
+from tests.fakes import Bench, FakeSecrets, MemorySink, at, token_config
 
 DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
 WRONG = GrantRejected(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
@@ -429,6 +432,106 @@ def test_a_rotation_costs_one_look_one_grant_one_write() -> None:
     assert bench.sinks[0].looks - looks == 1
     assert len(bench.endpoint.asked) == 2
     assert bench.sinks[0].writes == 2
+
+
+def test_token_dead_on_arrival_is_a_failure() -> None:
+    """A token that expired before its answer was read is a failed grant, not a token."""
+    bench = Bench()
+    bench.endpoint.lifetime, bench.endpoint.latency = 5.0, 6.0
+
+    bench.attempt()
+
+    assert bench.told(Failed)[0].failure.reason is Reason.INVALID_EXPIRES_IN
+    assert bench.sinks[0].content is None
+
+
+def test_document_dated_in_the_future_does_not_fence_ours() -> None:
+    """What a replica with a clock far ahead publishes during our grant is not adopted, and does not fence our token."""
+    bench = Bench()
+    rival = Bench(sinks=bench.sinks)
+    rival.clock.step(3600)
+
+    def overtake() -> None:
+        bench.sinks[0].before_publish = None
+        rival.attempt()
+
+    bench.sinks[0].before_publish = overtake
+    bench.attempt()
+
+    assert bench.sinks[0].content == bench.state.document
+    assert bench.told(Rotated)
+
+
+def test_endless_conflicts_are_a_failed_publish() -> None:
+    """A sink that another writer changes each time is told of as failed, and tried again later."""
+    bench = Bench()
+    bench.sinks[0].publish_errors.extend([Reason.CONFLICT] * 3)
+
+    wait = bench.attempt()
+
+    assert [event.result for event in bench.told(Published)] == [PublishResult.FAILED]
+    assert bench.told(Failed)[0].failure.reason is Reason.CONFLICT
+    assert wait <= 60
+
+    bench.run_for(60)
+    assert bench.sinks[0].content == bench.state.document
+    assert len(bench.told(Rotated)) == 1, "told once the token has reached a sink"
+
+
+def test_grant_goes_on_where_one_sink_is_foreign_and_the_other_down() -> None:
+    """At the rotation point a sink that cannot be read may have readers, though the other place is not ours."""
+    bench = Bench(sinks=two_sinks())
+    bench.attempt()
+    bench.sinks[1].put("somebody's")
+    bench.sinks[0].look_errors.append(Reason.CONNECT_FAILED)
+
+    bench.run_for(7200 * 0.667 + 1)
+
+    assert len(bench.endpoint.asked) == 2
+
+
+def test_well_sinks_are_not_told_of_again() -> None:
+    """While one sink is tried again, nothing is told of the sinks that are well."""
+    bench = Bench(sinks=two_sinks())
+    bench.sinks[1].publish_errors.extend([Reason.DISK_FULL] * 3)
+    bench.attempt()
+    bench.run_for(600)
+
+    assert [event.result for event in bench.told(Published) if event.kind == "vault"] == [PublishResult.WRITTEN]
+
+
+def test_changed_account_replaces_what_we_wrote_ourselves() -> None:
+    """When the referenced user name changes, the document that this very process wrote is replaced, not refused."""
+    config = token_config().model_copy(update={"username": EnvReference(env="USERNAME")})
+    secrets = FakeSecrets({"USERNAME": "svc-1", "PASSWORD": "p", "CLIENT_SECRET": "s"})
+    bench = Bench(config=config, secrets=secrets)
+    bench.attempt()
+    bench.secrets.values["USERNAME"] = "svc-2"
+
+    bench.run_for(7200 * 0.667 + 1)
+
+    assert bench.sinks[0].content.username == "svc-2"
+
+
+def test_vault_that_asks_for_a_pause_gets_it() -> None:
+    """A sink's Retry-After lengthens the wait before it is tried again."""
+    bench = Bench()
+    bench.sinks[0].publish_errors.append(Reason.RATE_LIMITED)
+    bench.sinks[0].retry_after_seconds = 30.0
+
+    assert bench.attempt() == 30.0
+
+
+def test_suspended_failure_names_no_next_attempt() -> None:
+    """The failure that suspends a token for good promises no further attempt, and says until when readers are safe."""
+    bench = Bench(config=token_config(retry_rejected="0s"))
+    bench.attempt()
+    bench.endpoint.broken = WRONG
+    bench.run_for(7200)
+
+    failed = bench.told(Failed)
+    assert [math.isinf(event.next_attempt_seconds) for event in failed] == [False, True]
+    assert {event.expires_at for event in failed} == {bench.sinks[0].content.expires_at}
 
 
 def verify_config() -> object:

@@ -535,6 +535,13 @@ def test_environment_is_not_used(stub: VaultStub, monkeypatch: pytest.MonkeyPatc
     assert not any("authorization" in asked.headers for asked in stub.asked)
 
 
+def test_cookies_are_not_kept(stub: VaultStub, by_token: Bench) -> None:
+    """A cookie that something before Vault sets is not sent back."""
+    stub.always(LOOKUP, answer(200, {"data": {"ttl": 3600}}, "Set-Cookie: canary=1; Path=/"))
+    by_token.read()
+    assert not any("cookie" in asked.headers for asked in stub.asked)
+
+
 def test_look_up_fails_otherwise(stub: VaultStub, by_token: Bench) -> None:
     """Where it cannot be found out whether our token lives, that is what is told, and nobody logs in."""
     by_token.read()
