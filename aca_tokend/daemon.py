@@ -14,9 +14,10 @@ import math
 import os
 import random
 import resource
+import select
 import signal
-import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,29 @@ class SystemClock:
         return time.time()
 
 
+class Bell:
+    """Wakes the main thread, from another thread or from a signal handler.
+
+    A pipe, because an Event that is set in a handler while its own thread waits for it can lock up for ever.
+    """
+
+    def __init__(self) -> None:
+        self.stop = False
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+
+    def ring_to_stop(self) -> None:
+        """The daemon is to end."""
+        self.stop = True
+        with suppress(BlockingIOError):  # full: it has been rung often enough
+            os.write(self._write, b"!")
+
+    def wait(self, seconds: float) -> None:
+        """Waits until it is rung, at most so long."""
+        if select.select([self._read], [], [], seconds)[0]:
+            os.read(self._read, 1024)
+
+
 @dataclass(slots=True)
 class Daemon:
     """All the parts, put together from one configuration."""
@@ -80,7 +104,7 @@ class Daemon:
     metrics: Metrics = field(init=False)
     events: log.EventLog = field(default_factory=log.EventLog)
     logger: Any = field(default_factory=structlog.get_logger)
-    stopping: threading.Event = field(default_factory=threading.Event)
+    bell: Bell = field(default_factory=Bell)
 
     def __post_init__(self) -> None:
         """Builds the parts; opens no connection."""
@@ -130,7 +154,7 @@ class Daemon:
     def _on_bug(self, bug: BaseException) -> None:
         """What nobody expected ends the process: a daemon that goes on after a bug goes on without a token."""
         self.bug = self.bug or bug
-        self.stopping.set()
+        self.bell.ring_to_stop()
 
     def _views(self) -> Iterator[TokenView]:
         offset = self.clock.wall() - self.clock.monotonic()
@@ -188,7 +212,8 @@ class Daemon:
     def watch(self) -> None:
         """Once a second until told to stop."""
         offset = self.clock.wall() - time.monotonic()
-        while not self.stopping.wait(1.0):
+        while not self.bell.stop:
+            self.bell.wait(1.0)
             now = self.clock.wall()
             step = now - time.monotonic() - offset
             if abs(step) > STEP_SECONDS:
@@ -207,12 +232,12 @@ class Daemon:
         return left
 
 
-def run(config: Config) -> int:
+def run(config: Config, make: type[Daemon] = Daemon) -> int:
     """Runs until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop, 1 after a bug."""
     harden()
-    daemon = Daemon(config)
+    daemon = make(config)
     logger = daemon.logger
-    handle_signals(daemon.stopping)
+    handle_signals(daemon.bell)
     admin, address = None, "off"
     if config.admin.listen:
         from aca_tokend.admin import AdminServer
@@ -238,9 +263,9 @@ def run_once(config: Config) -> int:
     """Makes one attempt for each token. Returns 0 if none failed and every sink holds its token, else 1."""
     harden()
     daemon = Daemon(config)
-    handle_signals(daemon.stopping)
+    handle_signals(daemon.bell)
     daemon.start(once=True)
-    while not daemon.stopping.is_set() and not daemon.scheduler.wait_until_done(0.2):
+    while not daemon.bell.stop and not daemon.scheduler.wait_until_done(0.2):
         pass
     daemon.stop()
     if daemon.bug is not None:
@@ -254,13 +279,13 @@ def harden() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def handle_signals(stopping: threading.Event) -> None:
+def handle_signals(bell: Bell) -> None:
     """The first SIGTERM or SIGINT stops in order, a second one leaves at once."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        if stopping.is_set():
+        if bell.stop:
             os._exit(1)
-        stopping.set()
+        bell.ring_to_stop()
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
