@@ -23,12 +23,13 @@ signal.signal(signal.SIGALRM, handle)
 signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
 while count < 5000:
     bell.wait(0.001)
+signal.setitimer(signal.ITIMER_REAL, 0)
 print("done")
 """
 
 BUG = """
 import sys
-from aca_tokend import daemon
+from aca_tokend import daemon, log
 from aca_tokend.core.config import parse
 
 config = parse([("config.toml", {
@@ -45,6 +46,7 @@ class Buggy(daemon.Daemon):
     def _observe(self, event):
         raise ZeroDivisionError("a bug")
 
+log.configure("info", "json")
 sys.exit(daemon.run(config, Buggy))
 """
 
