@@ -30,6 +30,11 @@ SUMMARY = re.compile(r"ran for (\d+) s: (\d+) rotations, ([\d,]+) reads, 0 refus
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
+def _hear_hang_ups() -> None:
+    """Undoes what `nohup` around the tests would hand down."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Demo:
     """A running demo, all of whose files are in `directory`."""
 
@@ -51,6 +56,7 @@ class Demo:
                 stderr=errors,
                 env=environment,
                 start_new_session=True,
+                preexec_fn=_hear_hang_ups,  # noqa: PLW1509 -- no thread of this test runs yet
             )
         os.close(its)
         self._drain = threading.Thread(target=self._copy, args=(ours,))
