@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from aca_tokend import __version__, log, sinks
+from aca_tokend.admission import Shared
 from aca_tokend.core.config import Config, VaultReference
 from aca_tokend.granting import endpoint_pool, references
 from aca_tokend.metrics import Metrics, SinkView, TokenView
@@ -31,14 +32,16 @@ from aca_tokend.oauth import HttpTokenEndpoint
 from aca_tokend.rotator import Rotator
 from aca_tokend.scheduler import RotationScheduler, Work
 from aca_tokend.secrets import SecretResolver
-from aca_tokend.state import SinkState, TokenState
 from aca_tokend.vault import VaultSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+    from aca_tokend.core.breaker import Wake
+    from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.outcome import Event
+    from aca_tokend.state import TokenState
 
 # How often a suspended token looks whether its credential changed; what Vault holds costs a request each time.
 POLL_SECONDS = 5.0
@@ -52,6 +55,8 @@ STUCK_TIMEOUTS = 5.0
 STUCK_AT_LEAST_SECONDS = 60.0
 # The wall clock was stepped, or the machine slept, if it moved this much against the clock that threads wait by.
 STEP_SECONDS = 1.0
+# Then every token reckons anew, within so many seconds rather than all at once.
+STEP_SPREAD_SECONDS = 2.0
 
 
 class SystemClock:
@@ -105,11 +110,12 @@ class Daemon:
     events: log.EventLog = field(default_factory=log.EventLog)
     logger: Any = field(default_factory=structlog.get_logger)
     bell: Bell = field(default_factory=Bell)
+    rng: random.Random = field(default_factory=random.SystemRandom)
+    shared: Shared = field(default_factory=Shared)
 
     def __post_init__(self) -> None:
         """Builds the parts; opens no connection."""
         config = self.config
-        rng = random.SystemRandom()
         methods = {name: vault.auth.method for name, vault in config.vault.items()}
         self.metrics = Metrics(self._views, self.clock.wall, config.acaengine, methods)
         self.vaults = {}
@@ -119,22 +125,19 @@ class Daemon:
                 name, vault, secrets.resolve, wall=self.clock.wall, on_login=self._on_login
             )
         self.endpoints = {name: HttpTokenEndpoint(name, endpoint) for name, endpoint in config.acaengine.items()}
-        now = self.clock.monotonic()
-        self.states = {
-            token.name: TokenState(
-                config=token,
-                endpoint=self.endpoints[token.acaengine],
-                sinks=tuple(SinkState(sinks.build(publish, self.vaults)) for publish in token.publish),
-                draw=rng.random(),
-                rotate_at=now,
-                poll_seconds=POLL_VAULT_SECONDS
-                if any(isinstance(reference, VaultReference) for reference in references(token))
-                else POLL_SECONDS,
-            )
-            for token in config.tokens
-        }
-        self.rotator = Rotator(self.clock, secrets, rng, self._observe)
+        self.states = {token.name: self._state(token) for token in config.tokens}
+        self.rotator = Rotator(self.clock, secrets, self.rng, self._observe, self._wake)
         self.scheduler = RotationScheduler(self._pools(), self.clock, self._on_bug, self.metrics.observe_lag)
+
+    def _state(self, token: TokenConfig) -> TokenState:
+        built = [sinks.build(publish, self.vaults) for publish in token.publish]
+        timeout = self.config.acaengine[token.acaengine].timeout
+        state = self.shared.state(token, self.endpoints[token.acaengine], built, timeout)
+        in_vault = any(isinstance(reference, VaultReference) for reference in references(token))
+        state.draw = self.rng.random()
+        state.rotate_at = self.clock.monotonic()
+        state.poll_seconds = POLL_VAULT_SECONDS if in_vault else POLL_SECONDS
+        return state
 
     def _pools(self) -> dict[str, int]:
         pools = {endpoint_pool(self.endpoints[name]): it.max_concurrency for name, it in self.config.acaengine.items()}
@@ -146,6 +149,13 @@ class Daemon:
     def _observe(self, event: Event) -> None:
         self.metrics.observe(event)
         self.events.observe(event)
+
+    def _wake(self, wake: Wake) -> None:
+        """Brings the attempt of a token forward that waited for another's."""
+        state = self.states.get(wake.token)
+        if state is not None:
+            state.wake_at = wake.at
+            self.scheduler.hasten(wake.token, wake.at)
 
     def _on_login(self, vault: str, method: str, ok: bool, expires_at: float | None) -> None:
         self.metrics.observe_login(vault, method, ok, expires_at)
@@ -205,7 +215,8 @@ class Daemon:
     def _work(self, state: TokenState, *, once: bool) -> Work:
         async def attempt() -> float:
             next_at = await self.rotator.attempt(state)
-            return math.inf if once else next_at
+            # A token that only waits for another to prove their client has not had its attempt yet.
+            return math.inf if once and state.waits_for != "client_unproven" else next_at
 
         return Work(state.name, state.sinks[0].sink.pool, attempt, lambda: state.urgency)
 
@@ -220,6 +231,9 @@ class Daemon:
                 offset += step
                 self.logger.warning("clock_stepped", seconds=round(step, 3))
                 self.scheduler.redraw()
+                for state in list(self.states.values()):
+                    state.clock_stepped = True
+                    self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * STEP_SPREAD_SECONDS)
             self.metrics.tick(now)
 
     def stop(self) -> tuple[str, ...]:

@@ -25,10 +25,12 @@ from aca_tokend.core.outcome import (
     Failed,
     Failure,
     Granted,
+    Noticed,
     Published,
     PublishResult,
     Resumed,
     Rotated,
+    Skipped,
     Suspended,
 )
 from aca_tokend.core.secret import HIDDEN, Secret
@@ -200,6 +202,10 @@ class EventLog:
                 )
             case Resumed():
                 self._log.info("token_resumed", token=event.token, why=event.why)
+            case Skipped():
+                self._log.debug("rotation_skipped", token=event.token, why=event.why)
+            case Noticed():
+                self._log.warning("token_noticed", token=event.token, what=event.what)
             case Published():
                 self._published(event)
             case Granted():

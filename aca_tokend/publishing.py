@@ -76,9 +76,21 @@ class Publisher:
         state.document = latest.published
         state.life = self._life_of(state, latest.published)
         state.rotate_at = state.life.rotate
+        state.ledger.proven = ""  # somebody else's credential was proven by it, not ours
+        state.dead = False
+        if state.config.verify is not None and state.config.verify.every:
+            state.canary_at = self.clock.monotonic()
         if not state.due(self.clock.monotonic()):
             state.failures, state.failure = 0, None  # a suspended token stays so: its own credential is still refused
             self.observe(Adopted(state.name, latest.published, latest.sink.name))
+
+    def redraw(self, state: TokenState) -> None:
+        """After the wall clock was stepped: an adopted token has wall times alone, and the sooner reckoning counts."""
+        if state.document is None or state.life is None or state.document is state.granted:
+            return
+        life = self._life_of(state, state.document)
+        if life.expires < state.life.expires:
+            state.life, state.rotate_at = life, min(state.rotate_at, life.rotate)
 
     def _life_of(self, state: TokenState, document: Document) -> Life:
         """The life of a token that another run or replica was granted: all we have of it is wall time."""
@@ -168,9 +180,11 @@ class Publisher:
         self.observe(Published(state.name, target.name, target.kind, result, seconds, sink.failure, recovered))
 
     def _delay(self, state: TokenState) -> float:
-        """When to try the failed sinks again: as soon as the most patient of them allows."""
-        remaining = state.life.expires - self.clock.monotonic() if state.life else 0.0
-        wishes = [sink.failure.retry_after_seconds for sink in state.sinks if sink.failure]
+        """When to try the failed sinks again: what they hold may expire long before the token that waits for them."""
+        failed = [sink for sink in state.sinks if sink.failure]
+        expiries = [sink.published.expires_at.timestamp() for sink in failed if sink.published]
+        remaining = min(expiries) - self.clock.wall() if expiries else 0.0
+        wishes = [sink.failure.retry_after_seconds for sink in failed if sink.failure]
         wish = max((seconds for seconds in wishes if seconds is not None), default=None)
         backoff = state.config.rotation.backoff
         return retry_delay(state.publish_failures, remaining, backoff, self.rng.random(), wish)

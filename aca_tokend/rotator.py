@@ -11,10 +11,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.errors import SecretError
-from aca_tokend.core.outcome import Event, Failed, Failure, Resumed, Rotated, Step, Suspended
-from aca_tokend.core.policy import retry_delay
-from aca_tokend.granting import Granter
+from aca_tokend.core.errors import LookError, SecretError
+from aca_tokend.core.outcome import Event, Failed, Failure, Reason, Resumed, Rotated, Skipped, Step, Suspended
+from aca_tokend.core.policy import death_delay, retry_delay
+from aca_tokend.granting import Granter, Wait
+from aca_tokend.guarding import Guard
 from aca_tokend.publishing import Publisher
 
 if TYPE_CHECKING:
@@ -22,52 +23,71 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from aca_tokend.core.breaker import Wake
     from aca_tokend.core.ports import Clock, Secrets
     from aca_tokend.state import TokenState
 
 
+# What Vault holds costs a request each time: an attempt record there is read this often while its token is suspended.
+RECORD_POLL_SECONDS = 60.0
+# A token that was granted in the very second of a log-out is dead too: the next is asked for in another second.
+NEXT_SECOND = 1.1
+
+
 @dataclass(frozen=True, slots=True)
 class Rotator:
-    """Rotates tokens. `observe` is told each event as it happens."""
+    """Rotates tokens. `observe` is told each event as it happens; `wake` brings another token's attempt forward."""
 
     clock: Clock
     secrets: Secrets
     rng: random.Random
     observe: Callable[[Event], None]
+    wake: Callable[[Wake], None]
     _granter: Granter = field(init=False)
     _publisher: Publisher = field(init=False)
 
     def __post_init__(self) -> None:
         """Puts the steps together."""
-        object.__setattr__(self, "_granter", Granter(self.clock, self.secrets, self.observe))
+        granter = Granter(self.clock, self.secrets, self.rng, self.observe, self.wake, Guard(self.clock))
+        object.__setattr__(self, "_granter", granter)
         object.__setattr__(self, "_publisher", Publisher(self.clock, self.rng, self.observe))
 
     async def attempt(self, state: TokenState) -> float:
         """One attempt: does what is due for this token and returns when to come again, in monotonic seconds."""
+        if state.clock_stepped:
+            state.clock_stepped = False
+            self._publisher.redraw(state)
         if state.suspended:
             await self._resume(state)
-        if state.due(self.clock.monotonic()):
+        now = self.clock.monotonic()
+        if state.due(now):
             await self._rotate(state)
-        elif state.publish_at is not None and self.clock.monotonic() >= state.publish_at:
+        elif state.publish_at is not None and now >= state.publish_at:
             await self._publisher.catch_up(state)
             self._tell_rotated(state)
+        elif state.canary_at is not None and now >= state.canary_at:
+            await self._check(state)
         state.settled = True
         return self._next(state)
 
     async def _rotate(self, state: TokenState) -> None:
         """Goes look ─► grant ─► verify ─► publish. What is fresher than ours is adopted instead of a grant."""
         began = self.clock.monotonic()
+        if state.needs_a_token(began):
+            state.rotate_at = min(state.rotate_at, began)  # it was woken before its own time
+        state.wake_at = None
+        outcome: Failure | Wait | None = await self._granter.identify(state) or await self._publisher.look(state)
         granted = False
-        failure = await self._granter.identify(state) or await self._publisher.look(state)
-        if not failure and state.due(self.clock.monotonic()):
-            if state.suspended:
-                state.rotate_at = self.clock.monotonic() + state.config.rotation.backoff.cap
-            else:
-                failure = await self._granter.grant(state)
-                granted = failure is None
-        if failure:
-            self._failed(state, failure)
-            if failure.step is Step.LOOK:
+        if outcome is None and state.due(self.clock.monotonic()):
+            outcome = await self._obtain(state)
+            granted = outcome is None
+        state.waits_for = outcome.why if isinstance(outcome, Wait) else ""
+        if isinstance(outcome, Wait):
+            state.rotate_at = self.clock.monotonic() + outcome.seconds
+            self.observe(Skipped(state.name, outcome.why))
+        elif outcome is not None:
+            self._failed(state, outcome)
+            if outcome.step is Step.LOOK:
                 return
         if granted:
             state.rotating_since = began
@@ -76,32 +96,48 @@ class Rotator:
         if granted and state.rotating_since is not None:
             self._undelivered(state)
 
+    async def _obtain(self, state: TokenState) -> Failure | Wait | None:
+        """Gets a new token: one that was granted before and could not be tried, or a grant."""
+        if state.suspended:
+            return Wait("suspended", state.config.rotation.backoff.cap)
+        minted = state.candidate
+        if minted is not None and minted.life.rotate > self.clock.monotonic():
+            return await self._granter.verify(state, minted)
+        return await self._granter.grant(state)
+
+    async def _check(self, state: TokenState) -> None:
+        """The canary: tries the token in use. One that died before its time is replaced, though not in a storm."""
+        if not await self._granter.is_dead(state):
+            return
+        now, rotation = self.clock.monotonic(), state.config.rotation
+        state.deaths += 1
+        state.dead, state.canary_at = True, None
+        soonest = max(now + death_delay(state.deaths, rotation), state.granted_at + rotation.min_interval)
+        state.rotate_at = min(state.rotate_at, soonest)
+        message = f"acaengine.{state.endpoint.name}: the token in use is refused before its time"
+        failure = Failure(Step.VERIFY, Reason.TOKEN_REFUSED, message)
+        self.observe(Failed(state.name, failure, state.deaths, state.rotate_at - now, _expires_at(state)))
+
     def _next(self, state: TokenState) -> float:
-        times = [state.rotate_at]
+        times = [state.rotate_at, state.wake_at, state.publish_at, state.canary_at]
         if state.suspended:
             times.append(self.clock.monotonic() + state.poll_seconds)
-        if state.publish_at is not None:
-            times.append(state.publish_at)
-        return min(times)
+        return min(time for time in times if time is not None)
 
     async def _resume(self, state: TokenState) -> None:
-        """Resumes a suspended token if its credential changed, or for the one cautious attempt that is due."""
+        """Resumes a suspended token if something changed: its credential, its record, or an hour has passed."""
         now = self.clock.monotonic()
+        in_file = state.ledger.sink.kind == "file"
+        poll_record = in_file or now >= state.polled_at + RECORD_POLL_SECONDS
+        if poll_record:
+            state.polled_at = now
         try:
-            credential = await self._granter.credential(state)
-        except SecretError:
+            why = await self._granter.may_resume(state, poll_record)
+        except (SecretError, LookError):
             return  # told of when it was suspended; what cannot be read has not been mended yet
-        if credential != state.rejected_credential:
-            state.rejections = 0
-            why = "the credential changed"
-        elif state.cautious_at is not None and now >= state.cautious_at:
-            state.rejections = state.config.rotation.max_rejections - 1
-            why = "one cautious attempt is due"
-        else:
-            return
-        state.suspended = None
-        state.rotate_at = now
-        self.observe(Resumed(state.name, why))
+        if why is not None:
+            state.suspended, state.rotate_at = None, now
+            self.observe(Resumed(state.name, why))
 
     def _tell_rotated(self, state: TokenState) -> None:
         """Tells of a rotation once its token has reached a sink, be it after several attempts to publish it."""
@@ -125,25 +161,26 @@ class Rotator:
 
     def _failed(self, state: TokenState, failure: Failure) -> None:
         """Counts a failure, sets the time of the next attempt, and suspends the token where another could lock it."""
-        rotation, now = state.config.rotation, self.clock.monotonic()
+        now = self.clock.monotonic()
         state.failures += 1
         state.failure = failure
         delay = self._delay(state, failure)
         state.rotate_at = now + delay
-        suspends = failure.rejected and state.rejections >= rotation.max_rejections
-        if suspends:
-            wait = rotation.retry_rejected
-            state.suspended = failure
-            state.cautious_at = now + wait if wait else None
-            delay = wait or math.inf
+        if failure.suspends:
+            state.suspended, state.polled_at = failure, now
+            delay = math.inf if state.cautious_at is None else state.cautious_at - now
         self.observe(Failed(state.name, failure, state.failures, delay, _expires_at(state)))
-        if suspends:
+        if failure.suspends:
             self.observe(Suspended(state.name, failure, _expires_at(state)))
 
     def _delay(self, state: TokenState, failure: Failure) -> float:
         remaining = state.life.expires - self.clock.monotonic() if state.life else 0.0
-        backoff = state.config.rotation.backoff
-        return retry_delay(state.failures, remaining, backoff, self.rng.random(), failure.retry_after_seconds)
+        rotation = state.config.rotation
+        wish = failure.retry_after_seconds
+        delay = retry_delay(state.failures, remaining, rotation.backoff, self.rng.random(), wish)
+        if failure.reason is Reason.TOKEN_REFUSED:
+            delay = max(delay, NEXT_SECOND if state.failures == 1 else rotation.min_interval)
+        return delay
 
 
 def _expires_at(state: TokenState) -> datetime | None:

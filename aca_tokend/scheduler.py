@@ -74,6 +74,7 @@ class _Task:
     results: list[Any] = field(default_factory=list)
     out: int = 0
     abandoned: bool = False
+    hasten_to: float = math.inf
 
 
 class Pool(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no types
@@ -202,6 +203,21 @@ class RotationScheduler:
             self._begin, "date", run_date=moment, args=(ticket,), id=ticket.job_id, executor=work.pool
         )
 
+    def hasten(self, name: str, at: float) -> None:
+        """Brings the next attempt of a token forward to `at`, also while one of it is under way."""
+        with self._lock:
+            task, ticket = self._under_way.get(name), self._due.get(name)
+            if task is not None:
+                task.hasten_to = min(task.hasten_to, at)
+                return
+            if ticket is None or ticket.queued or ticket.at <= at:
+                return
+        try:
+            self._scheduler.remove_job(ticket.job_id)
+        except JobLookupError:
+            return  # handed to its pool a moment ago
+        self.keep(ticket.work, at)
+
     def redraw(self) -> None:
         """Sets every job anew from the monotonic clock, after the wall clock was stepped."""
         with self._lock:
@@ -313,7 +329,7 @@ class RotationScheduler:
             del self._under_way[task.work.name]
             self._lock.notify_all()
         if next_at != math.inf:
-            self.keep(task.work, next_at)
+            self.keep(task.work, min(next_at, task.hasten_to))
 
     def _lost(self, event: Any) -> None:  # noqa: ANN401 -- APScheduler's interface
         cause = getattr(event, "exception", None)

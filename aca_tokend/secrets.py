@@ -28,8 +28,6 @@ MAX_SECRET_BYTES = 64 * 1024
 
 _OTHERS = 0o007
 
-_log = structlog.get_logger()
-
 
 class VaultReader(Protocol):
     """A Vault to read secrets from."""
@@ -92,7 +90,7 @@ class SecretResolver:
             known = self._warned.get(path) == state
             self._warned[path] = state
         if not known:
-            _log.warning("secret_file_open_to_others", path=path, mode=f"{mode:04o}")
+            structlog.get_logger().warning("secret_file_open_to_others", path=path, mode=f"{mode:04o}")
 
 
 def _environment(reference: EnvReference) -> Secret:

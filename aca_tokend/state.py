@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aca_tokend.admission import Client, Gate
     from aca_tokend.core.config import TokenConfig
+    from aca_tokend.core.guard import Rules
     from aca_tokend.core.outcome import Failure
     from aca_tokend.core.policy import Life
     from aca_tokend.core.ports import Sink, TokenEndpoint
     from aca_tokend.core.token import Document, Seen
+    from aca_tokend.guarding import Ledger
 
 
 # The stamp of a sink that we have not written to: equal to no other.
@@ -34,32 +37,60 @@ class SinkState:
 class TokenState:
     """What is known of one token. Written by its own attempts alone; others may read single fields at any time.
 
-    `rotate_at` is when the next grant is due, `publish_at` when the failed sinks are tried again (None: none failed),
-    both in monotonic seconds; `draw` is this token's jitter, drawn once.
+    All times are monotonic seconds. `draw` is this token's jitter, drawn once.
+
+    Attributes:
+        gate: the breaker of its endpoint, shared by all tokens of it.
+        client: the application it is granted to, shared by all tokens of it.
+        ledger: its attempt record.
+        rotate_at: when the next grant is due.
+        publish_at: when the failed sinks are tried again; None where none failed.
+        canary_at: when the token in use is tried again; None where that is not configured.
+        wake_at: a moment set by another token's attempt, at which this one may go on after it had to wait.
+        account: the fingerprint of whose token it is.
+        granted: the last token that was granted to us, and when we asked for it.
+        candidate: a granted token that could not be tried yet, with its life.
+        rotating_since: when the rotation began whose token has reached no sink yet.
+        polled_at: when the attempt record was last read while suspended.
+        deaths: how many tokens running were found dead before their time; `dead`: the one in use is.
+        waits_for: why its last attempt made no request; empty where it made one.
+        settled: looked at, rotated or honestly failed at least once.
     """
 
     config: TokenConfig
     endpoint: TokenEndpoint
     sinks: tuple[SinkState, ...]
-    draw: float
-    rotate_at: float
+    gate: Gate
+    client: Client
+    ledger: Ledger
+    rules: Rules
+    draw: float = 0.0
+    rotate_at: float = 0.0
+    poll_seconds: float = 5.0
     publish_at: float | None = None
+    canary_at: float | None = None
+    wake_at: float | None = None
     account: str = ""
     document: Document | None = None
     life: Life | None = None
-    granted: Document | None = None  # the last token that was granted to us, and when we asked for it
+    granted: Document | None = None
     granted_at: float = 0.0
+    candidate: Minted | None = None
+    rotating_since: float | None = None
     failure: Failure | None = None
     failures: int = 0
     publish_failures: int = 0
-    rejections: int = 0
-    rejected_credential: str = ""
     suspended: Failure | None = None
+    suspended_credential: str = ""
     cautious_at: float | None = None
-    poll_seconds: float = 5.0  # how often a suspended token looks whether its credential changed
+    polled_at: float = 0.0
+    deaths: int = 0
+    dead: bool = False
     request_id: str | None = None
-    rotating_since: float | None = None  # when the rotation began whose token has reached no sink yet
-    settled: bool = False  # looked at, rotated or honestly failed at least once
+    noticed: frozenset[str] = frozenset()
+    clock_stepped: bool = False
+    waits_for: str = ""
+    settled: bool = False
 
     @property
     def name(self) -> str:
@@ -68,7 +99,11 @@ class TokenState:
 
     def due(self, now: float) -> bool:
         """Whether it is time for a grant, `now` in monotonic seconds."""
-        return now >= self.rotate_at
+        return now >= self.rotate_at or (self.wake_at is not None and now >= self.wake_at)
+
+    def needs_a_token(self, now: float) -> bool:
+        """Whether it waits for a new token; one that adopted a replica's meanwhile does not."""
+        return self.life is None or now >= self.life.rotate or self.dead
 
     @property
     def urgency(self) -> float:
@@ -79,3 +114,13 @@ class TokenState:
     def published(self) -> bool:
         """Whether every sink holds the token that we hold."""
         return self.document is not None and all(sink.published == self.document for sink in self.sinks)
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A token that was granted, and its life."""
+
+    document: Document
+    life: Life
+    granted_at: float
+    request_id: str | None

@@ -8,20 +8,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aca_tokend.admission import Shared
 from aca_tokend.core.config import Config, EnvReference
-from aca_tokend.core.errors import GrantError, LookError, PublishError, SecretError
+from aca_tokend.core.errors import GrantError, LookError, MalformedTokenResponse, PublishError, SecretError
 from aca_tokend.core.grant import Credentials, Grant
+from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.outcome import Event, Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.steps import make
 from aca_tokend.core.token import Document, Seen
 from aca_tokend.rotator import Rotator
-from aca_tokend.state import SinkState, TokenState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import Reference, TokenConfig
+    from aca_tokend.state import TokenState
 
 T = TypeVar("T")
 START = 1_800_000_000.0
@@ -75,6 +78,27 @@ class MemorySink:
     looks: int = 0
     writes: int = 0
 
+    records: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    record_errors: deque[Reason] = field(default_factory=deque)
+    record_requests: int = 0
+
+    def read_record(self, name: str) -> SeenRecord:
+        self.record_requests += 1
+        if self.record_errors:
+            raise LookError(self.record_errors.popleft(), f"{self.name}.{name}")
+        version, fields = self.records.get(name, (0, None))
+        return SeenRecord(fields, version)
+
+    def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
+        self.record_requests += 1
+        if self.record_errors:
+            raise PublishError(self.record_errors.popleft(), f"{self.name}.{name}")
+        version = self.records.get(name, (0, None))[0]
+        if stamp != version:
+            raise PublishError(Reason.CONFLICT, f"{self.name}.{name}: changed meanwhile")
+        self.records[name] = (version + 1, dict(fields))
+        return version + 1
+
     @property
     def content(self) -> Any:  # noqa: ANN401 -- a document or anything foreign
         return self.place[1]
@@ -113,25 +137,41 @@ class ScriptedEndpoint:
     clock: FakeClock
     name: str = "main"
     host: str = "aca.example.com"
+    suffix: str = ""  # tells the tokens of one replica from another's
     lifetime: float | None = 7200.0
     latency: float = 0.0
     answers: deque[GrantError] = field(default_factory=deque)
     broken: GrantError | None = None
     verify_error: Any = None
+    verify_errors_of: set[Secret] | None = None  # None: all tokens
+    accepts_first_use: bool = False
+    used: set[Secret] = field(default_factory=set)
+    reuse: bool = False
+    reusable: tuple[Secret, float] | None = None
+    before_answer: Callable[[], None] | None = None
     asked: list[Credentials] = field(default_factory=list)
     verified: int = 0
 
     def grant(self, credentials: Credentials) -> Grant:
         self.asked.append(credentials)
         self.clock.advance(self.latency)
+        if self.before_answer:
+            self.before_answer()
         if self.broken:
             raise self.broken
         if self.answers:
             raise self.answers.popleft()
+        token, lifetime = Secret(f"token-{len(self.asked)}{self.suffix}"), self.lifetime
+        if self.reuse and lifetime is not None:
+            if self.reusable is None or self.reusable[1] <= self.clock.now:
+                self.reusable = token, self.clock.now + lifetime
+            token, lifetime = self.reusable[0], float(round(self.reusable[1] - self.clock.now))
+            if lifetime <= 0:
+                raise MalformedTokenResponse(Reason.INVALID_EXPIRES_IN, "expires_in is 0")
         return Grant(
-            access_token=Secret(f"token-{len(self.asked)}"),
-            expires_in=None if self.lifetime is None else int(self.lifetime),
-            lifetime_seconds=self.lifetime,
+            access_token=token,
+            expires_in=None if lifetime is None else int(lifetime),
+            lifetime_seconds=lifetime,
             scope=credentials.scope,
             status=200,
             request_id="request-1",
@@ -139,9 +179,13 @@ class ScriptedEndpoint:
         )
 
     def verify(self, path: str, access_token: Secret) -> None:
-        del path, access_token
+        del path
         self.verified += 1
-        if self.verify_error:
+        first_use = access_token not in self.used
+        self.used.add(access_token)
+        if self.verify_errors_of is not None and access_token not in self.verify_errors_of:
+            return
+        if self.verify_error and not (first_use and self.accepts_first_use):
             raise self.verify_error
 
 
@@ -200,27 +244,29 @@ class Bench:
     sinks: list[MemorySink] = field(default_factory=lambda: [MemorySink()])
     config: TokenConfig = field(default_factory=token_config)
     draw: float = 0.0
+    suffix: str = ""
     events: list[Event] = field(default_factory=list)
     secrets: FakeSecrets = field(default_factory=lambda: FakeSecrets({"PASSWORD": "p", "CLIENT_SECRET": "s"}))
     endpoint: ScriptedEndpoint = field(init=False)
     state: TokenState = field(init=False)
     rotator: Rotator = field(init=False)
+    shared: Shared = field(init=False)
     next_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.endpoint = ScriptedEndpoint(self.clock)
+        self.endpoint = ScriptedEndpoint(self.clock, suffix=self.suffix)
         self.restart()
 
     def restart(self) -> None:
         """A new process: nothing is remembered but what the sinks hold."""
-        self.rotator = Rotator(self.clock, self.secrets, random.Random(7), self.events.append)  # noqa: S311 -- a test
-        self.state = TokenState(
-            config=self.config,
-            endpoint=self.endpoint,
-            sinks=tuple(SinkState(sink) for sink in self.sinks),
-            draw=self.draw,
-            rotate_at=self.clock.now,
-        )
+        self.shared = Shared()
+        rng = random.Random(7)  # noqa: S311 -- a test
+        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake)
+        self.state = self.shared.state(self.config, self.endpoint, self.sinks, 10.0)
+        self.state.draw, self.state.rotate_at = self.draw, self.clock.now
+
+    def _wake(self, wake: Wake) -> None:
+        self.state.wake_at = wake.at
 
     def attempt(self) -> float:
         """One attempt now; returns in how many seconds the next is due."""
@@ -238,6 +284,56 @@ class Bench:
     def told(self, kind: type[T]) -> list[T]:
         """The events of one kind so far."""
         return [event for event in self.events if isinstance(event, kind)]
+
+
+@dataclass
+class Crowd:
+    """Many tokens of one client at one endpoint, in one process, each with a sink of its own."""
+
+    count: int
+    clock: FakeClock = field(default_factory=FakeClock)
+    events: list[Event] = field(default_factory=list)
+    secrets: FakeSecrets = field(default_factory=lambda: FakeSecrets({"PASSWORD": "p", "CLIENT_SECRET": "s"}))
+    endpoint: ScriptedEndpoint = field(init=False)
+    sinks: list[MemorySink] = field(init=False)
+    states: dict[str, TokenState] = field(init=False)
+    due: dict[str, float] = field(init=False)
+    rotator: Rotator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.endpoint = ScriptedEndpoint(self.clock)
+        self.sinks = [MemorySink(name=f"vault:secret/{number}") for number in range(self.count)]
+        self.restart()
+
+    def restart(self) -> None:
+        """A new process."""
+        rng, shared = random.Random(7), Shared()  # noqa: S311 -- a test
+        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake)
+        config = token_config(retry_rejected="0s")
+        self.states = {}
+        for number, sink in enumerate(self.sinks):
+            named = config.model_copy(update={"name": f"t{number}"})
+            state = shared.state(named, self.endpoint, [sink], 10.0)
+            state.draw, state.rotate_at = rng.random(), self.clock.now
+            self.states[state.name] = state
+        self.due = dict.fromkeys(self.states, self.clock.now)
+
+    def _wake(self, wake: Wake) -> None:
+        self.states[wake.token].wake_at = wake.at
+        self.due[wake.token] = min(self.due[wake.token], wake.at)
+
+    def run_for(self, seconds: float) -> None:
+        """Makes every attempt that falls due within `seconds`, one after the other."""
+        end = self.clock.now + seconds
+        while True:
+            name = min(self.due, key=self.due.__getitem__)
+            if self.due[name] > end:
+                break
+            self.clock.now = max(self.clock.now, self.due[name])
+            self.due[name] = float("inf")
+            next_at = drive(self.rotator.attempt(self.states[name]))
+            self.due[name] = min(self.due[name], next_at)
+        self.clock.now = end
 
 
 def at(wall: float) -> datetime:

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     INVALID_REQUEST = "invalid_request"
     UNSUPPORTED_GRANT_TYPE = "unsupported_grant_type"
     UNAUTHORIZED = "unauthorized"  # 401 without a known OAuth code: it may have counted against the account
+    ATTEMPTS_SPENT = "attempts_spent"  # earlier attempts ended without anybody knowing how
 
     # The server, or the way to it, did not do its work: the same request may succeed later.
     RATE_LIMITED = "rate_limited"
@@ -95,6 +96,22 @@ REJECTED = frozenset(
         Reason.INVALID_REQUEST,
         Reason.UNSUPPORTED_GRANT_TYPE,
         Reason.UNAUTHORIZED,
+        Reason.ATTEMPTS_SPENT,
+    }
+)
+
+# The endpoint as a whole does not do its work, whoever asks.
+DOWN = frozenset(
+    {
+        Reason.RATE_LIMITED,
+        Reason.UNAVAILABLE,
+        Reason.SERVER_ERROR,
+        Reason.TIMEOUT,
+        Reason.CONNECT_FAILED,
+        Reason.NAME_NOT_RESOLVED,
+        Reason.TLS_FAILED,
+        Reason.CONNECTION_LOST,
+        Reason.PROXY_FAILED,
     }
 )
 
@@ -112,6 +129,10 @@ ADVICE: dict[Reason, str] = {
         "the published token stays until it expires; ask the server's operator for another way to authenticate"
     ),
     Reason.UNAUTHORIZED: "something before the server asks for authentication; check url, host and any proxy",
+    Reason.ATTEMPTS_SPENT: (
+        "processes died while they tried this credential, which may have been refused each time; "
+        "check it, then call `aca-tokend resume NAME`"
+    ),
     Reason.RATE_LIMITED: "the server limits requests; lower max_concurrency or ask its operator for a higher limit",
     Reason.UNAVAILABLE: "the server or the proxy before it is down; attempts go on",
     Reason.SERVER_ERROR: "the server failed; its own log says why; attempts go on",
@@ -169,6 +190,7 @@ class Failure:
     retry_after_seconds: float | None = None
     request_id: str | None = None
     sink: str | None = None
+    suspends: bool = False  # no further attempt is made with this credential
 
     @property
     def rejected(self) -> bool:
@@ -241,6 +263,22 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """An attempt that was due made no request: others do, or ought to, first."""
+
+    token: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something a person should know once: the server hands out the same token again, or lives are too short."""
+
+    token: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """One sink was written, needed no write, was fenced or failed. `recovered`: it had failed before."""
 
@@ -264,4 +302,4 @@ class Granted:
     skew_seconds: float | None
 
 
-Event = Rotated | Adopted | Failed | Suspended | Resumed | Published | Granted
+Event = Rotated | Adopted | Failed | Suspended | Resumed | Skipped | Noticed | Published | Granted

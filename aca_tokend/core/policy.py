@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 SHARE_OF_REMAINING = 0.25
 # Attempts of one token are never closer than this, however near its expiry is.
 URGENT_INTERVAL_SECONDS = 0.5
+# A server that hands out its token again counts in whole seconds: a difference in expiry below the first figure is
+# none, and a token that is used up is asked for again this little later than it expires.
+SAME_EXPIRY_SECONDS = 1.5
+AFTER_EXPIRY_SECONDS = 0.25
 # A server may ask for a pause, but not for the token's death: one more attempt comes at this share of what is left.
 SHARE_FOR_RETRY_AFTER = 0.75
 
@@ -43,6 +47,25 @@ def plan(issued: float, lifetime: float, rotation: RotationConfig, draw: float) 
     """
     delay = lifetime * rotation.fraction * (1.0 - rotation.jitter * draw)
     return Life(issued, issued + max(delay, rotation.min_interval), issued + lifetime)
+
+
+def plan_reused(now: float, remaining: float, rotation: RotationConfig) -> float:
+    """When to ask again after the server handed out the token that we hold, with `remaining` seconds of life.
+
+    At the same fraction of what is left, not sooner than `min_interval`, and in any case as soon as it has expired: the
+    server has a new one then.
+    """
+    delay = max(remaining * rotation.fraction, rotation.min_interval)
+    return now + min(delay, remaining + AFTER_EXPIRY_SECONDS)
+
+
+def death_delay(deaths: int, rotation: RotationConfig) -> float:
+    """How long to wait before replacing a token that was found dead before its time, for the `deaths`-th time running.
+
+    The first is replaced at once. If the new one is found dead too, it may be the API that is broken: each further wait
+    is twice as long, up to an hour.
+    """
+    return 0.0 if deaths <= 1 else min(rotation.min_interval * 2.0 ** min(deaths - 1, 30), 3600.0)
 
 
 def retry_delay(

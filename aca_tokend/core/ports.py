@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aca_tokend.core.config import Reference
     from aca_tokend.core.grant import Credentials, Grant
+    from aca_tokend.core.guard import SeenRecord
     from aca_tokend.core.secret import Secret
     from aca_tokend.core.token import Document, Seen
 
@@ -63,6 +66,12 @@ class Sink(Protocol):
 
     def publish(self, document: Document, seen: Seen) -> Seen:
         """Replaces the whole of what `look` saw; CONFLICT if it is something else by now. Raises PublishError."""
+
+    def read_record(self, name: str) -> SeenRecord:
+        """Reads the record of that name beside the token. Raises LookError."""
+
+    def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
+        """Replaces the record that was seen under `stamp`; returns its new stamp. Raises PublishError, as publish."""
 
 
 class Secrets(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.exposition import choose_encoder
 
-from aca_tokend.core.outcome import Adopted, Event, Failed, Granted, Published, PublishResult, Rotated, Step
+from aca_tokend.core.outcome import Adopted, Event, Failed, Granted, Published, PublishResult, Rotated, Skipped, Step
 from aca_tokend.metrics._registry import LOGIN_RESULTS, Registry
 from aca_tokend.metrics._tokens import FAMILIES, Counts, Row, token_label
 
@@ -64,6 +64,9 @@ class Metrics:
                 self._succeeded(event)
             case Failed():
                 self._failed(event)
+            case Skipped():
+                with self._counting:
+                    self._of(event.token).rotation("skipped")
             case Published():
                 self._published(event)
             case Granted():

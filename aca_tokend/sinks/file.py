@@ -21,11 +21,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import LookError, PublishError, ReasonedError
+from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.token import Document, NotADocumentError, Seen, parse_document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from aca_tokend.core.config import FilePublish
 
@@ -68,41 +69,52 @@ class FileSink:
             content, stamp = _read(self._name, directory)
         if not content:
             return Seen(None, stamp)
-        if len(content) > MAX_BYTES:
-            return Seen(None, stamp, foreign="it is larger than 1 MiB")
         try:
-            fields = json.loads(content)
-        except (ValueError, RecursionError):
-            return Seen(None, stamp, foreign="it is not JSON")
-        if not isinstance(fields, dict):
-            return Seen(None, stamp, foreign="it is not a JSON object")
-        try:
-            return Seen(parse_document(fields), stamp)
+            return Seen(parse_document(_fields(content)), stamp)
         except NotADocumentError as error:
             return Seen(None, stamp, foreign=str(error))
 
     def publish(self, document: Document, seen: Seen) -> Seen:
         """Replaces the file, if it still is what was seen. Raises PublishError."""
-        content = json.dumps(document.fields(), separators=(",", ":")).encode() + b"\n"
+        return Seen(document, self._replace(self._name, document.fields(), seen.stamp, self._give_away))
+
+    def read_record(self, name: str) -> SeenRecord:
+        """Reads the file beside the token's, such as `.bookings.json.attempts`. Raises LookError."""
+        with _told_as(LookError, self._config.path), _opened(self._directory, os.O_DIRECTORY) as directory:
+            content, stamp = _read(f".{self._name}.{name}", directory)
+        try:
+            return SeenRecord(_fields(content) if content else None, stamp)
+        except NotADocumentError:
+            return SeenRecord({}, stamp)
+
+    def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
+        """Replaces that file, if it still is what was seen; only the daemon's user may read it. Raises PublishError."""
+        return self._replace(f".{self._name}.{name}", fields, stamp, _keep)
+
+    def _replace(
+        self, name: str, fields: Mapping[str, object], stamp: object, give_away: Callable[[int], None]
+    ) -> object:
+        """Replaces a file of this sink if it still has that stamp, and returns the new one."""
+        content = json.dumps(fields, separators=(",", ":")).encode() + b"\n"
         with (
             _told_as(PublishError, self._config.path),
             _opened(self._directory, os.O_DIRECTORY) as directory,
             _locked(self._name, directory),
         ):
-            if _read(self._name, directory)[1] != seen.stamp:
+            if _read(name, directory)[1] != stamp:
                 raise PublishError(Reason.CONFLICT, f"{self._config.path}: it is no longer what was read")
-            self._replace(content, directory)
-        return Seen(document, _digest(content))
+            self._write(name, content, directory, give_away)
+        return _digest(content)
 
-    def _replace(self, content: bytes, directory: int) -> None:
+    def _write(self, name: str, content: bytes, directory: int, give_away: Callable[[int], None]) -> None:
         temporary = f".{self._name}.{os.getpid()}-{secrets.token_hex(8)}.tmp"
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             with _opened(temporary, flags, mode=self._config.mode & 0o600, directory=directory) as file:
-                self._give_away(file)
+                give_away(file)
                 _write(file, content)
                 os.fsync(file)
-            os.rename(temporary, self._name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         finally:
             with suppress(OSError):  # after the rename there is none
                 os.unlink(temporary, dir_fd=directory)
@@ -157,6 +169,26 @@ def _read(name: str, directory: int) -> tuple[bytes, object]:
     if len(content) > MAX_BYTES:
         return content, (status.st_ino, status.st_mtime_ns, status.st_size)
     return content, _digest(content)
+
+
+def _fields(content: bytes) -> dict[str, object]:
+    """The JSON object that a file holds. Raises NotADocumentError."""
+    if len(content) > MAX_BYTES:
+        message = "it is larger than 1 MiB"
+        raise NotADocumentError(message)
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError):
+        message = "it is not JSON"
+        raise NotADocumentError(message) from None
+    if not isinstance(fields, dict):
+        message = "it is not a JSON object"
+        raise NotADocumentError(message)
+    return fields
+
+
+def _keep(_file: int) -> None:
+    """A record belongs to the daemon's user, as it is created."""
 
 
 def _digest(content: bytes) -> bytes:

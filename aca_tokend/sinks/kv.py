@@ -1,15 +1,18 @@
 """A KV version 2 secret: look is one read, publish one write with check-and-set.
 
-It never writes over anything but the version it was shown, and writes nowhere else.
+It never writes over anything but the version it was shown, and writes nowhere but there and to records beside it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.token import FIELDS, NotADocumentError, Seen, parse_document
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aca_tokend.core.config import VaultPublish
     from aca_tokend.core.token import Document
     from aca_tokend.vault import VaultSession
@@ -57,3 +60,15 @@ class KvSink:
             raise TypeError(message)
         fields = {self._names[field]: value for field, value in document.fields().items()}
         return Seen(document, self._session.write_kv(self._mount, self._path, fields, seen.stamp))
+
+    def read_record(self, name: str) -> SeenRecord:
+        """Reads the secret beside the token's, such as `aca/bookings.attempts`. Raises LookError."""
+        read = self._session.read_kv(self._mount, f"{self._path}.{name}")
+        return SeenRecord(read.fields, read.version)
+
+    def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
+        """Writes its next version, if the latest is still the one that was seen. Raises PublishError."""
+        if not isinstance(stamp, int):
+            message = "this was not seen by a KV sink"
+            raise TypeError(message)
+        return self._session.write_kv(self._mount, f"{self._path}.{name}", fields, stamp)

@@ -32,7 +32,7 @@ def test_ten_thousand_queued_and_an_endpoint_that_hangs(stage: Stage) -> None:
     """With 10,000 tokens queued behind an endpoint that hangs for longer, SIGTERM ends the daemon with exit code 0."""
     stage.lookalike.fail("hang")
     daemon = stage.daemon(many(stage, 10_000))
-    wait_until(lambda: stage.lookalike.counts().in_flight >= 8, "hanging grants")
+    wait_until(lambda: stage.lookalike.counts().in_flight >= 1, "a hanging grant")
 
     daemon.process.send_signal(signal.SIGTERM)
 

@@ -24,6 +24,7 @@ from aca_tokend.core.outcome import (
     Reason,
     Resumed,
     Rotated,
+    Skipped,
     Step,
     Suspended,
 )
@@ -325,8 +326,9 @@ def test_rotations() -> None:
     world.now = 7.0
     world.metrics.observe(Failed("bookings", failure, 1, 1.0))
     world.metrics.observe(Suspended("bookings", failure))
+    world.metrics.observe(Skipped("bookings", "suspended"))
 
-    for result, count in {"rotated": 1, "adopted": 1, "failed": 1, "skipped": 0}.items():
+    for result, count in {"rotated": 1, "adopted": 1, "failed": 1, "skipped": 1}.items():
         assert world.value("rotations_total", token="bookings", result=result) == count
     assert world.value("token_last_success_timestamp_seconds", token="bookings") == START + 6
     assert world.value("rotation_errors_total", token="bookings", step="grant", reason="invalid_grant") == 1

@@ -8,7 +8,18 @@ import pytest
 
 from aca_tokend.core.config import EnvReference
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, VerifyError
-from aca_tokend.core.outcome import Adopted, Failed, Published, PublishResult, Reason, Resumed, Rotated, Step, Suspended
+from aca_tokend.core.outcome import (
+    Adopted,
+    Failed,
+    Noticed,
+    Published,
+    PublishResult,
+    Reason,
+    Resumed,
+    Rotated,
+    Step,
+    Suspended,
+)
 from aca_tokend.core.secret import Secret
 from tests.fakes import Bench, FakeSecrets, MemorySink, at, token_config
 
@@ -81,7 +92,7 @@ def test_fresher_token_of_a_replica_is_adopted_before_a_grant() -> None:
     """At the rotation point, a later token that a replica published meanwhile is adopted instead of a grant."""
     bench = Bench()
     bench.attempt()
-    replica = Bench(clock=bench.clock, sinks=bench.sinks, draw=1.0)
+    replica = Bench(clock=bench.clock, sinks=bench.sinks, draw=1.0, suffix="-replica")
     bench.clock.advance(4500)
     replica.attempt()
     bench.clock.advance(400)
@@ -244,7 +255,8 @@ def test_suspended_token_adopts_what_a_replica_publishes() -> None:
     bench.endpoint.broken = WRONG
     bench.attempt()
     bench.run_for(600)
-    replica = Bench(clock=bench.clock, sinks=bench.sinks)
+    mended = FakeSecrets({"PASSWORD": "mended", "CLIENT_SECRET": "s"})
+    replica = Bench(clock=bench.clock, sinks=bench.sinks, secrets=mended, suffix="-replica")
     replica.attempt()
     bench.run_for(120)
 
@@ -338,7 +350,7 @@ def test_deleted_document_is_published_again() -> None:
 def test_race_lost_is_adopted() -> None:
     """A replica that published between our look and our publish wins if it was issued later: we adopt its token."""
     bench = Bench(sinks=two_sinks())
-    rival = Bench(clock=bench.clock, sinks=bench.sinks[:1])
+    rival = Bench(clock=bench.clock, sinks=bench.sinks[:1], suffix="-rival")
     rival.endpoint.name = "main"
 
     def overtake() -> None:
@@ -359,7 +371,7 @@ def test_race_lost_is_adopted() -> None:
 def test_later_token_replaces_an_earlier_one_that_came_between() -> None:
     """A token issued earlier than ours that was published after our look is replaced by ours."""
     bench = Bench()
-    rival = Bench(clock=bench.clock)
+    rival = Bench(clock=bench.clock, suffix="-rival")
     rival.attempt()
     bench.clock.advance(10)
 
@@ -448,7 +460,7 @@ def test_token_dead_on_arrival_is_a_failure() -> None:
 def test_document_dated_in_the_future_does_not_fence_ours() -> None:
     """What a replica with a clock far ahead publishes during our grant is not adopted, and does not fence our token."""
     bench = Bench()
-    rival = Bench(sinks=bench.sinks)
+    rival = Bench(sinks=bench.sinks, suffix="-rival")
     rival.clock.step(3600)
 
     def overtake() -> None:
@@ -534,7 +546,175 @@ def test_suspended_failure_names_no_next_attempt() -> None:
     assert {event.expires_at for event in failed} == {bench.sinks[0].content.expires_at}
 
 
-def verify_config() -> object:
+def verify_config(every: float = 0.0) -> object:
     from aca_tokend.core.config import VerifyConfig
 
-    return VerifyConfig(path="/api/engine/v2/users/current")
+    return VerifyConfig(path="/api/engine/v2/users/current", every=every)
+
+
+def canary(every: float = 60.0) -> Bench:
+    """A token with a canary, published and well."""
+    bench = Bench(config=token_config().model_copy(update={"verify": verify_config(every)}))
+    bench.attempt()
+    return bench
+
+
+REFUSED = VerifyError(Reason.TOKEN_REFUSED, "401")
+API_DOWN = VerifyError(Reason.UNAVAILABLE, "503")
+
+
+def test_token_of_the_second_of_a_log_out_is_asked_for_again_in_another() -> None:
+    """A new token that is refused at once is asked for again over a second later, outside the second of a log-out."""
+    bench = Bench(config=token_config().model_copy(update={"verify": verify_config()}))
+    bench.endpoint.verify_error = REFUSED
+    wait = bench.attempt()
+    assert wait > 1.0
+
+    bench.endpoint.verify_error = None
+    bench.run_for(5)
+    assert bench.sinks[0].content.access_token == Secret("token-2")
+
+
+def test_new_tokens_that_are_all_refused_are_no_storm() -> None:
+    """While the API refuses every new token, grants are at least min_interval apart but for the first repetition."""
+    bench = Bench(config=token_config().model_copy(update={"verify": verify_config()}))
+    bench.endpoint.verify_error = REFUSED
+    bench.attempt()
+    bench.run_for(600)
+
+    assert len(bench.endpoint.asked) <= 2 + 600 / 10
+    assert bench.sinks[0].content is None
+
+
+def test_token_that_could_not_be_tried_is_tried_again_without_a_grant() -> None:
+    """While the API is down the new token waits to be tried: no further grant is made for it."""
+    bench = Bench(config=token_config().model_copy(update={"verify": verify_config()}))
+    bench.attempt()
+    bench.endpoint.verify_error = API_DOWN
+    bench.run_for(5000)
+    assert len(bench.endpoint.asked) == 2
+    assert bench.sinks[0].content.access_token == Secret("token-1")
+
+    bench.endpoint.verify_error = None
+    bench.run_for(61)
+    assert len(bench.endpoint.asked) == 2
+    assert bench.sinks[0].content.access_token == Secret("token-2")
+
+
+def test_token_that_could_not_be_tried_is_published_before_readers_suffer() -> None:
+    """When the published token is about to expire, one that could not be tried is published, and that is told once."""
+    bench = Bench(config=token_config().model_copy(update={"verify": verify_config()}))
+    bench.attempt()
+    bench.endpoint.verify_error = API_DOWN
+    bench.run_for(7199)
+
+    assert bench.sinks[0].content.access_token == Secret("token-2")
+    assert [event.what for event in bench.told(Noticed)] == ["published_untried"]
+
+
+def test_canary_replaces_a_token_that_died_early() -> None:
+    """A token in use that is refused is replaced at once, long before its rotation point."""
+    bench = canary()
+    bench.endpoint.verify_error = REFUSED
+    bench.endpoint.verify_errors_of = {Secret("token-1")}
+    bench.run_for(61)
+
+    assert bench.sinks[0].content.access_token == Secret("token-2")
+    assert bench.told(Failed)[0].failure.reason is Reason.TOKEN_REFUSED
+
+
+def test_api_that_fails_is_no_dead_token() -> None:
+    """A 5xx or a time-out of the API says nothing of the token: no grant is made."""
+    bench = canary()
+    bench.endpoint.verify_error = API_DOWN
+    bench.run_for(3600)
+
+    assert len(bench.endpoint.asked) == 1
+
+
+def test_broken_api_causes_no_grant_storm() -> None:
+    """An API that refuses every token in use, though it accepts each new one, gets grants further and further apart."""
+    bench = canary(every=1.0)
+    bench.endpoint.verify_error = REFUSED
+    bench.endpoint.accepts_first_use = True
+    bench.run_for(3600)
+
+    assert 3 < len(bench.endpoint.asked) < 15
+
+
+def test_reused_token_is_no_tight_loop_and_never_stale() -> None:
+    """A server that hands out the same token until it expires is asked a few times, and at once after expiry."""
+    bench = Bench()
+    bench.endpoint.reuse = True
+    bench.attempt()
+    bench.run_for(7200 - 1)
+    assert len(bench.endpoint.asked) < 12
+    assert bench.sinks[0].writes == 1, "the same token is no changed document"
+
+    bench.run_for(1.5)
+    assert bench.sinks[0].content.access_token != Secret("token-1")
+    bench.run_for(7200 * 5)
+    assert [event.what for event in bench.told(Noticed)] == ["token_reused"]
+    assert bench.sinks[0].content.expires_at > at(bench.clock.wall())
+
+
+@pytest.mark.parametrize("lifetime", [3.0, 12.0, 14 * 86400.0, 366 * 86400.0])
+def test_odd_lifetimes(lifetime: float) -> None:
+    """Lives shorter than min_interval and lives of a year are rotated without a tight loop."""
+    bench = Bench()
+    bench.endpoint.lifetime = lifetime
+    bench.attempt()
+    bench.run_for(lifetime * 3 + 30)
+
+    grants = len(bench.endpoint.asked)
+    assert 1 + 3 <= grants <= 2 + (lifetime * 3 + 30) / min(max(lifetime * 0.6, 10.0), 1e9)
+    assert bool(bench.told(Noticed)) == (lifetime <= 10)
+
+
+def test_shrinking_lifetime() -> None:
+    """Each token is rotated by its own life, also where lives shrink."""
+    bench = Bench()
+    bench.attempt()
+    for lifetime in (3600.0, 600.0, 60.0):
+        bench.endpoint.lifetime = lifetime
+        bench.run_for(bench.next_at - bench.clock.now)
+        assert bench.sinks[0].content.expires_at == at(bench.clock.wall() + lifetime)
+
+
+def test_clock_set_ahead_redraws_what_was_adopted() -> None:
+    """After the wall clock was set ahead, an adopted token expires sooner than was reckoned, and is rotated in time."""
+    bench = Bench()
+    bench.attempt()
+    bench.restart()
+    bench.attempt()
+    bench.clock.step(3600)
+    bench.state.clock_stepped = True
+    wait = bench.attempt()
+
+    assert wait == pytest.approx(7200 * 0.667 - 3600)
+
+
+def test_clock_steps_do_not_move_the_deadlines_of_our_own_tokens() -> None:
+    """A token that was granted to us keeps its monotonic deadlines, however the wall clock is stepped."""
+    for step in (3600, -3600):
+        bench = Bench()
+        wait = bench.attempt()
+        bench.clock.step(step)
+        bench.state.clock_stepped = True
+
+        assert bench.attempt() == pytest.approx(wait)
+        bench.run_for(20_000)
+        assert len(bench.endpoint.asked) == 5
+
+
+def test_published_soon_where_a_sink_holds_less_life_than_the_token() -> None:
+    """A sink that failed is tried again by what it still holds, not by the life of the token that waits for it."""
+    bench = Bench()
+    bench.attempt()
+    bench.run_for(7200 * 0.667 - 1)
+    bench.sinks[0].publish_errors.extend([Reason.CONNECT_FAILED] * 10_000)
+    bench.run_for(7200 * 0.333 - 2)
+    bench.sinks[0].publish_errors.clear()
+    bench.run_for(2.5)
+
+    assert bench.sinks[0].content.access_token == Secret("token-2")

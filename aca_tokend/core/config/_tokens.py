@@ -6,7 +6,19 @@ from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, fie
 
 from aca_tokend.core.config._addresses import RequestPath
 from aca_tokend.core.config._choice import only, table_by
-from aca_tokend.core.config._kinds import FilePath, KvPath, Mode, Mount, Name, Owner, Published, Scope, Text
+from aca_tokend.core.config._kinds import (
+    DAY,
+    Duration,
+    FilePath,
+    KvPath,
+    Mode,
+    Mount,
+    Name,
+    Owner,
+    Published,
+    Scope,
+    Text,
+)
 from aca_tokend.core.config._references import SecretReference, TextOrReference, defined
 from aca_tokend.core.config._rotation import RotationConfig
 from aca_tokend.core.config._servers import AdminConfig, EndpointConfig, LogConfig, VaultConfig
@@ -21,10 +33,15 @@ def default_name(names: tuple[str, ...]) -> str:
 
 
 class VerifyConfig(Table):
-    """Tries each new token before it is published."""
+    """Tries each new token before it is published, and the token in use from time to time."""
 
     path: RequestPath = Field(
-        description="Path that answers 200 to a token that works.", examples=["/api/engine/v2/users/current"]
+        description="Path that answers 2xx to a token that works, and 401 to one that does not.",
+        examples=["/api/engine/v2/users/current"],
+    )
+    every: Annotated[float, Duration(1, DAY, zero=True)] = Field(
+        default=0.0,
+        description='How often the token in use is tried too; one that died early is replaced. `"0s"` means never.',
     )
 
 

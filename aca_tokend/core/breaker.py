@@ -1,0 +1,107 @@
+"""The endpoint breaker: when an endpoint fails for several tokens running, those due wait behind one probe.
+
+Pure: times are monotonic seconds, draws are given, and the caller serialises the calls. The invariant: while the
+breaker is open at most one probe is out, and whenever tokens wait, a probe is out or one of them was told when to go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+# So many tokens that failed since the endpoint last did its work open the breaker; one alone may have itself to blame.
+THRESHOLD = 3
+# Probes start this far apart and drift apart up to the second figure: a recovery is noticed within that time.
+PROBE_SECONDS = 1.0
+PROBE_CAP_SECONDS = 4.0
+PROBE_GROWTH = 1.5
+# Nearer than this no two probes are, however urgent.
+URGENT_PROBE_SECONDS = 0.5
+# A probe comes at this share of what the most urgent token has left, if that is sooner.
+SHARE_OF_REMAINING = 0.25
+SHARE_FOR_RETRY_AFTER = 0.75
+# On recovery the waiting are let go this far apart, most urgent first.
+RELEASE_SPACING_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """A token that may go on at a moment."""
+
+    token: str
+    at: float
+
+
+@dataclass(slots=True)
+class Breaker:
+    """The state of one endpoint.
+
+    `probe_lost_seconds` is how long a probe may be out before another takes its place; probes are at most `probe_cap`
+    apart.
+    """
+
+    probe_lost_seconds: float
+    probe_cap: float = PROBE_CAP_SECONDS
+    open: bool = False
+    held_until: float = 0.0  # what the endpoint asked for by Retry-After
+    probe_at: float = 0.0
+    _interval: float = PROBE_SECONDS
+    _probe: str | None = None
+    _probe_since: float = 0.0
+    _waiting: dict[str, float] = field(default_factory=dict)  # when each token that waits expires
+    _failed: dict[str, int] = field(default_factory=dict)  # how often each failed since the endpoint last did its work
+
+    def admit(self, token: str, expires: float, now: float) -> bool:
+        """Whether a token's request may be sent now. One that may not will be woken."""
+        if not self.open and now >= self.held_until:
+            return True
+        probe_is_out = self._probe is not None and now < self._probe_since + self.probe_lost_seconds
+        if probe_is_out or now < self.probe_at:
+            self._waiting[token] = expires
+            return False
+        self.open = True
+        self._probe, self._probe_since = token, now
+        self._waiting.pop(token, None)
+        return True
+
+    def failed(self, token: str, expires: float, now: float, retry_after: float | None, draw: float) -> Wake | None:
+        """The endpoint is down. Returns the token to probe it next and when, None while the breaker is closed."""
+        self._failed[token] = self._failed.get(token, 0) + 1
+        self._waiting[token] = expires
+        if retry_after is None and len(self._failed) < THRESHOLD and not self.open:
+            return None  # the token tries again by itself, or goes on once another is answered
+        probing = self._probe in {None, token}
+        self.open = True
+        if not probing:
+            return None  # a request that was sent before the breaker opened; the probe that is out will tell
+        self._probe = None
+        remaining = min(self._waiting.values()) - now
+        wait = min(self._interval, self.probe_cap) * (0.75 + 0.25 * draw)
+        self._interval = min(self._interval * PROBE_GROWTH, self.probe_cap, PROBE_CAP_SECONDS)
+        if remaining > 0:
+            wait = min(wait, max(remaining * SHARE_OF_REMAINING, URGENT_PROBE_SECONDS))
+        if retry_after is not None:
+            # A wish must not be the reason for a dead token: one probe comes before the most urgent expires.
+            wish = min(retry_after, remaining * SHARE_FOR_RETRY_AFTER) if remaining > 0 else retry_after
+            self.held_until = max(self.held_until, now + wish)
+        self.probe_at = max(now + wait, self.held_until)
+        # By turns, so that a token whose failure is its own does not keep the others waiting; then by urgency.
+        turn = min(self._waiting, key=lambda name: (self._failed.get(name, 0), self._waiting[name]))
+        return Wake(turn, self.probe_at)
+
+    def answered(self, token: str, now: float) -> list[Wake]:
+        """The endpoint is up, be it to refuse. Closes the breaker and lets the waiting go, most urgent first."""
+        self._failed.clear()
+        self._waiting.pop(token, None)
+        self.open = False
+        self.held_until = self.probe_at = 0.0
+        self._interval, self._probe = PROBE_SECONDS, None
+        order = sorted(self._waiting, key=self._waiting.__getitem__)
+        self._waiting.clear()
+        return [Wake(name, now + number * RELEASE_SPACING_SECONDS) for number, name in enumerate(order)]
+
+    def forget(self, token: str) -> None:
+        """The token left, or no longer waits."""
+        self._waiting.pop(token, None)
+        self._failed.pop(token, None)
+        if self._probe == token:
+            self._probe = None

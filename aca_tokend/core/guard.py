@@ -1,0 +1,205 @@
+"""The lockout guard: how many attempts a credential has left, over all restarts and replicas.
+
+Pure. The attempt record is what everybody knows of the attempts with the credentials of one token; it is changed by
+check-and-set alone. The invariant: `spent` is never less than the refused attempts, because an attempt with an unproven
+credential is counted before its request is sent, and so is one that whoever proved it may have made unseen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from aca_tokend.core.outcome import REJECTED, Reason
+from aca_tokend.core.token import NotADocumentError, rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aca_tokend.core.config import RotationConfig
+
+# A record remembers so many credentials, the latest: replicas may have different ones while a change is rolled out.
+REMEMBERED = 8
+TOKEN_RECORD = "attempts"  # noqa: S105 -- a name
+CLIENT_RECORD = "client-attempts"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What all replicas know of the attempts with one credential.
+
+    Attributes:
+        credential: its fingerprint, which tells it from another and gives nothing away.
+        proven: whether the last attempt with it succeeded.
+        spent: attempts that were refused, or were claimed and may have been, since it was last proven.
+        reserved: whether one of them stands for an attempt that whoever had proven the credential may have made unseen.
+        reason: why the last was refused, None where none is known to have been.
+        changed_at: when this was last written, in wall time.
+    """
+
+    credential: str
+    proven: bool
+    spent: int
+    reserved: bool
+    reason: Reason | None
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """The attempts with each credential of one token, latest first, as they are written beside the token."""
+
+    entries: tuple[Attempts, ...] = ()
+
+    def of(self, credential: str) -> Attempts | None:
+        """What is known of one credential."""
+        return next((entry for entry in self.entries if entry.credential == credential), None)
+
+    def put(self, attempts: Attempts) -> AttemptRecord:
+        """With one entry replaced; the oldest is forgotten where there are too many."""
+        others = [entry for entry in self.entries if entry.credential != attempts.credential]
+        return AttemptRecord((attempts, *others)[:REMEMBERED])
+
+    def fields(self) -> dict[str, object]:
+        """The record as it is written."""
+        return {
+            entry.credential: {
+                "proven": entry.proven,
+                "spent": entry.spent,
+                "reserved": entry.reserved,
+                "reason": entry.reason or "",
+                "changed_at": rfc3339(entry.changed_at),
+            }
+            for entry in self.entries
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRecord:
+    """What a sink holds where a record belongs: None where there is nothing; `stamp` as in `Seen`."""
+
+    fields: Mapping[str, object] | None
+    stamp: object
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How attempts are limited.
+
+    Attributes:
+        max_rejections: how many attempts an unproven credential has.
+        retry_rejected_seconds: after how long one more is allowed; 0 for never.
+        lease_seconds: how long a request may be under way: a claim older than that has no request any more.
+        forgiving: whether claims of dead processes run out though the credential never worked.
+    """
+
+    max_rejections: int
+    retry_rejected_seconds: float
+    lease_seconds: float
+    forgiving: bool = False
+
+    @property
+    def for_client(self) -> Rules:
+        """The rules for the client: refused attempts are limited as strictly, but they lock nobody out."""
+        return replace(self, forgiving=True)
+
+    @classmethod
+    def of(cls, rotation: RotationConfig, timeout: float) -> Rules:
+        """The rules of a token whose endpoint has this timeout."""
+        return cls(rotation.max_rejections, rotation.retry_rejected, timeout + 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An attempt that may be made once `attempts` is written in place of `previous`."""
+
+    attempts: Attempts
+    previous: Attempts | None
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """No attempt may be made now; `wait_seconds` until one may, None where only another credential helps."""
+
+    reason: Reason | None
+    wait_seconds: float | None
+
+
+def claim(known: Attempts | None, credential: str, now: datetime, rules: Rules) -> Claim | Denied:
+    """Decides whether one more attempt with an unproven credential may be made."""
+    if known is None:
+        return Claim(Attempts(credential, False, 1, False, None, now), None)
+    if known.proven:
+        # Whoever proved it goes on without claims: one attempt of theirs may be under way, or was refused unseen.
+        reserve = 1 if rules.max_rejections > 1 else 0
+        return Claim(Attempts(credential, False, 1 + reserve, reserve > 0, None, now), known)
+    if known.spent < rules.max_rejections:
+        return Claim(replace(known, spent=known.spent + 1, changed_at=now), known)
+    age = max((now - known.changed_at).total_seconds(), 0.0)
+    once_more = Claim(replace(known, changed_at=now), known)
+    if (known.reserved or rules.forgiving) and known.reason is None:
+        # Nobody was ever refused; the process that claimed it died before it could say how it went.
+        return _after(rules.lease_seconds - age, once_more, None)
+    if not rules.retry_rejected_seconds:
+        return Denied(known.reason, None)
+    return _after(rules.retry_rejected_seconds - age, once_more, known.reason)
+
+
+def _after(wait: float, allowed: Claim, reason: Reason | None) -> Claim | Denied:
+    return allowed if wait <= 0 else Denied(reason, wait)
+
+
+def succeeded(known: Attempts | None, credential: str, now: datetime) -> Attempts | None:
+    """What is known after the server accepted the credential; None where that was known already."""
+    return None if known is not None and known.proven else Attempts(credential, True, 0, False, None, now)
+
+
+def refused(known: Attempts | None, credential: str, reason: Reason, now: datetime, *, claimed: bool) -> Attempts:
+    """What is known after the server refused the credential. An attempt that was claimed is counted already."""
+    if known is None or known.proven:
+        return Attempts(credential, False, 1, False, reason, now)
+    spent = known.spent if claimed else known.spent + 1
+    return replace(known, spent=spent, reason=reason, changed_at=now)
+
+
+def given_back(known: Attempts | None, mine: Claim, now: datetime) -> Attempts | None:
+    """What is known after a claimed attempt ended without a verdict: such an attempt never counts. None: no change."""
+    if known is None or known.proven:
+        return None
+    if known == mine.attempts:
+        return mine.previous or replace(known, spent=0, changed_at=now)
+    return replace(known, spent=max(known.spent - 1, 0))
+
+
+def exhausted(known: Attempts, rules: Rules) -> bool:
+    """Whether no further attempt is left."""
+    return not known.proven and known.spent >= rules.max_rejections
+
+
+def parse_record(fields: Mapping[str, object]) -> AttemptRecord:
+    """Reads back what `AttemptRecord.fields` wrote.
+
+    Raises:
+        NotADocumentError: it is something else; no attempt with an unproven credential can be allowed.
+    """
+    return AttemptRecord(tuple(_attempts(credential, entry) for credential, entry in fields.items()))
+
+
+def _attempts(credential: str, entry: object) -> Attempts:
+    match entry:
+        case {
+            "proven": bool() as proven,
+            "spent": int() as spent,
+            "reserved": bool() as reserved,
+            "reason": str() as reason,
+            "changed_at": str() as changed_at,
+        } if spent >= 0 and (not reason or reason in REJECTED):
+            try:
+                moment = datetime.fromisoformat(changed_at).astimezone(UTC)
+            except (ValueError, OverflowError):
+                pass
+            else:
+                return Attempts(credential, proven, spent, reserved, Reason(reason) if reason else None, moment)
+    message = "it is not an attempt record"
+    raise NotADocumentError(message)

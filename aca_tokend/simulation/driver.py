@@ -1,0 +1,212 @@
+"""What the scheduler is to the daemon, on a virtual clock: keeps attempts on schedule and makes their calls in pools.
+
+Held to one contract with `RotationScheduler` by tests/contract/test_drivers.py. A call takes its place in its pool from
+its start to its answer and has its effect in between, so whatever else is under way comes in between as well.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aca_tokend.core.steps import make
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from aca_tokend.core.steps import Call
+    from aca_tokend.simulation.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One token's attempts, as `aca_tokend.scheduler.Work` has them."""
+
+    name: str
+    pool: str
+    attempt: Callable[[], Coroutine[Any, Any, float]]
+    urgency: Callable[[], float]
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    """An attempt under way, and the results of its calls that are still out."""
+
+    work: Work
+    coroutine: Coroutine[Any, Any, float]
+    began: float
+    results: list[Any] = field(default_factory=list)
+    out: int = 0
+
+
+class _Pool:
+    """So many calls at a time, the most urgent first."""
+
+    __slots__ = ("busy", "size", "waiting")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.busy = 0
+        self.waiting: list[tuple[bool, float, int, Callable[..., None], tuple[Any, ...]]] = []
+
+
+class SimDriver:
+    """Keeps every token of one process on schedule.
+
+    Args:
+        world: whose clock it is.
+        pools: the size of each pool by its name.
+        latency: how many seconds the next call in a pool takes.
+    """
+
+    def __init__(self, world: World, pools: Mapping[str, int], latency: Callable[[str], float]) -> None:
+        self.world = world
+        self.dead = False
+        self.frozen_until = 0.0
+        self._latency = latency
+        self._pools = {name: _Pool(size) for name, size in pools.items()}
+        self._due: dict[str, tuple[float, Work]] = {}
+        self._under_way: dict[str, _Task] = {}
+        self._hastened: dict[str, float] = {}
+        self._numbers = itertools.count()
+
+    def keep(self, work: Work, at: float) -> None:
+        """Puts a token on schedule: its next attempt begins at `at`."""
+        ticket = self._due[work.name] = (at, work)
+        self.world.at(at, self._fall_due, ticket)
+
+    def hasten(self, name: str, at: float) -> None:
+        """Brings the next attempt of a token forward to `at`, also while one is under way."""
+        if name in self._under_way:
+            self._hastened[name] = min(at, self._hastened.get(name, math.inf))
+        elif name in self._due and at < self._due[name][0]:
+            self.keep(self._due[name][1], at)
+
+    def drop(self, name: str) -> None:
+        """Takes a token off the schedule; an attempt under way goes to its end."""
+        self._due.pop(name, None)
+
+    def kill(self) -> None:
+        """The process is no more: nothing goes on but what was sent already."""
+        self.dead = True
+        self._due.clear()
+        for task in self._under_way.values():
+            task.coroutine.close()
+        self._under_way.clear()
+
+    def freeze(self, until: float) -> None:
+        """The machine sleeps until then."""
+        self.frozen_until = until
+
+    def kept(self) -> set[str]:
+        """The tokens that have a next attempt, or one under way."""
+        return self._due.keys() | self._under_way.keys()
+
+    def began(self, name: str) -> float | None:
+        """When the attempt of a token that is under way began."""
+        task = self._under_way.get(name)
+        return task.began if task else None
+
+    def overdue(self, seconds: float) -> list[str]:
+        """The tokens whose next attempt is overdue by so much, or whose attempt under way takes longer than that."""
+        before = self.world.now - seconds
+        late = [name for name, (at, _) in self._due.items() if at < before]
+        return late + [name for name, task in self._under_way.items() if task.began < before]
+
+    # ── one attempt ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _asleep(self, action: Callable[..., None], *arguments: object) -> bool:
+        """Puts off what falls into the machine's sleep."""
+        if self.world.now >= self.frozen_until:
+            return False
+        self.world.at(self.frozen_until, action, *arguments)
+        return True
+
+    def _fall_due(self, ticket: tuple[float, Work]) -> None:
+        work = ticket[1]
+        if self._due.get(work.name) is not ticket or self._asleep(self._fall_due, ticket):
+            return
+        self._submit(work.pool, work.urgency(), self._begin, ticket)
+
+    def _begin(self, pool: _Pool, ticket: tuple[float, Work]) -> None:
+        """Runs in a place of the pool in which the attempt begins, unless another ticket took over meanwhile."""
+        work = ticket[1]
+        if self._due.get(work.name) is not ticket:
+            self._release(pool)
+            return
+        del self._due[work.name]
+        task = self._under_way[work.name] = _Task(work, work.attempt(), self.world.now)
+        self._drive(task, None, work.pool, pool)
+
+    def _drive(self, task: _Task, results: Sequence[Any] | None, here: str, pool: _Pool) -> None:
+        """Goes on with an attempt in a place of the pool `here`, until its next calls belong in another."""
+        try:
+            calls = task.coroutine.send(results)
+        except StopIteration as done:
+            self._end(task, done.value)
+            self._release(pool)
+            return
+        task.results = [None] * len(calls)
+        task.out = len(calls)
+        if len(calls) == 1 and calls[0].pool == here:
+            self._start(pool, task, 0, calls[0])
+            return
+        for index, call in enumerate(calls):
+            self._submit(call.pool, call.urgency, self._start, task, index, call, finish=call.finish)
+        self._release(pool)
+
+    def _start(self, pool: _Pool, task: _Task, index: int, call: Call[Any]) -> None:
+        world = self.world
+        takes = self._latency(call.pool)
+        world.at(world.now + takes * world.rng.random(), self._take_effect, pool, task, index, call, world.now, takes)
+
+    def _take_effect(self, pool: _Pool, task: _Task, index: int, call: Call[Any], started: float, takes: float) -> None:
+        world = self.world
+        if self._asleep(self._take_effect, pool, task, index, call, started, takes):
+            return
+        if self.dead and world.rng.random() < 0.5:  # noqa: PLR2004 -- of what a killed process was sending, half arrives
+            return
+        world.instant, world.answer_at = started, max(started + takes, world.now)
+        result = make(call)
+        world.instant = world.now
+        if not self.dead:
+            world.at(world.answer_at, self._take_answer, pool, task, index, call.pool, result)
+
+    def _take_answer(self, pool: _Pool, task: _Task, index: int, here: str, result: object) -> None:
+        if self.dead or self._asleep(self._take_answer, pool, task, index, here, result):
+            return
+        task.results[index] = result
+        task.out -= 1
+        if task.out:
+            self._release(pool)
+        else:
+            self._drive(task, task.results, here, pool)
+
+    def _end(self, task: _Task, next_at: float) -> None:
+        name = task.work.name
+        del self._under_way[name]
+        hastened = self._hastened.pop(name, math.inf)
+        if next_at != math.inf:
+            self.keep(task.work, min(next_at, hastened))
+
+    # ── pools ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _submit(
+        self, name: str, urgency: float, run: Callable[..., None], *arguments: object, finish: bool = False
+    ) -> None:
+        pool = self._pools[name]
+        if pool.busy < pool.size:
+            pool.busy += 1
+            run(pool, *arguments)
+        else:
+            heapq.heappush(pool.waiting, (not finish, urgency, next(self._numbers), run, arguments))
+
+    def _release(self, pool: _Pool) -> None:
+        if pool.waiting:
+            _, _, _, run, arguments = heapq.heappop(pool.waiting)
+            run(pool, *arguments)
+        else:
+            pool.busy -= 1

@@ -1,0 +1,121 @@
+"""The result of a simulation in the terminal: a timeline for each token, and what to make of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from aca_tokend.core.durations import format_duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aca_tokend.simulation.run import Options, Result, TokenResult
+
+# So many timelines are shown, the worst first.
+MOST_SHOWN = 20
+CELLS = 48
+FRESH, OUT, REFUSED = "─", "░", "█"
+STYLES = {FRESH: "green", OUT: "yellow", REFUSED: "bold red"}
+DAY = 86_400
+HOUR = 3_600
+
+
+def show(result: Result, console: Console) -> None:
+    """Prints the verdict, the timelines of the worst tokens and what the marks mean."""
+    options = result.options
+    shown = result.worst(MOST_SHOWN)
+    start, end = _window(options)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    table.add_column("token", overflow="fold", min_width=8)
+    table.add_column(_axis(start, end), min_width=CELLS, no_wrap=True)
+    for name in ("readers refused", "grants", "refused attempts", "survives"):
+        table.add_column(name, justify="right")
+    for token in shown:
+        table.add_row(
+            token.token,
+            timeline(token, options, start, end),
+            _refused(token),
+            str(token.grants),
+            str(token.refused_attempts),
+            _short(token.survived_seconds),
+        )
+    console.print(_headline(result))
+    console.print()
+    console.print(table)
+    console.print()
+    if len(shown) < len(result.tokens):
+        console.print(f"The worst {len(shown)} of {len(result.tokens)} tokens; --json has them all.")
+    console.print(Text.assemble(*_legend()))
+
+
+def timeline(token: TokenResult, options: Options, start: float, end: float) -> Text:
+    """One mark for each cell of time, the worst that happened in it."""
+    text = Text()
+    width = (end - start) / CELLS
+    for cell in range(CELLS):
+        left = start + cell * width
+        right = left + width
+        mark = FRESH
+        if token.endpoint in options.endpoints and left < options.at + options.outage and options.at < right:
+            mark = OUT
+        if any(left < until and since < right for since, until in token.refused):
+            mark = REFUSED
+        text.append(mark, STYLES[mark])
+    return text
+
+
+def _window(options: Options) -> tuple[float, float]:
+    """The outage with a lifetime on both sides."""
+    start = max(0.0, options.at - options.lifetime)
+    return start, min(options.duration, options.at + options.outage + options.lifetime)
+
+
+def _axis(start: float, end: float) -> str:
+    left, right = _clock(start), _clock(end)
+    return left + " " * max(CELLS - len(left) - len(right), 1) + right
+
+
+def _clock(seconds: float) -> str:
+    day, rest = divmod(round(seconds), DAY)
+    text = f"{rest // HOUR:02}:{rest % HOUR // 60:02}"
+    return f"day {day + 1} {text}" if day else text
+
+
+def _headline(result: Result) -> Text:
+    options = result.options
+    where = " and ".join(options.endpoints)
+    what = f"{where} out for {_short(options.outage)} from {_clock(options.at)} on, "
+    what += f"tokens of {_short(options.lifetime)}, {options.replicas} replica{'s' * (options.replicas != 1)}: "
+    hit = sum(bool(token.refused) for token in result.tokens)
+    if result.well:
+        return Text.assemble(what, ("no reader would have been refused", "bold green"))
+    return Text.assemble(what, (f"readers of {hit} of {len(result.tokens)} tokens would have been refused", "bold red"))
+
+
+def _refused(token: TokenResult) -> Text:
+    if not token.refused:
+        return Text("never", "green")
+    return Text(_short(token.refused_seconds), "bold red")
+
+
+def _short(seconds: float) -> str:
+    """Whole seconds below an hour, whole minutes above."""
+    whole = round(seconds)
+    if whole >= HOUR:
+        whole = round(whole / 60) * 60
+    return format_duration(float(whole))
+
+
+def _legend() -> list[tuple[str, str] | str]:
+    return [
+        (FRESH, STYLES[FRESH]),
+        " a valid token  ",
+        (OUT, STYLES[OUT]),
+        " endpoint out, the token still valid  ",
+        (REFUSED, STYLES[REFUSED]),
+        " readers refused.  ",
+        "survives: the longest outage that readers do not notice, even from the worst moment on.",
+    ]

@@ -1,0 +1,228 @@
+"""A simulated process: the real rotator with states of its own, started, killed and started again; and all of them.
+
+The one place where the parts of an engine are put together for simulation.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aca_tokend.admission import Shared
+from aca_tokend.core.config import FilePublish, VaultReference
+from aca_tokend.granting import references
+from aca_tokend.rotator import Rotator
+from aca_tokend.simulation.driver import SimDriver, Work
+from aca_tokend.simulation.places import Place, SimSecrets, SimSink, Store
+from aca_tokend.simulation.server import Server, SimEndpoint
+from aca_tokend.simulation.world import SimClock, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aca_tokend.core.breaker import Wake
+    from aca_tokend.core.config import Config, TokenConfig, VaultPublish
+    from aca_tokend.core.outcome import Event
+    from aca_tokend.simulation.places import Watch
+    from aca_tokend.state import TokenState
+
+FILE_POOL = "file"
+FILE_POOL_SIZE = 4
+POLL_SECONDS = 5.0
+POLL_VAULT_SECONDS = 60.0
+# The watchdog notices a stepped clock within a second, and attempts are spread over some more.
+STEP_NOTICED_SECONDS = 1.0
+STEP_SPREAD_SECONDS = 2.0
+
+
+def real_rotator(replica: Replica, rng: random.Random) -> Rotator:
+    """The engine as the daemon has it; the tests of the invariants put broken ones in its place."""
+    return Rotator(replica.clock, replica.cluster.secrets, rng, replica.observe, replica.wake)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is simulated.
+
+    `latency` gives the median seconds of a call by the kind of its pool: acaengine, vault, file.
+    """
+
+    config: Config
+    replicas: int = 1
+    seed: int = 0
+    lifetime: float | None = 7200.0
+    latency: tuple[float, float, float] = (0.2, 0.02, 0.002)
+    skews: tuple[float, ...] = ()
+    rotator: Callable[[Replica, random.Random], Rotator] = real_rotator
+    wrap_sink: Callable[[SimSink], Any] = field(default=lambda sink: sink)
+
+
+class Replica:
+    """One process and its machine. Its clock and its files outlive the process."""
+
+    def __init__(self, cluster: Cluster, number: int, clock: SimClock) -> None:
+        self.cluster = cluster
+        self.number = number
+        self.name = f"replica {number}"
+        self.clock = clock
+        self.places: dict[str, tuple[Place, ...]] = {}
+        self.states: dict[str, TokenState] = {}
+        self.driver = SimDriver(cluster.world, cluster.pools, cluster.latency)
+        self.driver.dead = True
+        self.starts = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return not self.driver.dead
+
+    def start(self) -> None:
+        """A new process: every token is put on schedule for now."""
+        if self.alive:
+            return
+        cluster = self.cluster
+        self.starts += 1
+        now = cluster.world.now
+        rng = random.Random(cluster.world.rng.random())  # noqa: S311 -- to be repeatable is the point
+        self.driver = SimDriver(cluster.world, cluster.pools, cluster.latency)
+        self.rotator = cluster.setup.rotator(self, rng)
+        shared = Shared()
+        self.states = {token.name: self._state(shared, token, rng.random()) for token in cluster.config.tokens}
+        for state in self.states.values():
+            self.driver.keep(self._work(state), now)
+
+    def kill(self) -> None:
+        """The process ends between two instructions."""
+        self.driver.kill()
+
+    def step_clock(self, seconds: float) -> None:
+        """The wall clock of its machine jumps; 0 where it only slept, which is noticed the same way."""
+        self.clock.skew += seconds
+        self.cluster.world.at(self.cluster.world.now + STEP_NOTICED_SECONDS, self._notice_step, self.driver)
+
+    def _notice_step(self, driver: SimDriver) -> None:
+        world = self.cluster.world
+        if driver is self.driver and self.alive:
+            for state in self.states.values():
+                state.clock_stepped = True
+                driver.hasten(state.name, world.now + STEP_SPREAD_SECONDS * world.rng.random())
+
+    def wake(self, wake: Wake) -> None:
+        """Brings the attempt of a token forward that waited for another's."""
+        state = self.states.get(wake.token)
+        if state is not None and self.alive:
+            state.wake_at = wake.at
+            self.driver.hasten(wake.token, wake.at)
+
+    def _state(self, shared: Shared, token: TokenConfig, draw: float) -> TokenState:
+        cluster = self.cluster
+        sinks = [
+            cluster.setup.wrap_sink(_sink(place, publish))
+            for place, publish in zip(self.places[token.name], token.publish, strict=True)
+        ]
+        server = cluster.servers[token.acaengine]
+        endpoint = SimEndpoint(server, token.name, self.number, self.clock)
+        state = shared.state(token, endpoint, sinks, server.timeout)
+        state.draw, state.rotate_at = draw, cluster.world.now
+        remote = any(isinstance(reference, VaultReference) for reference in references(token))
+        state.poll_seconds = POLL_VAULT_SECONDS if remote else POLL_SECONDS
+        return state
+
+    def _work(self, state: TokenState) -> Work:
+        return Work(state.name, state.sinks[0].sink.pool, lambda: self._attempt(state), lambda: state.urgency)
+
+    async def _attempt(self, state: TokenState) -> float:
+        next_at = await self.rotator.attempt(state)
+        self.cluster.watch.ended(self, state, next_at)
+        return next_at
+
+    def observe(self, event: Event) -> None:
+        """A rotation tells what happened."""
+        self.cluster.watch.told(self, event)
+        if self.cluster.world.trace is not None:
+            self.cluster.world.note(self.name, str(event))
+
+
+class Cluster:
+    """Everything that is simulated, put together from one configuration."""
+
+    def __init__(self, setup: Setup, watch: Watch, world: World) -> None:
+        self.setup = setup
+        self.config = setup.config
+        self.watch = watch
+        self.world = world
+        self.servers = {
+            name: Server(name, it.host or it.url.partition("://")[2], world, watch, it.timeout, setup.lifetime)
+            for name, it in self.config.acaengine.items()
+        }
+        self.vaults = {name: Store(f"vault.{name}", world, it.timeout) for name, it in self.config.vault.items()}
+        self.secrets = SimSecrets(self.vaults)
+        self.disks = [Store(f"disk {number}", world, timeout=30.0) for number in range(setup.replicas)]
+        self.pools = {f"vault.{name}": it.max_concurrency for name, it in self.config.vault.items()}
+        self.pools[FILE_POOL] = FILE_POOL_SIZE
+        for name, endpoint in self.config.acaengine.items():
+            self.pools[f"acaengine.{name}"] = endpoint.max_concurrency
+        self._latencies = {name: self._median(name) for name in self.pools}
+        skews = setup.skews or (0.0,) * setup.replicas
+        self.replicas = [Replica(self, number, SimClock(world, skews[number])) for number in range(setup.replicas)]
+        self.places: list[Place] = []
+        for token in self.config.tokens:
+            self._add_places(token)
+
+    def start(self) -> None:
+        """Starts every replica."""
+        for replica in self.replicas:
+            replica.start()
+
+    def latency(self, pool: str) -> float:
+        """From a third of the median to three times as much."""
+        return self._latencies[pool] * 3.0 ** (2.0 * self.world.rng.random() - 1.0)
+
+    def settle(self) -> None:
+        """Accounts for what readers met until now."""
+        for place in self.places:
+            place.settle(self.world.now)
+
+    def _median(self, pool: str) -> float:
+        endpoint, vault, file = self.setup.latency
+        return file if pool == FILE_POOL else vault if pool.startswith("vault.") else endpoint
+
+    def _add_places(self, token: TokenConfig) -> None:
+        server = self.servers[token.acaengine]
+        shared: dict[str, Place] = {}
+        for replica in self.replicas:
+            places = []
+            for publish in token.publish:
+                place = shared.get(_name(publish))
+                if place is None:
+                    place = self._place(token.name, publish, replica, server)
+                    self.places.append(place)
+                if not isinstance(publish, FilePublish):
+                    shared[place.name] = place
+                places.append(place)
+            replica.places[token.name] = tuple(places)
+
+    def _place(self, token: str, publish: VaultPublish | FilePublish, replica: Replica, server: Server) -> Place:
+        if isinstance(publish, FilePublish):
+            name = f"{_name(publish)} of {replica.name}" if len(self.replicas) > 1 else _name(publish)
+            return Place(token, name, self.disks[replica.number], server, self.watch)
+        return Place(token, _name(publish), self.vaults[publish.vault_name or "main"], server, self.watch)
+
+    def processes(self) -> Iterator[Replica]:
+        """The replicas whose process runs."""
+        return (replica for replica in self.replicas if replica.alive)
+
+
+def _name(publish: VaultPublish | FilePublish) -> str:
+    if isinstance(publish, FilePublish):
+        return f"file:{publish.path}"
+    vault = "vault" if publish.vault_name in {"", "main"} else f"vault.{publish.vault_name}"
+    return f"{vault}:{publish.mount}/{publish.path}"
+
+
+def _sink(place: Place, publish: VaultPublish | FilePublish) -> SimSink:
+    if isinstance(publish, FilePublish):
+        return SimSink(place, _name(publish), "file", FILE_POOL, publish.replace_foreign)
+    vault = publish.vault_name or "main"
+    return SimSink(place, _name(publish), "vault", f"vault.{vault}", publish.replace_foreign)

@@ -1,0 +1,288 @@
+"""`aca-tokend simulate`: what an outage of an endpoint would do to the readers of the operator's own tokens.
+
+    run        every token in one world, as in the daemon: the outage comes at its time of day
+    tolerance  each kind of token alone: its rotation point and the outage begin together, the worst moment there is
+
+No connection is made, no secret is read.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from aca_tokend.core.durations import format_duration, parse_duration
+from aca_tokend.core.policy import plan
+from aca_tokend.simulation.replica import Cluster, Setup
+from aca_tokend.simulation.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aca_tokend.core.config import Config, TokenConfig
+    from aca_tokend.core.grant import Credentials
+    from aca_tokend.core.outcome import Event, Reason
+    from aca_tokend.simulation.places import Place
+    from aca_tokend.simulation.replica import Replica
+    from aca_tokend.simulation.server import Minted, SimEndpoint
+    from aca_tokend.state import TokenState
+
+DAY = 86_400.0
+HOUR = 3_600.0
+# The longest outage that a token survives is found to a second.
+RESOLUTION_SECONDS = 1.0
+MOST_REPLICAS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to simulate, in seconds. `endpoints`: the ones that are out; `at`: after midnight of the first day."""
+
+    outage: float
+    endpoints: tuple[str, ...]
+    at: float = 2 * HOUR
+    duration: float = DAY
+    lifetime: float = 2 * HOUR
+    replicas: int = 1
+    seed: int = 0
+    json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenResult:
+    """What one token went through.
+
+    Attributes:
+        refused: spans in which readers of one of its places would have been refused, in seconds from the start.
+        grants: tokens granted.
+        refused_attempts: attempts that the endpoint refused or did not answer.
+        tolerance_seconds: the longest outage it survives from the worst moment on, as the policy has it.
+        survived_seconds: the longest that it survived from there in a simulation.
+    """
+
+    token: str
+    endpoint: str
+    refused: tuple[tuple[float, float], ...]
+    grants: int
+    refused_attempts: int
+    tolerance_seconds: float
+    survived_seconds: float
+
+    @property
+    def refused_seconds(self) -> float:
+        """For how long readers would have been refused."""
+        return sum(end - start for start, end in self.refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of every token."""
+
+    options: Options
+    tokens: tuple[TokenResult, ...]
+
+    @property
+    def well(self) -> bool:
+        """Whether no reader would have been refused."""
+        return not any(token.refused for token in self.tokens)
+
+    def worst(self, count: int) -> list[TokenResult]:
+        """Those whose readers would have been refused longest, then those that survive least."""
+        return sorted(self.tokens, key=lambda it: (-it.refused_seconds, it.survived_seconds, it.token))[:count]
+
+    def as_json(self) -> dict[str, object]:
+        """Everything, in seconds."""
+        tokens = [{**asdict(token), "refused_seconds": token.refused_seconds} for token in self.tokens]
+        for token in tokens:
+            token["refused"] = [{"from_seconds": start, "to_seconds": end} for start, end in token["refused"]]
+        return {"well": self.well, **asdict(self.options), "tokens": tokens}
+
+
+class Tally:
+    """Counts what endpoints were asked for each token."""
+
+    def __init__(self) -> None:
+        self.grants: dict[str, int] = {}
+        self.refusals: dict[str, int] = {}
+
+    def granted(self, endpoint: SimEndpoint, minted: Minted) -> None:
+        """The server minted a token."""
+        del minted
+        self.grants[endpoint.token] = self.grants.get(endpoint.token, 0) + 1
+
+    def refused(self, endpoint: SimEndpoint, credentials: Credentials) -> None:
+        """The server refused a credential."""
+        del credentials
+        self.refusals[endpoint.token] = self.refusals.get(endpoint.token, 0) + 1
+
+    def failed(self, endpoint: SimEndpoint, reason: Reason) -> None:
+        """The server did not do its work."""
+        del reason
+        self.refusals[endpoint.token] = self.refusals.get(endpoint.token, 0) + 1
+
+    def revoked(self, minted: Minted) -> None:
+        """A token died early."""
+
+    def written(self, place: Place, before: object, minted: Minted | None) -> None:
+        """What is published changed."""
+
+    def told(self, replica: Replica, event: Event) -> None:
+        """A rotation tells what happened."""
+
+    def ended(self, replica: Replica, state: TokenState, next_at: float) -> None:
+        """An attempt ended."""
+
+
+def options(config: Config, *, outage: str, endpoint: str | None = None, **given: str | int | bool | None) -> Options:
+    """Reads what was given on the command line: `at`, `duration`, `lifetime`, `replicas`, `seed`, `json`.
+
+    Raises:
+        ValueError: something given cannot be; the message names the option and says what to write.
+    """
+    seconds = _duration("--outage", outage, "3h")
+    if endpoint is not None and endpoint not in config.acaengine:
+        message = f"--endpoint: there is no [acaengine.{endpoint}]; write one of {', '.join(config.acaengine)}"
+        raise ValueError(message)
+    endpoints = tuple(config.acaengine) if endpoint is None else (endpoint,)
+    at = _time_of_day(str(given.get("at") or "02:00"))
+    lifetime = _duration("--lifetime", str(given.get("lifetime") or "2h"), "2h")
+    if not 1 <= lifetime:
+        message = "--lifetime: is shorter than a second; write for instance 2h"
+        raise ValueError(message)
+    shortest = at + seconds + 2 * lifetime
+    duration = max(DAY, shortest)
+    if given.get("duration"):
+        duration = _duration("--for", str(given["duration"]), "7d")
+        if duration < at + seconds:
+            message = f"--for: ends before the outage; write at least {format_duration(at + seconds)}"
+            raise ValueError(message)
+    replicas = int(given.get("replicas") or 1)
+    if not 1 <= replicas <= MOST_REPLICAS:
+        message = f"--replicas: must be from 1 to {MOST_REPLICAS}"
+        raise ValueError(message)
+    seed, json = int(given.get("seed") or 0), bool(given.get("json"))
+    return Options(seconds, endpoints, at, duration, lifetime, replicas, seed, json)
+
+
+def main(config: Config, options: Options) -> int:
+    """Simulates and shows. Returns 0 if no reader would have been refused, else 1."""
+    result = simulate(config, options)
+    if options.json:
+        import json
+
+        sys.stdout.write(json.dumps(result.as_json(), indent=2) + "\n")
+    else:
+        from rich.console import Console
+
+        from aca_tokend.simulation.picture import show
+
+        show(result, Console())
+    return 0 if result.well else 1
+
+
+def simulate(config: Config, options: Options) -> Result:
+    """Runs the outage, and finds for each kind of token the longest one it survives."""
+    tally = Tally()
+    cluster = _cluster(config, options, tally)
+    cluster.start()
+    for name in options.endpoints:
+        _take_out(cluster, name, options.at, options.outage)
+    cluster.world.run(options.duration)
+    cluster.settle()
+    survived: dict[object, float] = {}
+    results = []
+    for token in config.tokens:
+        kind = (token.rotation, config.acaengine[token.acaengine], tuple(it.to for it in token.publish), token.verify)
+        key = repr(kind)
+        if key not in survived:
+            survived[key] = longest_survived(config, token, options)
+        spans = [span for place in cluster.places if place.token == token.name for span in place.refused]
+        results.append(
+            TokenResult(
+                token=token.name,
+                endpoint=token.acaengine,
+                refused=tuple(_merged(spans)),
+                grants=tally.grants.get(token.name, 0),
+                refused_attempts=tally.refusals.get(token.name, 0),
+                tolerance_seconds=_tolerance(token, options),
+                survived_seconds=survived[key],
+            )
+        )
+    return Result(options, tuple(results))
+
+
+def longest_survived(config: Config, token: TokenConfig, options: Options) -> float:
+    """The longest outage from the latest rotation point on that readers do not notice, found by halving."""
+    alone = config.model_copy(update={"tokens": (token,)})
+    low, high = 0.0, options.lifetime
+    while high - low > RESOLUTION_SECONDS:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _survives(alone, options, middle) else (low, middle)
+    return float(int(low))
+
+
+def _survives(alone: Config, options: Options, outage: float) -> bool:
+    cluster = _cluster(alone, replace(options, replicas=1), Tally())
+    cluster.start()
+    (state,) = cluster.replicas[0].states.values()
+    state.draw = 0.0  # the latest rotation point that jitter allows: the least is left then
+    while state.life is None:
+        cluster.world.run(cluster.world.now + 1.0)
+    # so that the request that falls due with the outage meets it already
+    begins = state.life.rotate - RESOLUTION_SECONDS
+    _take_out(cluster, state.config.acaengine, begins, outage + RESOLUTION_SECONDS)
+    cluster.world.run(max(begins + outage, state.life.expires) + options.lifetime)
+    cluster.settle()
+    return not any(place.refused for place in cluster.places)
+
+
+def _cluster(config: Config, options: Options, tally: Tally) -> Cluster:
+    setup = Setup(config, replicas=options.replicas, seed=options.seed, lifetime=options.lifetime)
+    return Cluster(setup, tally, World(options.seed))
+
+
+def _take_out(cluster: Cluster, endpoint: str, at: float, seconds: float) -> None:
+    server = cluster.servers[endpoint]
+
+    def fail(fault: str) -> None:
+        server.fault = fault
+
+    cluster.world.at(at, fail, "refuse")
+    cluster.world.at(at + seconds, fail, "")
+
+
+def _tolerance(token: TokenConfig, options: Options) -> float:
+    return max(plan(0.0, options.lifetime, token.rotation, 0.0).outage_tolerance, 0.0)
+
+
+def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _duration(option: str, text: str, example: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        message = f"{option}: {text!r} {error}; write for instance {example}"
+        raise ValueError(message) from None
+    if not seconds:
+        message = f"{option}: {text!r} is no time at all; write for instance {example}"
+        raise ValueError(message)
+    return seconds
+
+
+def _time_of_day(text: str) -> float:
+    match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?", text)
+    if match is None:
+        message = f"--at: {text!r} is not a time of day; write for instance 02:00"
+        raise ValueError(message)
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return hours * HOUR + minutes * 60.0 + seconds

@@ -1,0 +1,270 @@
+"""What can go wrong in a simulated run, how it begins and ends, and what of the promise rests on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from aca_tokend.core.outcome import Reason
+from aca_tokend.core.secret import Secret
+
+if TYPE_CHECKING:
+    from aca_tokend.simulation.places import Place, Store
+    from aca_tokend.simulation.replica import Cluster, Replica
+    from aca_tokend.simulation.server import Server
+    from tests.simulation.conditions import Conditions
+    from tests.simulation.scenario import Scenario
+
+CAP = 60.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong: at `at`, for `seconds`; `target` is the number of a token or replica."""
+
+    kind: str
+    at: float
+    seconds: float
+    target: int = 0
+    how: str = ""
+    value: float = 0.0
+
+
+def strike(fault: Fault, cluster: Cluster, conditions: Conditions, scenario: Scenario) -> None:
+    """It begins."""
+    cluster.world.note("fault", f"{fault}")
+    Striker(fault, cluster, conditions, scenario).begin()
+
+
+@dataclass
+class Striker:
+    """Begins one fault and ends it."""
+
+    fault: Fault
+    cluster: Cluster
+    conditions: Conditions
+    scenario: Scenario
+
+    def begin(self) -> None:
+        """What its kind says."""
+        match self.fault.kind:
+            case "outage":
+                self._outage(self.fault.seconds)
+            case "until expiry":
+                self._until_expiry()
+            case "sink":
+                self._sink()
+            case "kill":
+                self._kill(self._replica)
+            case "kill amid":
+                self._kill_amid()
+            case "freeze":
+                self._freeze(self._replica)
+            case "password":
+                self._password()
+            case "step":
+                self._replica.step_clock(self.fault.value)
+                self.conditions.disturbed_at = self._now
+            case "lifetime":
+                self._shrink()
+            case "deface":
+                self._deface()
+            case "revoke":
+                self._server.revoke(f"t{self.fault.target}")
+            case kind:
+                raise AssertionError(kind)
+
+    # ── the endpoint ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _now(self) -> float:
+        return self.cluster.world.now
+
+    @property
+    def _server(self) -> Server:
+        return self.cluster.servers["main"]
+
+    @property
+    def _replica(self) -> Replica:
+        return self.cluster.replicas[self.fault.target]
+
+    def needs_after(self, how: str, retry_after: float = 0.0) -> float:
+        """How long after an outage a new token may be asked for.
+
+        An attempt under way when it ends is in vain, then a wait of a quarter of what is left or half a second, then a
+        whole attempt. A server's wish may take three quarters of what is left.
+        """
+        attempt = self.scenario.longest_attempt + self._skew
+        vain = self.cluster.servers["main"].timeout if how == "hang" else attempt
+        if retry_after:
+            return 4 * (vain + attempt) + 0.5
+        return vain + max(attempt / 0.75, attempt + 0.5) + 0.1
+
+    @property
+    def _skew(self) -> float:
+        """How much later than it is a replica may take an adopted token's expiry to be."""
+        skews = [replica.clock.skew for replica in self.cluster.replicas]
+        return min(max(skews) - min(skews), 310.0)
+
+    def _outage(self, seconds: float) -> None:
+        server, how = self._server, self.fault.how
+        if server.fault:
+            return
+        server.fault, server.retry_after = how, self.fault.value or None
+        self.conditions.falls_ill("main", self._now, self.needs_after(how, self.fault.value))
+        self.cluster.world.at(self._now + seconds, self._outage_over)
+
+    def _outage_over(self) -> None:
+        self._server.fault, self._server.retry_after = "", None
+        self.conditions.recovers("main", self._now)
+        self.cluster.world.note("fault", "outage over")
+
+    def _shrink(self) -> None:
+        server, as_ever = self._server, self.scenario.lifetime
+        server.lifetime = self.fault.value
+        self.conditions.disturbed_at = self._now
+
+        def restore() -> None:
+            server.lifetime = as_ever
+            self.conditions.disturbed_at = self._now
+
+        self.cluster.world.at(self._now + self.fault.seconds, restore)
+
+    def _until_expiry(self) -> None:
+        """An outage that ends as late before the expiry of a published token as the promise allows."""
+        place = self._place
+        if place.minted is None:
+            return
+        left = place.minted.works_until - self._now
+        seconds = left - self.needs_after(self.fault.how) - 1e-6
+        if seconds > 0:
+            self._outage(seconds)
+
+    @property
+    def _place(self) -> Place:
+        return self.cluster.replicas[0].places[f"t{self.fault.target}"][0]
+
+    # ── sinks ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _sink(self) -> None:
+        match self.fault.how:
+            case "vault":
+                self._break(self.cluster.vaults["main"], Reason.VAULT_SEALED)
+            case "vault hangs":
+                self._break(self.cluster.vaults["main"], Reason.TIMEOUT)
+            case "disk":
+                self._break(self.cluster.disks[self.fault.target], Reason.IO_ERROR)
+
+    def _break(self, store: Store, reason: Reason) -> None:
+        if store.fault is not None:
+            return
+        store.fault = reason
+        # what failed to be published is tried again at the cap; a hanging Vault delays looks on the way to other sinks
+        needs = CAP + 2 * store.timeout + 2 * self.needs_after("")
+        self.conditions.falls_ill(store.name, self._now, needs)
+        if reason is Reason.TIMEOUT:
+            for other in self.cluster.disks:
+                self.conditions.falls_ill(other.name, self._now, needs)
+        self.cluster.world.at(self._now + self.fault.seconds, self._mend, store, reason)
+
+    def _mend(self, store: Store, reason: Reason) -> None:
+        store.fault = None
+        self.conditions.recovers(store.name, self._now)
+        if reason is Reason.TIMEOUT:
+            for other in self.cluster.disks:
+                self.conditions.recovers(other.name, self._now)
+        self.cluster.world.note("fault", f"{store.name} works again")
+
+    def _deface(self) -> None:
+        """Somebody else writes into the place; later it is cleared, and the next look finds it empty."""
+        place = self._place
+        if place.foreign is not None or place.content is None or f"password {place.token}" in self.conditions.ill:
+            return
+        self.conditions.falls_ill(place.name, self._now, self.scenario.lifetime + 2 * CAP)
+        match self.fault.how:
+            case "text":
+                place.put(None, "access_token is missing")
+            case "gone":
+                place.put(None)
+            case "another account":
+                place.put(replace(place.content, access_token=Secret("other-1"), account="0" * 32))
+        self.cluster.world.at(self._now + self.fault.seconds, self._clear, place)
+
+    def _clear(self, place: Place) -> None:
+        if self.fault.how != "gone":
+            place.put(None)
+        self.conditions.recovers(place.name, self._now)
+
+    # ── processes ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _down(self, replica: Replica) -> None:
+        attempt = 2 * self.scenario.longest_attempt + self._skew + 0.6
+        self.conditions.falls_ill(f"alive {replica.number}", self._now, attempt)
+        if not any(it is not replica and self._well(it) for it in self.cluster.replicas):
+            self.conditions.falls_ill("any replica", self._now, attempt)
+
+    def _well(self, replica: Replica) -> bool:
+        return replica.alive and self._now >= replica.driver.frozen_until
+
+    def _up(self, replica: Replica) -> None:
+        self.conditions.recovers(f"alive {replica.number}", self._now)
+        while self.conditions.ill.get("any replica"):
+            self.conditions.recovers("any replica", self._now)
+
+    def _kill(self, replica: Replica) -> None:
+        if not self._well(replica):
+            return
+        replica.kill()
+        self._down(replica)
+        self.cluster.world.at(self._now + self.fault.seconds, self._restart, replica)
+
+    def _restart(self, replica: Replica) -> None:
+        replica.start()
+        self._up(replica)
+        self.cluster.world.note("fault", f"{replica.name} started")
+
+    def _kill_amid(self) -> None:
+        """Waits for the next rotation of a token and kills its process some moments later."""
+        state = self._replica.states.get(self.fault.how)
+        if state is not None:
+            at = max(state.rotate_at, self._now) + self.fault.value
+            if at < self._now + self.scenario.lifetime:
+                self.cluster.world.at(at, self._kill, self._replica)
+
+    def _freeze(self, replica: Replica) -> None:
+        if not self._well(replica) or not self.fault.seconds:
+            return
+        replica.driver.freeze(self._now + self.fault.seconds)
+        self._down(replica)
+        self.cluster.world.at(self._now + self.fault.seconds, self._wakes_up, replica)
+
+    def _wakes_up(self, replica: Replica) -> None:
+        self._up(replica)
+        replica.step_clock(0.0)
+
+    # ── credentials ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _password(self) -> None:
+        """A new password, set on one side first and on the other after a while."""
+        token = f"t{self.fault.target}"
+        reference = str(self.scenario.config.tokens[self.fault.target].password)
+        key = f"password {token}"
+        if self.conditions.ill.get(key):
+            return
+        new = f"{reference} since {self._now}"
+        server, secrets = self._server, self.cluster.secrets
+        resumes = CAP + 10.0 + 2 * self.needs_after("hang")
+        if self.fault.how == "file first":
+            resumes += self.scenario.retry_rejected  # the same credential works later: a cautious attempt finds out
+        self.conditions.falls_ill(key, self._now, resumes)
+        if self.fault.how == "server first":
+            server.passwords[token] = new
+        else:
+            secrets.values[reference] = new
+
+        def other_side() -> None:
+            server.passwords[token] = secrets.values[reference] = new
+            self.conditions.recovers(key, self._now)
+            self.cluster.world.note("fault", f"{token}: the right password on both sides")
+
+        self.cluster.world.at(self._now + self.fault.seconds, other_side)

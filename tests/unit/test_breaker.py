@@ -1,0 +1,162 @@
+"""The endpoint breaker: one probe at a time while an endpoint fails, and an ordered recovery."""
+
+from __future__ import annotations
+
+import pytest
+
+from aca_tokend.core.breaker import RELEASE_SPACING_SECONDS, THRESHOLD, URGENT_PROBE_SECONDS, Breaker, Wake
+from aca_tokend.core.errors import GrantUnavailable
+from aca_tokend.core.outcome import Reason
+from tests.fakes import Crowd
+
+FAR = 10_000.0
+
+
+def opened(expires: float = FAR) -> Breaker:
+    """A breaker that has just opened at time 0, with its next probe told to token t2."""
+    breaker = Breaker(probe_lost_seconds=25.0)
+    for number in range(THRESHOLD):
+        assert breaker.admit(f"t{number}", expires, 0.0)
+    for number in range(THRESHOLD):
+        breaker.failed(f"t{number}", expires + number, 0.0, None, 1.0)
+    assert breaker.open
+    return breaker
+
+
+def test_closed_lets_everybody_go() -> None:
+    """Fewer failures than the threshold let every token go, and an answer between them starts the count anew."""
+    breaker = Breaker(probe_lost_seconds=25.0)
+    for _ in range(10):
+        for number in range(THRESHOLD - 1):
+            assert breaker.failed(f"t{number}", FAR, 0.0, None, 1.0) is None
+        assert breaker.answered("t0", 0.0) == [Wake("t1", 0.0)], "who failed before may go on at once"
+
+    assert breaker.admit("t1", FAR, 0.0)
+
+
+def test_open_lets_one_probe_go() -> None:
+    """Once open one token goes at the time of the probe, and the others wait."""
+    breaker = opened()
+
+    assert not breaker.admit("t1", FAR, 0.5)
+    assert breaker.admit("t2", FAR, 1.0)
+    assert not breaker.admit("t1", FAR, 1.0)
+    assert not breaker.admit("t3", FAR, 2.0)
+
+
+def test_failed_probe_names_the_next() -> None:
+    """After a failed probe the most urgent of the waiting is told when to probe, later each time up to a cap."""
+    breaker = opened()
+    now, waits = 1.0, []
+    for _ in range(8):
+        assert breaker.admit("t2", FAR + 2, now)
+        wake = breaker.failed("t2", FAR + 2, now, None, 1.0)
+        assert wake is not None
+        assert wake.token == "t0"
+        waits.append(wake.at - now)
+        now = wake.at
+
+    assert waits == sorted(waits)
+    assert waits[-1] == pytest.approx(4.0)
+
+
+def test_probes_go_by_turns() -> None:
+    """A token whose failure is its own does not keep the others waiting: each that waits has its turn."""
+    breaker = opened()
+    assert not breaker.admit("well", FAR + 9, 0.5)
+    now, probed = 1.0, []
+    for _ in range(8):
+        token = "t0" if not probed else probed[-1]
+        assert breaker.admit(token, FAR, now)
+        wake = breaker.failed(token, FAR, now, None, 1.0)
+        assert wake is not None
+        probed.append(wake.token)
+        now = wake.at
+
+    assert "well" in probed[:2]
+
+
+def test_one_token_alone_opens_nothing() -> None:
+    """A token that fails again and again opens the breaker for nobody else."""
+    breaker = Breaker(probe_lost_seconds=25.0)
+    for _ in range(20):
+        breaker.failed("bad", FAR, 0.0, None, 1.0)
+
+    assert not breaker.open
+    assert breaker.admit("well", FAR, 0.0)
+
+
+def test_urgent_token_brings_the_probe_forward() -> None:
+    """The nearer the expiry of a token that waits, the sooner the next probe, down to half a second."""
+    breaker = opened(expires=10.0)
+    breaker.admit("t0", 10.0, 6.0)
+    wake = breaker.failed("t0", 10.0, 6.0, None, 1.0)
+    assert wake is not None
+    assert wake.at <= 7.0
+    breaker.admit("t0", 10.0, 9.5)
+    wake = breaker.failed("t0", 10.0, 9.5, None, 1.0)
+    assert wake is not None
+    assert wake.at == 9.5 + URGENT_PROBE_SECONDS
+
+
+def test_recovery_lets_the_waiting_go_in_order() -> None:
+    """The first answer closes the breaker and lets those who wait go, most urgent first, a little apart."""
+    breaker = opened()
+    for name, expires in (("c", 300.0), ("a", 100.0), ("b", 200.0)):
+        assert not breaker.admit(name, expires, 0.5)
+    assert breaker.admit("a", 100.0, 1.0)
+
+    wakes = breaker.answered("a", 1.0)
+
+    assert [wake.token for wake in wakes[:2]] == ["b", "c"]
+    assert [wake.at for wake in wakes] == [1.0 + number * RELEASE_SPACING_SECONDS for number in range(len(wakes))]
+    assert breaker.admit("anyone", FAR, 1.0)
+
+
+def test_retry_after_holds_for_the_endpoint() -> None:
+    """A Retry-After of one answer holds for every token of the endpoint, but never until one of them is dead."""
+    breaker = Breaker(probe_lost_seconds=25.0)
+    wake = breaker.failed("t0", FAR, 0.0, 60.0, 1.0)
+
+    assert wake == Wake("t0", 60.0)
+    assert not breaker.admit("t1", FAR, 59.0)
+    assert breaker.admit("t1", FAR, 60.0)
+
+    urgent = Breaker(probe_lost_seconds=25.0).failed("t0", 40.0, 0.0, 60.0, 1.0)
+    assert urgent == Wake("t0", 30.0)
+
+
+def test_lost_probe_is_replaced() -> None:
+    """A probe that never comes back does not keep the others waiting for ever."""
+    breaker = opened()
+    assert breaker.admit("t2", FAR, 1.0)
+
+    assert not breaker.admit("t1", FAR, 25.0)
+    assert breaker.admit("t1", FAR, 26.0)
+
+
+def test_late_failures_do_not_disturb_the_probe() -> None:
+    """Answers to requests sent before the breaker opened neither end nor double the probe that is out."""
+    breaker = opened()
+    assert breaker.admit("t2", FAR, 1.0)
+
+    assert breaker.failed("late", FAR, 1.5, None, 1.0) is None
+    assert not breaker.admit("t1", FAR, 2.0)
+
+
+def test_outage_of_a_crowd() -> None:
+    """Through a long outage an endpoint of 200 tokens gets a request every few seconds, and recovers within seconds."""
+    crowd = Crowd(200)
+    crowd.run_for(30)
+    before = len(crowd.endpoint.asked)
+    assert before == 200
+    crowd.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "503")
+    crowd.run_for(6000)
+    during = len(crowd.endpoint.asked) - before
+    assert during < 2000, "30 a minute at the most, beside those that opened the breaker"
+
+    crowd.endpoint.broken = None
+    documents = [sink.content for sink in crowd.sinks]
+    crowd.run_for(10)
+    assert all(sink.content != old for sink, old in zip(crowd.sinks, documents, strict=True))
+    assert len(crowd.endpoint.asked) - before - during == 200
