@@ -26,7 +26,7 @@ import structlog
 from aca_tokend import __version__, log, sinks
 from aca_tokend.admission import Shared
 from aca_tokend.core.config import Config, VaultReference
-from aca_tokend.granting import endpoint_pool, references
+from aca_tokend.credentials import endpoint_pool, references
 from aca_tokend.metrics import Metrics, SinkView, TokenView
 from aca_tokend.oauth import HttpTokenEndpoint
 from aca_tokend.rotator import Rotator

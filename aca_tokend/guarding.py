@@ -1,23 +1,29 @@
-"""The lockout guard at work: reads and writes attempt records through the sinks. core/guard.py decides.
+"""The lockout guard at work: attempts are claimed in records beside the tokens, by the rules of core/guard.py.
 
 A claim is written before its request is sent. Where the record cannot be read or written, no claim is had.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aca_tokend.core import guard
 from aca_tokend.core.errors import LookError, PublishError, ReasonedError
-from aca_tokend.core.guard import AttemptRecord, Attempts, Claim, Denied, Rules, SeenRecord
-from aca_tokend.core.outcome import Reason
+from aca_tokend.core.guard import AttemptRecord, Attempts, Claim, Denied, Rules, SeenRecord, exhausted
+from aca_tokend.core.outcome import Failure, Reason, Step
+from aca_tokend.core.policy import SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS
 from aca_tokend.core.steps import Call
 from aca_tokend.core.token import NotADocumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from aca_tokend.core.breaker import Wake
     from aca_tokend.core.ports import Clock, Sink
+    from aca_tokend.credentials import Resolved
+    from aca_tokend.state import TokenState
 
 # Replicas that change a record at once meet each other's writes; each of them decides anew, so many times.
 ROUNDS = 8
@@ -50,8 +56,8 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
-    """Claims attempts and notes how they went."""
+class Records:
+    """Reads and writes single records."""
 
     clock: Clock
 
@@ -131,3 +137,120 @@ class Guard:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock.wall(), UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """No request was made: why, and after how many seconds to come again at the latest."""
+
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What was claimed for one attempt: of the token's credential and of its client; None where that is proven."""
+
+    token: Claim | None
+    client: Claim | None
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Claims attempts for tokens and their clients, and notes how they went."""
+
+    clock: Clock
+    records: Records
+    wake: Callable[[Wake], None]
+
+    async def claim(self, state: TokenState, resolved: Resolved) -> Claims | Failure | Wait:
+        """Claims an attempt for what is not proven: first for the client, one token at a time, then for the token."""
+        client_claim: Claim | None = None
+        decision: Claim | Denied | ReasonedError
+        try:
+            if resolved.client != state.client.ledger.proven:
+                if not state.client.try_probe(state.name, state.urgency):
+                    return Wait("client_unproven", patience(state, self.clock.monotonic()))
+                decision = await self.records.claim(
+                    state.client.ledger, resolved.client, state.rules.for_client, state.urgency
+                )
+                if isinstance(decision, Denied):
+                    return self._denied(state, resolved, decision, Reason.INVALID_CLIENT)
+                client_claim = decision
+            if resolved.credential == state.ledger.proven:
+                return Claims(None, client_claim)
+            decision = await self.records.claim(state.ledger, resolved.credential, state.rules, state.urgency)
+        except ReasonedError as error:
+            decision = error
+        if isinstance(decision, Claim):
+            return Claims(decision, client_claim)
+        await self._settle_client(state, resolved, client_claim, Verdict())
+        if isinstance(decision, Denied):
+            return self._denied(state, resolved, decision, Reason.ATTEMPTS_SPENT)
+        message = f"no attempt without its record: {decision.message}"
+        return Failure(Step.GRANT, decision.reason, message, decision.retry_after_seconds)
+
+    def _denied(self, state: TokenState, resolved: Resolved, denied: Denied, otherwise: Reason) -> Failure | Wait:
+        """What a denied attempt means: suspended, or only wait until a claim whose process died has run out."""
+        self._wake(state.client.probed(state.name, self.clock.monotonic()))
+        if (
+            denied.reason is None
+            and denied.wait_seconds is not None
+            and denied.wait_seconds <= state.rules.lease_seconds
+        ):
+            soonest = patience(state, self.clock.monotonic())
+            return Wait("claimed_elsewhere", min(denied.wait_seconds, soonest))
+        self._suspend(state, resolved, denied.wait_seconds)
+        message = f"acaengine.{state.endpoint.name}: this credential has no attempt left; refused before"
+        return Failure(Step.GRANT, denied.reason or otherwise, message, suspends=True)
+
+    async def settle(self, state: TokenState, sent: Resolved, claims: Claims, verdict: Verdict) -> None:
+        """Notes how the attempt went: a refused client says nothing about the user, and the other way round."""
+        of_client = verdict.refused is Reason.INVALID_CLIENT
+        judged = Verdict() if of_client else verdict
+        if of_client and claims.token is None:
+            pass  # the credential stays proven: it was not looked at
+        elif verdict.accepted or verdict.refused or claims.token:
+            await self.records.settle(state.ledger, sent.credential, claims.token, judged, state.urgency)
+        accepted = verdict.accepted or (verdict.refused is not None and not of_client)
+        await self._settle_client(state, sent, claims.client, Verdict(accepted, verdict.refused if of_client else None))
+
+    async def _settle_client(self, state: TokenState, sent: Resolved, claim: Claim | None, verdict: Verdict) -> None:
+        ledger = state.client.ledger
+        if claim or verdict.refused or (verdict.accepted and ledger.proven != sent.client):
+            await self.records.settle(ledger, sent.client, claim, verdict, state.urgency)
+        self._wake(state.client.probed(state.name, self.clock.monotonic()))
+
+    def rejected(self, state: TokenState, sent: Resolved, failure: Failure) -> Failure:
+        """A refused attempt; it suspends the token if it was the last one left."""
+        if failure.reason is Reason.INVALID_CLIENT:
+            known = state.client.ledger.record.of(sent.client)
+        else:
+            known = state.ledger.record.of(sent.credential)
+        if known is None or not exhausted(known, state.rules):
+            return failure
+        wait = state.rules.retry_rejected_seconds
+        self._suspend(state, sent, wait or None)
+        return replace(failure, suspends=True)
+
+    def _suspend(self, state: TokenState, sent: Resolved, wait: float | None) -> None:
+        state.suspended_credential = sent.credential
+        state.cautious_at = self.clock.monotonic() + wait if wait is not None else None
+
+    async def allows(self, state: TokenState, resolved: Resolved) -> bool:
+        """Whether the records, read anew, leave this credential an attempt. Raises LookError."""
+        await self.records.read(state.ledger, state.urgency)
+        await self.records.read(state.client.ledger, state.urgency)
+        known = (state.ledger.record.of(resolved.credential), state.client.ledger.record.of(resolved.client))
+        return not any(attempts and exhausted(attempts, state.rules) for attempts in known)
+
+    def _wake(self, wakes: Iterable[Wake]) -> None:
+        for wake in wakes:
+            self.wake(wake)
+
+
+def patience(state: TokenState, now: float) -> float:
+    """How long to wait at most for being woken: no longer than a retry would."""
+    cap = state.config.rotation.backoff.cap
+    remaining = state.urgency - now
+    return min(cap, max(remaining * SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS)) if remaining > 0 else cap

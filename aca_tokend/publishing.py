@@ -54,9 +54,12 @@ class Publisher:
     async def _look_at(self, state: TokenState, sinks: Sequence[SinkState]) -> None:
         moment = self.clock.monotonic()
         results = await Calls([Call(sink.sink.pool, sink.sink.look, state.urgency) for sink in sinks])
+        now = self.clock.monotonic()
         for sink, result in zip(sinks, results, strict=True):
             if isinstance(result, Seen):
                 _saw(sink, result, moment, state.account)
+                if sink.appeared is None or sink.appeared[0] != result.document:
+                    sink.appeared = (result.document, now)
             else:
                 sink.seen = None
                 sink.failure = result.as_failure(Step.LOOK, sink.sink.name)
@@ -93,8 +96,13 @@ class Publisher:
             state.life, state.rotate_at = life, min(state.rotate_at, life.rotate)
 
     def _life_of(self, state: TokenState, document: Document) -> Life:
-        """The life of a token that another run or replica was granted: all we have of it is wall time."""
+        """The life of a token that another run or replica was granted: all we have of it is wall time.
+
+        Its clock may have been wrong, but it was not issued after we first saw it.
+        """
         issued = self.clock.monotonic() - (self.clock.wall() - document.issued_at.timestamp())
+        sightings = [sink.appeared[1] for sink in state.sinks if sink.appeared and sink.appeared[0] == document]
+        issued = min(issued, *sightings) if sightings else issued
         lifetime = (document.expires_at - document.issued_at).total_seconds()
         return plan(issued, lifetime, state.config.rotation, state.draw)
 
@@ -162,12 +170,11 @@ class Publisher:
         """The fence: a later-issued token is never replaced by an earlier one.
 
         What was read before our grant was sent was issued before it, whatever the clocks say. Only what came since is
-        compared by its issue time, unless that lies in the future.
+        compared by its issue time.
         """
         found = sink.published
-        if found is None or sink.seen_at <= state.granted_at or document.issued_after(found):
-            return True
-        return not found.plausible_at(datetime.fromtimestamp(self.clock.wall(), UTC))
+        ours_is_later = document is state.granted and sink.seen_at <= state.granted_at
+        return found is None or ours_is_later or document.issued_after(found)
 
     def _settle(self, state: TokenState, sink: SinkState, result: PublishResult, seconds: float = 0.0) -> None:
         sink.failure = None

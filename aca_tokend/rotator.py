@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from aca_tokend.core.errors import LookError, SecretError
 from aca_tokend.core.outcome import Event, Failed, Failure, Reason, Resumed, Rotated, Skipped, Step, Suspended
 from aca_tokend.core.policy import death_delay, retry_delay
-from aca_tokend.granting import Granter, Wait
-from aca_tokend.guarding import Guard
+from aca_tokend.credentials import Resolver
+from aca_tokend.granting import Granter
+from aca_tokend.guarding import Guard, Records, Wait
 from aca_tokend.publishing import Publisher
 
 if TYPE_CHECKING:
@@ -43,12 +44,17 @@ class Rotator:
     rng: random.Random
     observe: Callable[[Event], None]
     wake: Callable[[Wake], None]
+    _resolver: Resolver = field(init=False)
+    _guard: Guard = field(init=False)
     _granter: Granter = field(init=False)
     _publisher: Publisher = field(init=False)
 
     def __post_init__(self) -> None:
         """Puts the steps together."""
-        granter = Granter(self.clock, self.secrets, self.rng, self.observe, self.wake, Guard(self.clock))
+        resolver, guard = Resolver(self.secrets), Guard(self.clock, Records(self.clock), self.wake)
+        granter = Granter(self.clock, resolver, self.rng, self.observe, self.wake, guard)
+        object.__setattr__(self, "_resolver", resolver)
+        object.__setattr__(self, "_guard", guard)
         object.__setattr__(self, "_granter", granter)
         object.__setattr__(self, "_publisher", Publisher(self.clock, self.rng, self.observe))
 
@@ -67,16 +73,16 @@ class Rotator:
             self._tell_rotated(state)
         elif state.canary_at is not None and now >= state.canary_at:
             await self._check(state)
+        elif state.wake_at is not None and now >= state.wake_at:
+            state.wake_at = None  # it has found a token meanwhile
         state.settled = True
         return self._next(state)
 
     async def _rotate(self, state: TokenState) -> None:
         """Goes look ─► grant ─► verify ─► publish. What is fresher than ours is adopted instead of a grant."""
         began = self.clock.monotonic()
-        if state.needs_a_token(began):
-            state.rotate_at = min(state.rotate_at, began)  # it was woken before its own time
-        state.wake_at = None
-        outcome: Failure | Wait | None = await self._granter.identify(state) or await self._publisher.look(state)
+        state.rotate_at, state.wake_at = min(state.rotate_at, began), None  # it may have been woken before its time
+        outcome: Failure | Wait | None = await self._resolver.identify(state) or await self._publisher.look(state)
         granted = False
         if outcome is None and state.due(self.clock.monotonic()):
             outcome = await self._obtain(state)
@@ -132,12 +138,21 @@ class Rotator:
         if poll_record:
             state.polled_at = now
         try:
-            why = await self._granter.may_resume(state, poll_record)
+            resolved = await self._resolver.now(state)
+            if resolved.credential != state.suspended_credential:
+                why = "the credential changed"
+            elif state.cautious_at is not None and now >= state.cautious_at:
+                why = "one cautious attempt is due"
+            elif poll_record and await self._guard.allows(state, resolved):
+                why = "the attempt record allows it again"
+            else:
+                return
         except (SecretError, LookError):
             return  # told of when it was suspended; what cannot be read has not been mended yet
-        if why is not None:
-            state.suspended, state.rotate_at = None, now
-            self.observe(Resumed(state.name, why))
+        state.suspended = None
+        if state.needs_a_token(now):
+            state.rotate_at = now
+        self.observe(Resumed(state.name, why))
 
     def _tell_rotated(self, state: TokenState) -> None:
         """Tells of a rotation once its token has reached a sink, be it after several attempts to publish it."""

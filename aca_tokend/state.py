@@ -30,6 +30,7 @@ class SinkState:
     published: Document | None = None  # the token of ours it holds
     failure: Failure | None = None
     failing: bool = False  # a failure was told of, and no success since
+    appeared: tuple[Document | None, float] | None = None  # the document last read, and when it was first seen
     written: object = NOTHING  # the stamp of what we wrote there ourselves
 
 
@@ -98,8 +99,9 @@ class TokenState:
         return self.config.name
 
     def due(self, now: float) -> bool:
-        """Whether it is time for a grant, `now` in monotonic seconds."""
-        return now >= self.rotate_at or (self.wake_at is not None and now >= self.wake_at)
+        """Whether it is time for a grant, `now` in monotonic seconds. A wake counts only for who waits for a token."""
+        woken = self.wake_at is not None and now >= self.wake_at
+        return now >= self.rotate_at or (woken and self.needs_a_token(now))
 
     def needs_a_token(self, now: float) -> bool:
         """Whether it waits for a new token; one that adopted a replica's meanwhile does not."""

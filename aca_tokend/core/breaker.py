@@ -57,6 +57,8 @@ class Breaker:
         probe_is_out = self._probe is not None and now < self._probe_since + self.probe_lost_seconds
         if probe_is_out or now < self.probe_at:
             self._waiting[token] = expires
+            if expires > now:  # it may be in a greater hurry than those who waited when the probe was set
+                self.probe_at = min(self.probe_at, max(now + _hurry(expires - now), self._wish(expires - now, now)))
             return False
         self.open = True
         self._probe, self._probe_since = token, now
@@ -74,19 +76,24 @@ class Breaker:
         if not probing:
             return None  # a request that was sent before the breaker opened; the probe that is out will tell
         self._probe = None
-        remaining = min(self._waiting.values()) - now
+        remaining = min((expiry - now for expiry in self._waiting.values() if expiry > now), default=0.0)
         wait = min(self._interval, self.probe_cap) * (0.75 + 0.25 * draw)
         self._interval = min(self._interval * PROBE_GROWTH, self.probe_cap, PROBE_CAP_SECONDS)
         if remaining > 0:
-            wait = min(wait, max(remaining * SHARE_OF_REMAINING, URGENT_PROBE_SECONDS))
+            wait = min(wait, _hurry(remaining))
         if retry_after is not None:
-            # A wish must not be the reason for a dead token: one probe comes before the most urgent expires.
-            wish = min(retry_after, remaining * SHARE_FOR_RETRY_AFTER) if remaining > 0 else retry_after
-            self.held_until = max(self.held_until, now + wish)
-        self.probe_at = max(now + wait, self.held_until)
-        # By turns, so that a token whose failure is its own does not keep the others waiting; then by urgency.
-        turn = min(self._waiting, key=lambda name: (self._failed.get(name, 0), self._waiting[name]))
-        return Wake(turn, self.probe_at)
+            self.held_until = max(self.held_until, now + retry_after)
+        self.probe_at = max(now + wait, self._wish(remaining, now))
+        return Wake(min(self._waiting, key=lambda name: self._turn(name, now)), self.probe_at)
+
+    def _wish(self, remaining: float, now: float) -> float:
+        """Until when the endpoint is left alone because it asked for it: its wish must not be a token's death."""
+        return min(self.held_until, now + remaining * SHARE_FOR_RETRY_AFTER) if remaining > 0 else self.held_until
+
+    def _turn(self, token: str, now: float) -> tuple[int, bool, float]:
+        """By turns, so that a token whose failure is its own keeps no other waiting; then what can still be saved."""
+        expires = self._waiting[token]
+        return self._failed.get(token, 0), expires <= now, expires
 
     def answered(self, token: str, now: float) -> list[Wake]:
         """The endpoint is up, be it to refuse. Closes the breaker and lets the waiting go, most urgent first."""
@@ -105,3 +112,8 @@ class Breaker:
         self._failed.pop(token, None)
         if self._probe == token:
             self._probe = None
+
+
+def _hurry(remaining: float) -> float:
+    """The longest wait before a probe for a token with so much life left."""
+    return max(remaining * SHARE_OF_REMAINING, URGENT_PROBE_SECONDS)

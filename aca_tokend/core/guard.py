@@ -136,18 +136,19 @@ def claim(known: Attempts | None, credential: str, now: datetime, rules: Rules) 
         return Claim(Attempts(credential, False, 1 + reserve, reserve > 0, None, now), known)
     if known.spent < rules.max_rejections:
         return Claim(replace(known, spent=known.spent + 1, changed_at=now), known)
+    wait = _wait(known, now, rules)
+    if wait is None or wait > 0:
+        return Denied(known.reason, wait)
+    return Claim(replace(known, changed_at=now), known)
+
+
+def _wait(known: Attempts, now: datetime, rules: Rules) -> float | None:
+    """In how many seconds one more attempt may be made though all are spent; None: never with this credential."""
     age = max((now - known.changed_at).total_seconds(), 0.0)
-    once_more = Claim(replace(known, changed_at=now), known)
-    if (known.reserved or rules.forgiving) and known.reason is None:
-        # Nobody was ever refused; the process that claimed it died before it could say how it went.
-        return _after(rules.lease_seconds - age, once_more, None)
-    if not rules.retry_rejected_seconds:
-        return Denied(known.reason, None)
-    return _after(rules.retry_rejected_seconds - age, once_more, known.reason)
-
-
-def _after(wait: float, allowed: Claim, reason: Reason | None) -> Claim | Denied:
-    return allowed if wait <= 0 else Denied(reason, wait)
+    if known.reason is None and (age < rules.lease_seconds or known.reserved or rules.forgiving):
+        # Nobody was refused: the attempts are under way, or their processes died before they could say how it went.
+        return rules.lease_seconds - age
+    return rules.retry_rejected_seconds - age if rules.retry_rejected_seconds else None
 
 
 def succeeded(known: Attempts | None, credential: str, now: datetime) -> Attempts | None:

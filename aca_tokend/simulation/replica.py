@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aca_tokend.admission import Shared
 from aca_tokend.core.config import FilePublish, VaultReference
-from aca_tokend.granting import references
+from aca_tokend.credentials import references
 from aca_tokend.rotator import Rotator
 from aca_tokend.simulation.driver import SimDriver, Work
 from aca_tokend.simulation.places import Place, SimSecrets, SimSink, Store

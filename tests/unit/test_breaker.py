@@ -99,6 +99,20 @@ def test_urgent_token_brings_the_probe_forward() -> None:
     assert wake.at == 9.5 + URGENT_PROBE_SECONDS
 
 
+def test_hurry_of_those_who_come_later() -> None:
+    """A token that comes to wait in a greater hurry brings the probe forward; those already expired hurry nobody."""
+    breaker = opened(expires=-100.0)
+    assert breaker.probe_at == 1.0
+    for now in (1.0, 2.5, 4.75):
+        assert breaker.admit("t0", -100.0, now)
+        breaker.failed("t0", -100.0, now, None, 1.0)
+    assert breaker.probe_at > 8.0
+
+    assert not breaker.admit("urgent", 7.0, 5.0)
+    assert breaker.probe_at == 5.0 + 0.5
+    assert breaker.admit("urgent", 7.0, 5.5)
+
+
 def test_recovery_lets_the_waiting_go_in_order() -> None:
     """The first answer closes the breaker and lets those who wait go, most urgent first, a little apart."""
     breaker = opened()

@@ -457,21 +457,69 @@ def test_token_dead_on_arrival_is_a_failure() -> None:
     assert bench.sinks[0].content is None
 
 
-def test_document_dated_in_the_future_does_not_fence_ours() -> None:
-    """What a replica with a clock far ahead publishes during our grant is not adopted, and does not fence our token."""
+def test_document_dated_in_the_future_is_replaced_by_the_next_token() -> None:
+    """What a replica with a clock far ahead published is not adopted, and gives way to a token granted after it."""
     bench = Bench()
     rival = Bench(sinks=bench.sinks, suffix="-rival")
     rival.clock.step(3600)
 
     def overtake() -> None:
         bench.sinks[0].before_publish = None
+        bench.clock.advance(1)
         rival.attempt()
 
     bench.sinks[0].before_publish = overtake
     bench.attempt()
+    assert bench.sinks[0].content == rival.state.document
+    assert bench.state.document != rival.state.document
 
-    assert bench.sinks[0].content == bench.state.document
-    assert bench.told(Rotated)
+    bench.run_for(7200 * 0.667 + 1)
+    assert bench.sinks[0].content.access_token == Secret("token-2")
+
+
+def test_older_token_never_replaces_a_newer_one_dated_in_the_future() -> None:
+    """While no grant can be had, a newer token dated in the future is left alone by whoever holds an older one."""
+    bench = Bench()
+    bench.attempt()
+    rival = Bench(clock=bench.clock, sinks=bench.sinks, suffix="-rival")
+    bench.clock.advance(7200 * 0.667)
+    bench.clock.step(7200)
+    rival.attempt()
+    bench.clock.step(-7200)
+    newer = bench.sinks[0].content
+    bench.endpoint.broken = DOWN
+    bench.attempt()
+    bench.run_for(60)
+
+    assert newer.access_token == Secret("token-1-rival")
+    assert bench.sinks[0].content == newer
+
+
+def test_life_of_a_token_dated_in_the_future_counts_from_when_it_was_seen() -> None:
+    """A token that a clock an hour ahead dated is adopted once plausible, with a life from when we first saw it."""
+    sinks = [MemorySink()]
+    ahead = Bench(sinks=sinks, suffix="-ahead")
+    ahead.clock.step(3600)
+    bench = Bench(sinks=sinks, clock=ahead.clock)
+    ahead.attempt()
+    ahead.clock.step(-3600)
+    bench.endpoint.broken = DOWN
+    bench.attempt()
+    bench.run_for(3400)
+
+    assert bench.state.document == sinks[0].content
+    assert bench.state.life is not None
+    assert bench.state.life.expires == pytest.approx(1000.0 + 7200)
+
+
+def test_stray_wake_makes_no_grant() -> None:
+    """A token that is woken though it has a fresh one makes no grant, and does not come again and again."""
+    bench = Bench()
+    wait = bench.attempt()
+    bench.state.wake_at = bench.clock.now
+
+    assert bench.attempt() == pytest.approx(wait)
+    assert len(bench.endpoint.asked) == 1
 
 
 def test_endless_conflicts_are_a_failed_publish() -> None:
