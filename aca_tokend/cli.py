@@ -80,6 +80,70 @@ def check(config: ConfigOption = DEFAULT_CONFIG, log_format: LogFormatOption = N
 
 
 @app.command()
+def resume(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The token that is suspended.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    log_format: LogFormatOption = None,
+) -> None:
+    """Let a suspended token try again, after the server's side was mended."""
+    loaded = _load(config)
+    _log(loaded, log_format)
+    from aca_tokend.core.errors import ReasonedError
+    from aca_tokend.resume import UnknownTokenError
+    from aca_tokend.resume import resume as clear
+
+    try:
+        for line in clear(loaded, name):
+            typer.echo(line)
+    except UnknownTokenError as error:
+        _refuse(error.message)
+    except ReasonedError as error:
+        typer.echo(error.message, err=True)
+        sys.exit(1)
+    typer.echo(f"{name}: a running daemon goes on with it within a minute")
+
+
+@app.command()
+def simulate(
+    outage: Annotated[str, typer.Option("--outage", metavar="DURATION", help="How long the endpoint is out.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    log_format: LogFormatOption = None,
+    *,
+    endpoint: Annotated[
+        list[str] | None, typer.Option("--endpoint", metavar="NAME", help="The one that is out; all if left out.")
+    ] = None,
+    at: Annotated[
+        str, typer.Option("--at", metavar="HH:MM", help="When the outage begins, on the first day.")
+    ] = "02:00",
+    duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long to simulate.")] = "1d",
+    lifetime: Annotated[str, typer.Option("--lifetime", metavar="DURATION", help="How long tokens live.")] = "2h",
+    replicas: Annotated[int, typer.Option("--replicas", min=1, max=100, help="How many daemons run.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Another course of events.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show what an outage would do to the readers of this configuration, on a virtual clock."""
+    loaded = _load(config)
+    _log(loaded, log_format)
+    from aca_tokend.simulation.run import Options, main
+
+    names = tuple(endpoint or loaded.acaengine)
+    unknown = [name for name in names if name not in loaded.acaengine]
+    if unknown:
+        _refuse(f"--endpoint: there is no [acaengine.{unknown[0]}]; there is {', '.join(loaded.acaengine)}")
+    options = Options(
+        outage=_duration("--outage", outage),
+        endpoints=names,
+        at=_time_of_day(at),
+        duration=_duration("--for", duration),
+        lifetime=_duration("--lifetime", lifetime),
+        replicas=replicas,
+        seed=seed,
+        json=as_json,
+    )
+    sys.exit(main(loaded, options))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration file."""
     import json
@@ -96,19 +160,31 @@ def demo(
     ] = None,
 ) -> None:
     """Show the whole job on real parts: a look-alike of ACAEngine, OpenBao, the daemon and a reader."""
-    from aca_tokend.core.durations import parse_duration
-
-    seconds = None
-    if duration is not None:
-        try:
-            seconds = parse_duration(duration)
-        except ValueError as error:
-            _refuse(f"--for: {duration!r} {error}; write for instance 30s or 2m")
-        if not seconds:
-            _refuse(f"--for: {duration!r} is no time at all; write for instance 30s or 2m")
+    seconds = None if duration is None else _duration("--for", duration)
     from aca_tokend.demo.show import show
 
     sys.exit(show(seconds))
+
+
+def _duration(option: str, text: str) -> float:
+    from aca_tokend.core.durations import parse_duration
+
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        _refuse(f"{option}: {text!r} {error}; write for instance 30s or 2m")
+    if not seconds:
+        _refuse(f"{option}: {text!r} is no time at all; write for instance 30s or 2m")
+    return seconds
+
+
+def _time_of_day(text: str) -> float:
+    import re
+
+    match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", text)
+    if match is None:
+        _refuse(f'--at: {text!r} is not a time of day; write for instance "02:00"')
+    return int(match[1]) * 3600.0 + int(match[2]) * 60.0
 
 
 def _load(path: Path) -> Config:

@@ -64,7 +64,8 @@ def test_probes_go_by_turns() -> None:
     """A token whose failure is its own does not keep the others waiting: each that waits has its turn."""
     breaker = opened()
     assert not breaker.admit("well", FAR + 9, 0.5)
-    now, probed = 1.0, []
+    now = 1.0
+    probed: list[str] = []
     for _ in range(8):
         token = "t0" if not probed else probed[-1]
         assert breaker.admit(token, FAR, now)

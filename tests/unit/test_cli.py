@@ -106,6 +106,65 @@ def test_schema_is_json_schema() -> None:
     assert {"acaengine", "vault", "tokens", "rotation", "admin", "log", "include"} <= set(schema["properties"])
 
 
+def test_resume_clears_the_record(tmp_path: Path) -> None:
+    """`resume` clears the records beside the first sink, says so, and needs no daemon."""
+    record = tmp_path / ".bookings.json.attempts"
+    record.write_text('{"f": {"proven": false, "spent": 2, "reserved": false, "reason": "invalid_grant"}}')
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG.replace("/run/aca", str(tmp_path)))
+
+    result = call("resume", "bookings", "--config", str(path))
+
+    assert result.returncode == 0, result.stderr
+    assert json.loads(record.read_text()) == {}
+    assert f"file:{tmp_path}/bookings.json: attempts cleared" in result.stdout
+
+
+def test_resume_of_an_unknown_token(config: Path) -> None:
+    """`resume` of a token that is not configured exits 2 and names the nearest one."""
+    result = call("resume", "booking", "--config", str(config))
+
+    assert result.returncode == 2
+    assert "did you mean bookings?" in result.stderr
+
+
+def test_resume_where_the_record_cannot_be_written(config: Path) -> None:
+    """`resume` exits 1 and says which place it cannot reach."""
+    config.write_text(CONFIG.replace("/run/aca", "/nonexistent"))
+
+    result = call("resume", "bookings", "--config", str(config))
+
+    assert result.returncode == 1
+    assert "/nonexistent/bookings.json" in result.stderr
+
+
+def test_simulate_tells_whether_readers_notice(config: Path) -> None:
+    """`simulate` exits 0 where no reader would be refused, 1 where some would, and needs neither server nor secret."""
+    survived = call("simulate", "--config", str(config), "--outage", "20m", "--for", "12h", "--json")
+    missed = call("simulate", "--config", str(config), "--outage", "5h", "--for", "12h")
+
+    assert survived.returncode == 0, survived.stderr
+    assert json.loads(survived.stdout)["well"]
+    assert missed.returncode == 1
+    assert "bookings" in missed.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--outage", "soon"), "--outage: 'soon'"),
+        (("--outage", "1h", "--at", "25:00"), "--at: '25:00' is not a time of day"),
+        (("--outage", "1h", "--endpoint", "other"), "there is no [acaengine.other]; there is main"),
+    ],
+)
+def test_simulate_of_what_cannot_be(config: Path, arguments: tuple[str, ...], said: str) -> None:
+    """`simulate` refuses what it cannot simulate, with the option and what would be right, and exits 2."""
+    result = call("simulate", "--config", str(config), *arguments)
+
+    assert result.returncode == 2
+    assert said in result.stderr
+
+
 def test_unknown_command() -> None:
     """A call that is wrong exits 2 with a usage message."""
     result = call("rotate")
