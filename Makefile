@@ -29,7 +29,7 @@ test-on: ## unit and property tests on another Python: PYTHON=python3.12 VERSION
 	@.venv/test-$(VERSION)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
 	@.venv/test-$(VERSION)/bin/python -m pytest -n 4 --dist loadgroup -p no:cacheprovider tests/unit tests/properties $(ARGS)
 
-check: .venv/test/.made ## ruff, mypy --strict, import-linter, the locks
+check: .venv/test/.made ## ruff, mypy --strict, import-linter
 	@.venv/test/bin/ruff format --check .
 	@.venv/test/bin/ruff check .
 	@.venv/test/bin/mypy

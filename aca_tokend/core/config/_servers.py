@@ -149,7 +149,7 @@ class VaultConfig(Table):
         default="", description="Namespace of the log-in and of all mounts.", examples=["team-a"]
     )
     ca_file: OptionalFile = Field(default="", description="CA certificates (PEM) to trust instead of the system's.")
-    timeout: Timeout = Field(default=5.0, description="Limit of a whole request.")
+    timeout: Timeout = Field(default=5.0, description="Limit of connecting, and of each wait for more of an answer.")
     max_concurrency: Concurrency = Field(default=8, description="Most requests to this Vault at one time.")
     allow_plain_http: bool = Field(
         default=False,
