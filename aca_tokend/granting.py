@@ -75,6 +75,13 @@ class Granter:
             return asked
         return await self._take(state, asked, claims if isinstance(claims, Claims) else Claims(None, None))
 
+    def held(self, state: TokenState) -> Wait | None:
+        """Why no request can be sent now, None where one can."""
+        now = self.clock.monotonic()
+        if state.gate.admit(state.name, state.urgency, now, probe=False):
+            return None
+        return Wait("endpoint_held", patience(state, now))
+
     async def verify(self, state: TokenState, minted: Minted) -> Failure | None:
         """Tries a token where that is configured, and makes it the one we hold."""
         verify = state.config.verify
@@ -93,7 +100,7 @@ class Granter:
 
     def _needed_now(self, state: TokenState) -> bool:
         """Whether readers are about to meet an expired token: then one that could not be tried is better than none."""
-        if state.life is None:
+        if state.life is None or state.dead:
             return True
         return state.life.expires - self.clock.monotonic() <= state.life.outage_tolerance * SHARE_OF_REMAINING
 
@@ -116,7 +123,7 @@ class Granter:
         """Runs in the endpoint's pool. A proven credential is sent at once; another must be claimed first."""
         resolved = self.resolver.resolve(state.config, remote)
         if resolved.credential != state.ledger.proven or resolved.client != state.client.ledger.proven:
-            return resolved
+            return self.held(state) or resolved  # nothing is claimed for a request that could not be sent
         return self._ask_if_admitted(state, resolved)
 
     def _ask_if_admitted(self, state: TokenState, resolved: Resolved) -> Asked | Wait:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Replicas that change a record at once meet each other's writes; each of them decides anew, so many times.
 ROUNDS = 8
 UNREAD = object()
+# The server knew the client and its secret when it refused for one of these: it looks at the client first.
+PROVES_CLIENT = frozenset({Reason.INVALID_GRANT, Reason.INVALID_SCOPE, Reason.UNAUTHORIZED_CLIENT})
 EMPTY = AttemptRecord()
 
 
@@ -212,7 +214,7 @@ class Guard:
             pass  # the credential stays proven: it was not looked at
         elif verdict.accepted or verdict.refused or claims.token:
             await self.records.settle(state.ledger, sent.credential, claims.token, judged, state.urgency)
-        accepted = verdict.accepted or (verdict.refused is not None and not of_client)
+        accepted = verdict.accepted or verdict.refused in PROVES_CLIENT
         await self._settle_client(state, sent, claims.client, Verdict(accepted, verdict.refused if of_client else None))
 
     async def _settle_client(self, state: TokenState, sent: Resolved, claim: Claim | None, verdict: Verdict) -> None:
@@ -237,12 +239,17 @@ class Guard:
         state.suspended_credential = sent.credential
         state.cautious_at = self.clock.monotonic() + wait if wait is not None else None
 
-    async def allows(self, state: TokenState, resolved: Resolved) -> bool:
-        """Whether the records, read anew, leave this credential an attempt. Raises LookError."""
+    async def wait(self, state: TokenState, resolved: Resolved) -> float | None:
+        """In how many seconds the records, read anew, allow an attempt; None: never. Raises LookError."""
         await self.records.read(state.ledger, state.urgency)
         await self.records.read(state.client.ledger, state.urgency)
-        known = (state.ledger.record.of(resolved.credential), state.client.ledger.record.of(resolved.client))
-        return not any(attempts and exhausted(attempts, state.rules) for attempts in known)
+        now = datetime.fromtimestamp(self.clock.wall(), UTC)
+        client = guard.claim(
+            state.client.ledger.record.of(resolved.client), resolved.client, now, state.rules.for_client
+        )
+        token = guard.claim(state.ledger.record.of(resolved.credential), resolved.credential, now, state.rules)
+        waits = [decision.wait_seconds if isinstance(decision, Denied) else 0.0 for decision in (client, token)]
+        return max(wait for wait in waits if wait is not None) if None not in waits else None
 
     def _wake(self, wakes: Iterable[Wake]) -> None:
         for wake in wakes:

@@ -189,8 +189,8 @@ class Publisher:
     def _delay(self, state: TokenState) -> float:
         """When to try the failed sinks again: what they hold may expire long before the token that waits for them."""
         failed = [sink for sink in state.sinks if sink.failure]
-        expiries = [sink.published.expires_at.timestamp() for sink in failed if sink.published]
-        remaining = min(expiries) - self.clock.wall() if expiries else 0.0
+        lives = [sink.published.expires_at.timestamp() - self.clock.wall() for sink in failed if sink.published]
+        remaining = min((life for life in lives if life > 0), default=0.0)
         wishes = [sink.failure.retry_after_seconds for sink in failed if sink.failure]
         wish = max((seconds for seconds in wishes if seconds is not None), default=None)
         backoff = state.config.rotation.backoff

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # What Vault holds costs a request each time: an attempt record there is read this often while its token is suspended.
 RECORD_POLL_SECONDS = 60.0
+# A token that waits for its endpoint looks for a replica's token so often, however often it comes to ask.
+LOOK_AGAIN_SECONDS = 10.0
 # A token that was granted in the very second of a log-out is dead too: the next is asked for in another second.
 NEXT_SECOND = 1.1
 
@@ -82,7 +84,9 @@ class Rotator:
         """Goes look ─► grant ─► verify ─► publish. What is fresher than ours is adopted instead of a grant."""
         began = self.clock.monotonic()
         state.rotate_at, state.wake_at = min(state.rotate_at, began), None  # it may have been woken before its time
-        outcome: Failure | Wait | None = await self._resolver.identify(state) or await self._publisher.look(state)
+        outcome: Failure | Wait | None = self._still_held(state, began)
+        if outcome is None:
+            outcome = await self._resolver.identify(state) or await self._publisher.look(state)
         granted = False
         if outcome is None and state.due(self.clock.monotonic()):
             outcome = await self._obtain(state)
@@ -101,6 +105,13 @@ class Rotator:
         self._tell_rotated(state)
         if granted and state.rotating_since is not None:
             self._undelivered(state)
+
+    def _still_held(self, state: TokenState, now: float) -> Wait | None:
+        """Spares the sinks a look each time that a token comes back only to find its endpoint still down."""
+        looked_at = max(sink.seen_at for sink in state.sinks)
+        if state.waits_for == "endpoint_held" and now < looked_at + LOOK_AGAIN_SECONDS:
+            return self._granter.held(state)
+        return None
 
     async def _obtain(self, state: TokenState) -> Failure | Wait | None:
         """Gets a new token: one that was granted before and could not be tried, or a grant."""
@@ -133,19 +144,21 @@ class Rotator:
     async def _resume(self, state: TokenState) -> None:
         """Resumes a suspended token if something changed: its credential, its record, or an hour has passed."""
         now = self.clock.monotonic()
-        in_file = state.ledger.sink.kind == "file"
-        poll_record = in_file or now >= state.polled_at + RECORD_POLL_SECONDS
+        in_files = {state.ledger.sink.kind, state.client.ledger.sink.kind} == {"file"}
+        cautious = state.cautious_at is not None and now >= state.cautious_at
+        poll_record = cautious or in_files or now >= state.polled_at + RECORD_POLL_SECONDS
         if poll_record:
             state.polled_at = now
         try:
             resolved = await self._resolver.now(state)
             if resolved.credential != state.suspended_credential:
                 why = "the credential changed"
-            elif state.cautious_at is not None and now >= state.cautious_at:
-                why = "one cautious attempt is due"
-            elif poll_record and await self._guard.allows(state, resolved):
-                why = "the attempt record allows it again"
+            elif not poll_record:
+                return
+            elif (wait := await self._guard.wait(state, resolved)) == 0.0:
+                why = "one cautious attempt is due" if cautious else "the attempt record allows it again"
             else:
+                state.cautious_at = None if wait is None else now + wait  # a replica may have made that attempt
                 return
         except (SecretError, LookError):
             return  # told of when it was suspended; what cannot be read has not been mended yet

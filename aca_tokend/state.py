@@ -67,7 +67,7 @@ class TokenState:
     rules: Rules
     draw: float = 0.0
     rotate_at: float = 0.0
-    poll_seconds: float = 5.0
+    poll_seconds: float = 3.0
     publish_at: float | None = None
     canary_at: float | None = None
     wake_at: float | None = None

@@ -50,8 +50,11 @@ class Breaker:
     _waiting: dict[str, float] = field(default_factory=dict)  # when each token that waits expires
     _failed: dict[str, int] = field(default_factory=dict)  # how often each failed since the endpoint last did its work
 
-    def admit(self, token: str, expires: float, now: float) -> bool:
-        """Whether a token's request may be sent now. One that may not will be woken."""
+    def admit(self, token: str, expires: float, now: float, *, probe: bool = True) -> bool:
+        """Whether a token's request may be sent now. One that may not will be woken.
+
+        With `probe` set to False it only asks, and does not become the probe that others wait for.
+        """
         if not self.open and now >= self.held_until:
             return True
         probe_is_out = self._probe is not None and now < self._probe_since + self.probe_lost_seconds
@@ -60,9 +63,10 @@ class Breaker:
             if expires > now:  # it may be in a greater hurry than those who waited when the probe was set
                 self.probe_at = min(self.probe_at, max(now + _hurry(expires - now), self._wish(expires - now, now)))
             return False
-        self.open = True
-        self._probe, self._probe_since = token, now
-        self._waiting.pop(token, None)
+        if probe:
+            self.open = True
+            self._probe, self._probe_since = token, now
+            self._waiting.pop(token, None)
         return True
 
     def failed(self, token: str, expires: float, now: float, retry_after: float | None, draw: float) -> Wake | None:

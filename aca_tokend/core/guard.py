@@ -139,7 +139,8 @@ def claim(known: Attempts | None, credential: str, now: datetime, rules: Rules) 
     wait = _wait(known, now, rules)
     if wait is None or wait > 0:
         return Denied(known.reason, wait)
-    return Claim(replace(known, changed_at=now), known)
+    # What was reserved is used up with this: processes that go on dying in their attempts come to an end.
+    return Claim(replace(known, changed_at=now, reserved=False), known)
 
 
 def _wait(known: Attempts, now: datetime, rules: Rules) -> float | None:

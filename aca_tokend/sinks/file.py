@@ -84,8 +84,8 @@ class FileSink:
             content, stamp = _read(f".{self._name}.{name}", directory)
         try:
             return SeenRecord(_fields(content) if content else None, stamp)
-        except NotADocumentError:
-            return SeenRecord({}, stamp)
+        except NotADocumentError as error:
+            return SeenRecord({"unreadable": str(error)}, stamp)  # which is no record, and can be cleared
 
     def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
         """Replaces that file, if it still is what was seen; only the daemon's user may read it. Raises PublishError."""

@@ -22,7 +22,7 @@ from aca_tokend.core.guard import (
 )
 from aca_tokend.core.outcome import Failed, Reason, Resumed, Suspended
 from aca_tokend.core.token import NotADocumentError
-from tests.fakes import Bench, FakeSecrets, MemorySink, token_config
+from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, token_config
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 RULES = Rules(max_rejections=2, retry_rejected_seconds=0.0, lease_seconds=11.0)
@@ -73,6 +73,13 @@ def test_claim_of_a_process_that_died_runs_out_if_nobody_was_refused() -> None:
 
     assert denied(taken, after=10.0) == Denied(None, 1.0)
     assert allowed(taken, after=11.0).spent == 2
+
+
+def test_processes_that_go_on_dying_come_to_an_end() -> None:
+    """A taken-over claim runs out once; a second process that dies unseen leaves no further attempt."""
+    again = allowed(allowed(PROVEN), after=11.0)
+
+    assert denied(again, after=22.0).wait_seconds is None
 
 
 def test_claims_that_were_never_proven_do_not_run_out() -> None:
@@ -291,10 +298,48 @@ def test_record_tells_nothing() -> None:
     assert not set(bench.sinks[0].records["attempts"][1]) & set(other.sinks[0].records["attempts"][1])
 
 
+def test_nothing_is_claimed_while_the_endpoint_is_held() -> None:
+    """While the breaker is open, unproven credentials wait without writing claims and taking them back."""
+    crowd = Crowd(20)
+    crowd.endpoint.broken = DOWN
+    crowd.run_for(30)
+    before = sum(sink.record_requests for sink in crowd.sinks)
+    crowd.run_for(600)
+    probes = len(crowd.endpoint.asked)
+
+    assert sum(sink.record_requests for sink in crowd.sinks) - before < 7 * probes
+
+
+def test_cautious_attempts_of_replicas_are_told_once() -> None:
+    """Of two replicas one makes the cautious attempt of the hour; the other does not resume only to be suspended."""
+    first = Bench(config=token_config(retry_rejected="1h"))
+    second = Bench(config=first.config, clock=first.clock, sinks=first.sinks, suffix="-second")
+    for bench in (first, second):
+        bench.endpoint.broken = WRONG
+        bench.attempt()
+    for _ in range(2 * 3600):
+        first.clock.advance(5)
+        for bench in (first, second):
+            if bench.next_at <= bench.clock.now:
+                bench.attempt()
+
+    resumed = [*first.told(Resumed), *second.told(Resumed)]
+    assert len(first.endpoint.asked) + len(second.endpoint.asked) == 2 + len(resumed)
+    assert 8 <= len(resumed) <= 10
+
+
+@pytest.mark.parametrize("reason", [Reason.UNAUTHORIZED, Reason.UNSUPPORTED_GRANT_TYPE, Reason.INVALID_REQUEST])
+def test_refusals_that_say_nothing_of_the_client(reason: Reason) -> None:
+    """A refusal that may come before the client is looked at does not prove the client."""
+    bench = Bench(config=FOREVER)
+    bench.endpoint.broken = GrantRejected(reason, "refused")
+    bench.attempt()
+
+    assert bench.state.client.ledger.proven == ""
+
+
 def test_wrong_client_secret_spends_two_attempts_for_all_its_users() -> None:
     """One wrong client secret is tried twice in all, not twice for each of its users, also over restarts."""
-    from tests.fakes import Crowd
-
     crowd = Crowd(20)
     crowd.endpoint.broken = GrantRejected(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
     for _ in range(3):

@@ -21,7 +21,7 @@ from aca_tokend.core.outcome import (
     Suspended,
 )
 from aca_tokend.core.secret import Secret
-from tests.fakes import Bench, FakeSecrets, MemorySink, at, token_config
+from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, token_config
 
 DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
 WRONG = GrantRejected(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
@@ -510,6 +510,46 @@ def test_life_of_a_token_dated_in_the_future_counts_from_when_it_was_seen() -> N
     assert bench.state.document == sinks[0].content
     assert bench.state.life is not None
     assert bench.state.life.expires == pytest.approx(1000.0 + 7200)
+
+
+def test_dead_token_gives_way_to_one_that_could_not_be_tried() -> None:
+    """While the API fails, a new token that cannot be tried is published in place of one that is known to be dead."""
+    bench = canary()
+    bench.endpoint.verify_error = REFUSED
+    bench.endpoint.verify_errors_of = {Secret("token-1")}
+    bench.clock.advance(60)
+    bench.attempt()
+    bench.endpoint.verify_error, bench.endpoint.verify_errors_of = API_DOWN, None
+    bench.run_for(5)
+
+    assert bench.sinks[0].content.access_token == Secret("token-2")
+
+
+def test_expired_sink_does_not_slow_one_that_can_be_saved() -> None:
+    """Of two failed sinks the one that still holds a valid token sets the pace, not the one that expired long ago."""
+    bench = Bench(sinks=two_sinks())
+    bench.attempt()
+    bench.sinks[1].publish_errors.extend([Reason.DISK_FULL] * 100_000)
+    bench.run_for(7200 * 2)
+    bench.sinks[0].publish_errors.extend([Reason.CONNECT_FAILED] * 100_000)
+    expires = bench.sinks[0].content.expires_at
+    bench.run_for((expires - at(bench.clock.wall())).total_seconds() - 2)
+    bench.sinks[0].publish_errors.clear()
+    bench.run_for(1.9)
+
+    assert bench.sinks[0].content.expires_at > expires
+
+
+def test_waiting_for_an_endpoint_spares_the_sinks() -> None:
+    """Tokens that wait behind the breaker come to ask often as expiry nears, without a look each time."""
+    crowd = Crowd(50)
+    crowd.run_for(30)
+    crowd.endpoint.broken = DOWN
+    crowd.run_for(7100)
+    looks = sum(sink.looks for sink in crowd.sinks)
+    crowd.run_for(60)
+
+    assert sum(sink.looks for sink in crowd.sinks) - looks < 50 * 8
 
 
 def test_stray_wake_makes_no_grant() -> None:

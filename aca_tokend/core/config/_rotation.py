@@ -45,7 +45,8 @@ class RotationConfig(Table):
         description="The rotation point comes up to this share earlier, drawn once for each token.",
     )
     min_interval: Annotated[float, Duration(0.1, DAY)] = Field(
-        default=10.0, description="The next token is never asked for sooner than this after one that works, whatever the server says."
+        default=10.0,
+        description="No token is asked for sooner than this after one that works, whatever the server says.",
     )
     assumed_lifetime: Annotated[float, Duration(1, YEAR)] = Field(
         default=Seconds(HOUR), description="Lifetime of a token for which the server names none.", validate_default=True
