@@ -12,10 +12,11 @@ import pytest
 
 from aca_tokend.core.config import AppRoleAuth, EnvReference, FilePublish, VaultConfig, VaultPublish
 from aca_tokend.core.errors import LookError, PublishError
+from aca_tokend.core.guard import parse_record
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.core.token import Document, Seen
-from aca_tokend.sinks import KvSink, build
+from aca_tokend.core.token import Document, NotADocumentError, Seen
+from aca_tokend.sinks import FileSink, KvSink, build
 from aca_tokend.vault import VaultSession
 from tests.contract.conftest import CANARY_ROOT, running
 from tests.contract.places import FilePlace, MemoryPlace, VaultPlace, session_with
@@ -400,3 +401,61 @@ def test_sinks_are_built_from_their_configuration(tmp_path: Path) -> None:
         ("vault.dr:secret/a", "vault", "vault.dr", True),
         (f"file:{tmp_path}/bookings.json", "file", "file", False),
     ]
+
+
+def test_record_is_nothing_at_first(place: Place) -> None:
+    """Where no record was written there is none, and the first one can be written."""
+    sink = place.sink()
+
+    seen = sink.read_record("attempts")
+
+    assert seen.fields is None
+    sink.write_record("attempts", {"f": {"spent": 1}}, seen.stamp)
+
+
+def test_record_is_read_back(place: Place) -> None:
+    """Another process reads the record that was written, and replaces it; the token beside it is untouched."""
+    first, second = place.sink(), place.sink()
+    token = first.publish(document(1), first.look()).document
+    stamp = first.write_record("attempts", {"f": {"spent": 1}}, first.read_record("attempts").stamp)
+
+    seen = second.read_record("attempts")
+    assert seen.fields == {"f": {"spent": 1}}
+    assert seen.stamp == stamp
+    second.write_record("attempts", {}, seen.stamp)
+    assert not first.read_record("attempts").fields
+    assert first.look().document == token
+
+
+def test_record_of_another_name_is_another(place: Place) -> None:
+    """The record of the token and that of its client are told apart."""
+    sink = place.sink()
+    sink.write_record("attempts", {"f": {"spent": 1}}, sink.read_record("attempts").stamp)
+
+    assert sink.read_record("client-attempts").fields is None
+
+
+def test_record_changed_since_is_a_conflict(place: Place) -> None:
+    """Of two that write from one look the second is refused: a claim is never overwritten unseen."""
+    first, second = place.sink(), place.sink()
+    stamp = first.read_record("attempts").stamp
+    second.write_record("attempts", {"f": {"spent": 1}}, stamp)
+
+    with pytest.raises(PublishError) as caught:
+        first.write_record("attempts", {"f": {"spent": 1}}, stamp)
+
+    assert caught.value.reason is Reason.CONFLICT
+
+
+def test_record_that_is_none_can_be_cleared(tmp_path: Path) -> None:
+    """A record file that somebody spoilt is no empty record, and `resume` can clear it."""
+    sink = FileSink(FilePublish(path=str(tmp_path / "bookings.json")))
+    (tmp_path / ".bookings.json.attempts").write_text("not JSON")
+
+    seen = sink.read_record("attempts")
+
+    with pytest.raises(NotADocumentError):
+        parse_record(seen.fields or {})
+    sink.write_record("attempts", {}, seen.stamp)
+    assert sink.read_record("attempts").fields == {}
+    assert (tmp_path / ".bookings.json.attempts").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,327 @@
+"""One contract for whatever drives attempts: the scheduler with its threads, and the simulation's virtual clock.
+
+The same programs run under both. Nothing is concluded from how long something takes.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from aca_tokend.core.errors import LookError
+from aca_tokend.core.outcome import Reason
+from aca_tokend.core.steps import Call, Calls
+from aca_tokend.scheduler import RotationScheduler
+from aca_tokend.scheduler import Work as ScheduledWork
+from aca_tokend.simulation.driver import SimDriver
+from aca_tokend.simulation.driver import Work as SimulatedWork
+from aca_tokend.simulation.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+GENEROUS = 30.0
+POOLS = {"a": 2, "b": 1}
+# Far enough ahead that nothing comes of itself, and yet in the range of a clock.
+NEVER_BY_ITSELF = 1e6
+
+
+class Stage(Protocol):
+    """Where a program runs."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def keep(self, name: str, attempt: Callable[[], Coroutine[Any, Any, float]], after: float, urgency: float) -> None:
+        """Puts an attempt on schedule, so many seconds from now."""
+
+    def hasten(self, name: str) -> None:
+        """Brings it forward to now."""
+
+    def play(self, done: Callable[[], bool]) -> None:
+        """Lets time pass until it is done."""
+
+
+class RealStage:
+    """The scheduler: real threads, a real clock."""
+
+    def __init__(self) -> None:
+        self.bugs: list[BaseException] = []
+        self.scheduler = RotationScheduler(POOLS, self, self.bugs.append, lambda _lag: None)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def keep(self, name: str, attempt: Callable[[], Coroutine[Any, Any, float]], after: float, urgency: float) -> None:
+        self.scheduler.keep(ScheduledWork(name, "a", attempt, lambda: urgency), self.now() + after)
+
+    def hasten(self, name: str) -> None:
+        self.scheduler.hasten(name, self.now())
+
+    def play(self, done: Callable[[], bool]) -> None:
+        self.scheduler.start()
+        deadline = time.monotonic() + GENEROUS
+        while not done():
+            assert not self.bugs
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+
+class SimulatedStage:
+    """The simulation's driver: virtual time."""
+
+    def __init__(self) -> None:
+        self.world = World(seed=1)
+        self.driver = SimDriver(self.world, POOLS, lambda _pool: 0.01)
+
+    def now(self) -> float:
+        return self.world.now
+
+    def keep(self, name: str, attempt: Callable[[], Coroutine[Any, Any, float]], after: float, urgency: float) -> None:
+        self.driver.keep(SimulatedWork(name, "a", attempt, lambda: urgency), self.now() + after)
+
+    def hasten(self, name: str) -> None:
+        self.driver.hasten(name, self.now())
+
+    def play(self, done: Callable[[], bool]) -> None:
+        while not done():
+            assert self.world.now < NEVER_BY_ITSELF / 2
+            self.world.run(self.world.now + 1.0)
+
+
+@pytest.fixture(params=["scheduler", "simulation"])
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """Each of the two drivers."""
+    if request.param == "simulation":
+        yield SimulatedStage()
+        return
+    real = RealStage()
+    yield real
+    real.scheduler.stop(0.0)
+
+
+@dataclass
+class Told:
+    """What a program tells, from whichever thread."""
+
+    lines: list[object] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, line: object) -> None:
+        with self.lock:
+            self.lines.append(line)
+
+
+def fail() -> int:
+    """A call that fails as is to be expected of the world."""
+    raise LookError(Reason.TIMEOUT, "slow")
+
+
+def test_calls_run_one_after_the_other_with_their_results(stage: Stage) -> None:
+    """Calls awaited in turn are made in turn, in whichever pools, and give what they return."""
+    told = Told()
+
+    async def attempt() -> float:
+        for number in range(6):
+            told(await Call("a" if number % 3 else "b", lambda number=number: number * 10))  # type: ignore[misc]
+        return math.inf
+
+    stage.keep("one", attempt, 0.0, 0.0)
+    stage.play(lambda: len(told.lines) == 6)
+
+    assert told.lines == [0, 10, 20, 30, 40, 50]
+
+
+def test_results_of_calls_side_by_side_come_in_their_order(stage: Stage) -> None:
+    """Calls handed out together give one result each, in the order they were given, an expected error as its value."""
+    told = Told()
+
+    async def attempt() -> float:
+        for result in await Calls([Call("b", lambda: 1), Call("a", fail), Call("a", lambda: 3)]):
+            told(type(result) if isinstance(result, LookError) else result)
+        told(await Calls([]))
+        return math.inf
+
+    stage.keep("one", attempt, 0.0, 0.0)
+    stage.play(lambda: len(told.lines) == 4)
+
+    assert told.lines == [1, LookError, 3, ()]
+
+
+def test_expected_error_is_raised_where_the_call_is_awaited(stage: Stage) -> None:
+    """An expected error of a call is raised at its await, and the attempt goes on from there."""
+    told = Told()
+
+    async def attempt() -> float:
+        try:
+            await Call("b", fail)
+        except LookError as error:
+            told(error.reason)
+        told(await Call("a", lambda: "on"))
+        return math.inf
+
+    stage.keep("one", attempt, 0.0, 0.0)
+    stage.play(lambda: len(told.lines) == 2)
+
+    assert told.lines == [Reason.TIMEOUT, "on"]
+
+
+def test_attempt_comes_again_when_it_said(stage: Stage) -> None:
+    """What an attempt returns is when the next begins; infinity ends it."""
+    told = Told()
+
+    async def attempt() -> float:
+        began = stage.now()
+        told(began)
+        await Call("a", lambda: None)
+        return began + 0.05 if len(told.lines) < 5 else math.inf
+
+    stage.keep("one", attempt, 0.0, 0.0)
+    stage.play(lambda: len(told.lines) == 5)
+
+    moments = [float(str(line)) for line in told.lines]
+    # a scheduler may wake up to 50 ms early
+    assert all(later - earlier >= 0.0 for earlier, later in zip(moments, moments[1:], strict=False))
+    assert moments[-1] - moments[0] >= 0.05 * 4 - 0.2
+
+
+def test_most_urgent_goes_first(stage: Stage) -> None:
+    """Of the calls that wait for a place in a pool, the one with the smallest urgency value is made first."""
+    told, started = Told(), Told()
+    everybody_waits = threading.Event()
+
+    def hold() -> None:
+        """Keeps the only place of pool b until the others wait for it: at once in virtual time."""
+        if isinstance(stage, RealStage):
+            everybody_waits.wait(GENEROUS)
+
+    async def first() -> float:
+        started("first")
+        await Call("b", hold, urgency=-1.0)
+        return math.inf
+
+    def waiting(number: int) -> Callable[[], Coroutine[Any, Any, float]]:
+        async def attempt() -> float:
+            started(number)
+            await Call("b", lambda: told(number), urgency=float(number))
+            return math.inf
+
+        return attempt
+
+    stage.keep("first", first, 0.0, -1.0)
+    for number in (5, 3, 1, 4, 2):
+        stage.keep(f"t{number}", waiting(number), 0.0 if isinstance(stage, SimulatedStage) else 0.2, 0.0)
+    if isinstance(stage, RealStage):
+        threading.Thread(target=_when, args=(lambda: waits(stage) == 5, everybody_waits), daemon=True).start()
+    stage.play(lambda: len(told.lines) == 5)
+
+    assert told.lines == [1, 2, 3, 4, 5]
+
+
+def waits(stage: RealStage) -> int:
+    """How many calls wait for a place in pool b."""
+    return len(stage.scheduler._pools["b"]._waiting)
+
+
+def _when(condition: Callable[[], bool], event: threading.Event) -> None:
+    deadline = time.monotonic() + GENEROUS
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    event.set()
+
+
+def test_no_more_calls_at_once_than_the_pool_is_large(stage: Stage) -> None:
+    """However many attempts call into a pool, its size bounds how many are under way; all are made."""
+    told = Told()
+    lock = threading.Lock()
+    under_way, most = 0, 0
+
+    def call() -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        if isinstance(stage, RealStage):
+            time.sleep(0.001)  # so that calls overlap; nothing is concluded from it
+        with lock:
+            under_way -= 1
+        told("made")
+
+    async def attempt() -> float:
+        await Call("b", call)
+        await Calls([Call("a", call), Call("a", call), Call("a", call)])
+        return math.inf
+
+    for number in range(12):
+        stage.keep(f"t{number}", attempt, 0.0, 0.0)
+    stage.play(lambda: len(told.lines) == 48)
+
+    assert most <= 3, "two in one pool and one in the other"
+
+
+def test_hastened_attempt_comes_before_its_time(stage: Stage) -> None:
+    """An attempt that waits for a far moment begins at once when it is hastened."""
+    told = Told()
+
+    async def far() -> float:
+        told("far")
+        return math.inf
+
+    async def near() -> float:
+        await Call("a", lambda: None)
+        stage.hasten("far")
+        return math.inf
+
+    stage.keep("far", far, NEVER_BY_ITSELF, 0.0)
+    stage.keep("near", near, 0.0, 0.0)
+    stage.play(lambda: bool(told.lines))
+
+    assert told.lines == ["far"]
+
+
+def test_attempt_hastened_while_one_is_under_way_comes_at_once_after_it(stage: Stage) -> None:
+    """Hastening a token whose attempt is under way counts for the next one."""
+    told = Told()
+
+    async def attempt() -> float:
+        told("begins")
+        await Call("a", lambda: None)
+        if len(told.lines) == 1:
+            stage.hasten("one")
+            stage.hasten("unknown")
+        await Call("b", lambda: None)
+        return stage.now() + NEVER_BY_ITSELF
+
+    stage.keep("one", attempt, 0.0, 0.0)
+    stage.play(lambda: len(told.lines) == 2)
+
+    assert told.lines == ["begins", "begins"]
+
+
+def test_hastening_never_delays(stage: Stage) -> None:
+    """An attempt that is due sooner keeps its time."""
+    told = Told()
+
+    async def attempt() -> float:
+        told("begins")
+        return math.inf
+
+    stage.keep("one", attempt, 0.1, 0.0)
+    if isinstance(stage, RealStage):
+        stage.scheduler.hasten("one", stage.now() + NEVER_BY_ITSELF)
+    elif isinstance(stage, SimulatedStage):
+        stage.driver.hasten("one", stage.now() + NEVER_BY_ITSELF)
+    stage.play(lambda: bool(told.lines))
+
+    assert told.lines == ["begins"]
