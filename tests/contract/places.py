@@ -134,9 +134,10 @@ class MemoryPlace:
 
     def __init__(self) -> None:
         self._place: list[Any] = [0, None]
+        self._records: dict[str, tuple[int, Any]] = {}
 
     def sink(self) -> MemorySink:
-        return MemorySink(place=self._place)
+        return MemorySink(place=self._place, records=self._records)
 
     def put(self, fields: Fields) -> None:
         try:
