@@ -131,6 +131,7 @@ class Granter:
         now = self.clock.monotonic()
         if not state.gate.admit(state.name, state.urgency, now):
             return Wait("endpoint_held", patience(state, now))
+        state.requested = True
         started, started_wall = now, self.clock.wall()
         answer: Grant | GrantError
         try:

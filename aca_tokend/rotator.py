@@ -77,13 +77,17 @@ class Rotator:
             await self._check(state)
         elif state.wake_at is not None and now >= state.wake_at:
             state.wake_at = None  # it has found a token meanwhile
+            self._pass_turn(state)
         state.settled = True
         return self._next(state)
 
     async def _rotate(self, state: TokenState) -> None:
         """Goes look ─► grant ─► verify ─► publish. What is fresher than ours is adopted instead of a grant."""
         began = self.clock.monotonic()
-        state.rotate_at, state.wake_at = min(state.rotate_at, began), None  # it may have been woken before its time
+        state.rotate_at = min(state.rotate_at, began)  # it may have been woken before its time
+        if state.wake_at is not None and state.wake_at <= began:
+            state.wake_at = None
+        state.requested = False
         outcome: Failure | Wait | None = self._still_held(state, began)
         if outcome is None:
             outcome = await self._resolver.identify(state) or await self._publisher.look(state)
@@ -92,6 +96,8 @@ class Rotator:
             outcome = await self._obtain(state)
             granted = outcome is None
         state.waits_for = outcome.why if isinstance(outcome, Wait) else ""
+        if not state.requested and state.waits_for != "endpoint_held":
+            self._pass_turn(state)
         if isinstance(outcome, Wait):
             state.rotate_at = self.clock.monotonic() + outcome.seconds
             self.observe(Skipped(state.name, outcome.why))
@@ -134,6 +140,11 @@ class Rotator:
         message = f"acaengine.{state.endpoint.name}: the token in use is refused before its time"
         failure = Failure(Step.VERIFY, Reason.TOKEN_REFUSED, message)
         self.observe(Failed(state.name, failure, state.deaths, state.rotate_at - now, _expires_at(state)))
+
+    def _pass_turn(self, state: TokenState) -> None:
+        """It asks the endpoint for nothing now: if it was its turn to probe it, another token's comes."""
+        for wake in state.gate.passed(state.name, self.clock.monotonic()):
+            self.wake(wake)
 
     def _next(self, state: TokenState) -> float:
         times = [state.rotate_at, state.wake_at, state.publish_at, state.canary_at]

@@ -54,6 +54,7 @@ class TokenState:
         rotating_since: when the rotation began whose token has reached no sink yet.
         polled_at: when the attempt record was last read while suspended.
         deaths: how many tokens running were found dead before their time; `dead`: the one in use is.
+        requested: whether its attempt under way has asked the endpoint.
         waits_for: why its last attempt made no request; empty where it made one.
         settled: looked at, rotated or honestly failed at least once.
     """
@@ -91,6 +92,7 @@ class TokenState:
     noticed: frozenset[str] = frozenset()
     clock_stepped: bool = False
     waits_for: str = ""
+    requested: bool = False
     settled: bool = False
 
     @property

@@ -295,14 +295,14 @@ class Crowd:
     events: list[Event] = field(default_factory=list)
     secrets: FakeSecrets = field(default_factory=lambda: FakeSecrets({"PASSWORD": "p", "CLIENT_SECRET": "s"}))
     endpoint: ScriptedEndpoint = field(init=False)
-    sinks: list[MemorySink] = field(init=False)
+    sinks: list[MemorySink] = field(default_factory=list)
     states: dict[str, TokenState] = field(init=False)
     due: dict[str, float] = field(init=False)
     rotator: Rotator = field(init=False)
 
     def __post_init__(self) -> None:
         self.endpoint = ScriptedEndpoint(self.clock)
-        self.sinks = [MemorySink(name=f"vault:secret/{number}") for number in range(self.count)]
+        self.sinks = self.sinks or [MemorySink(name=f"vault:secret/{number}") for number in range(self.count)]
         self.restart()
 
     def restart(self) -> None:
@@ -324,16 +324,32 @@ class Crowd:
 
     def run_for(self, seconds: float) -> None:
         """Makes every attempt that falls due within `seconds`, one after the other."""
-        end = self.clock.now + seconds
+        self.run_together([self], seconds)
+
+    @staticmethod
+    def run_together(crowds: Sequence[Crowd], seconds: float) -> None:
+        """The same for several processes on one clock."""
+        clock = crowds[0].clock
+        end = clock.now + seconds
         while True:
-            name = min(self.due, key=self.due.__getitem__)
-            if self.due[name] > end:
+            crowd = min(crowds, key=lambda it: it.next_due)
+            if crowd.next_due > end:
                 break
-            self.clock.now = max(self.clock.now, self.due[name])
-            self.due[name] = float("inf")
-            next_at = drive(self.rotator.attempt(self.states[name]))
-            self.due[name] = min(self.due[name], next_at)
-        self.clock.now = end
+            clock.now = max(clock.now, crowd.next_due)
+            crowd.attempt()
+        clock.now = end
+
+    @property
+    def next_due(self) -> float:
+        """When its next attempt falls due."""
+        return min(self.due.values())
+
+    def attempt(self) -> None:
+        """Makes the attempt that is due next."""
+        name = min(self.due, key=self.due.__getitem__)
+        self.due[name] = float("inf")
+        next_at = drive(self.rotator.attempt(self.states[name]))
+        self.due[name] = min(self.due[name], next_at)
 
 
 def at(wall: float) -> datetime:

@@ -47,6 +47,7 @@ class Breaker:
     _interval: float = PROBE_SECONDS
     _probe: str | None = None
     _probe_since: float = 0.0
+    _told: str | None = None  # whose turn it is to probe next
     _waiting: dict[str, float] = field(default_factory=dict)  # when each token that waits expires
     _failed: dict[str, int] = field(default_factory=dict)  # how often each failed since the endpoint last did its work
 
@@ -65,7 +66,7 @@ class Breaker:
             return False
         if probe:
             self.open = True
-            self._probe, self._probe_since = token, now
+            self._probe, self._probe_since, self._told = token, now, None
             self._waiting.pop(token, None)
         return True
 
@@ -88,7 +89,11 @@ class Breaker:
         if retry_after is not None:
             self.held_until = max(self.held_until, now + retry_after)
         self.probe_at = max(now + wait, self._wish(remaining, now))
-        return Wake(min(self._waiting, key=lambda name: self._turn(name, now)), self.probe_at)
+        return self._tell_next(now)
+
+    def _tell_next(self, now: float) -> Wake:
+        self._told = min(self._waiting, key=lambda name: self._turn(name, now))
+        return Wake(self._told, max(now, self.probe_at))
 
     def _wish(self, remaining: float, now: float) -> float:
         """Until when the endpoint is left alone because it asked for it: its wish must not be a token's death."""
@@ -105,17 +110,19 @@ class Breaker:
         self._waiting.pop(token, None)
         self.open = False
         self.held_until = self.probe_at = 0.0
-        self._interval, self._probe = PROBE_SECONDS, None
+        self._interval, self._probe, self._told = PROBE_SECONDS, None, None
         order = sorted(self._waiting, key=self._waiting.__getitem__)
         self._waiting.clear()
         return [Wake(name, now + number * RELEASE_SPACING_SECONDS) for number, name in enumerate(order)]
 
-    def forget(self, token: str) -> None:
-        """The token left, or no longer waits."""
+    def passed(self, token: str, now: float) -> Wake | None:
+        """The token made no request: it adopted one, could not, or left. If it was its turn, another's comes."""
         self._waiting.pop(token, None)
         self._failed.pop(token, None)
+        turn = token in {self._told, self._probe}
         if self._probe == token:
             self._probe = None
+        return self._tell_next(now) if turn and self._waiting else None
 
 
 def _hurry(remaining: float) -> float:

@@ -77,6 +77,43 @@ def test_probes_go_by_turns() -> None:
     assert "well" in probed[:2]
 
 
+def test_turn_is_passed_on() -> None:
+    """A token whose turn it is and that makes no request, for instance because it adopted one, passes it on."""
+    breaker = opened()
+    assert breaker.admit("t2", FAR, 1.0)
+    wake = breaker.failed("t2", FAR, 1.0, None, 1.0)
+    assert wake is not None
+
+    following = breaker.passed(wake.token, wake.at)
+    assert following is not None
+    assert following.token != wake.token
+    assert following.at == wake.at
+    assert breaker.passed("somebody", wake.at) is None
+    last = breaker.passed(following.token, wake.at)
+    assert last is not None
+    assert breaker.passed(last.token, wake.at) is None, "nobody waits any more"
+
+
+def test_replica_that_recovers_by_adopting_is_fresh_at_once() -> None:
+    """After an outage, a replica whose tokens another one renewed adopts them all within seconds."""
+    first = Crowd(50)
+    first.run_for(30)
+    second = Crowd(50, clock=first.clock, sinks=first.sinks)
+    second.run_for(5)
+    for crowd in (first, second):
+        crowd.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "503")
+    Crowd.run_together([first, second], 6500)
+    for crowd in (first, second):
+        crowd.endpoint.broken = None
+    Crowd.run_together([first, second], 10)
+
+    for crowd in (first, second):
+        assert all(
+            state.document == sink.content for state, sink in zip(crowd.states.values(), crowd.sinks, strict=True)
+        )
+        assert all(state.life and state.life.rotate > crowd.clock.now for state in crowd.states.values())
+
+
 def test_one_token_alone_opens_nothing() -> None:
     """A token that fails again and again opens the breaker for nobody else."""
     breaker = Breaker(probe_lost_seconds=25.0)
