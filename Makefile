@@ -4,10 +4,10 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-on check bench format lock clean
+.PHONY: help demo test test-system test-on check bench format lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # One environment per purpose, made again when its lock or pyproject.toml changes.
 .venv/%/.made: requirements/%.txt pyproject.toml
@@ -22,6 +22,18 @@ demo: .venv/demo/.made ## the whole job on real parts; ARGS="--for 30s" ends by 
 
 test: .venv/test/.made ## every test that needs Python and its registry alone
 	@.venv/test/bin/python -m pytest -n 4 --dist loadgroup $(ARGS)
+
+# What these tests need of the system beside Python: each program and the Debian package that has it.
+SYSTEM = faketime:faketime
+
+test-system: .venv/test/.made ## the tests that need Debian packages, which it names where they are missing
+	@missing=""; for need in $(SYSTEM); do \
+	  command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  echo "make test-system needs more of the system: apt-get install --no-install-recommends$$missing" >&2; exit 1; \
+	fi
+	@.venv/test/bin/python -m pytest -n 4 --dist loadgroup tests/system $(ARGS)
 
 test-on: ## unit and property tests on another Python: PYTHON=python3.12 VERSION=3.12
 	@$(PYTHON) -m venv --clear .venv/test-$(VERSION)

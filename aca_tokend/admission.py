@@ -15,7 +15,7 @@ from aca_tokend.guarding import Ledger
 from aca_tokend.state import SinkState, TokenState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.ports import Sink, TokenEndpoint
@@ -28,10 +28,10 @@ class Gate:
         self._lock = threading.Lock()
         self._breaker = Breaker(probe_lost_seconds=2.0 * timeout + 5.0, probe_cap=probe_cap)
 
-    def admit(self, token: str, expires: float, now: float) -> bool:
-        """Whether a request of this token may be sent now; one that may not is woken later."""
+    def admit(self, token: str, expires: float, now: float, *, probe: bool = True) -> bool:
+        """Whether a request of this token may be sent now; one that may not is woken later. `probe`: it will be."""
         with self._lock:
-            return self._breaker.admit(token, expires, now)
+            return self._breaker.admit(token, expires, now, probe=probe)
 
     def failed(self, token: str, expires: float, now: float, retry_after: float | None, draw: float) -> list[Wake]:
         """The endpoint did not do its work. Returns who is to probe it next, and when."""
@@ -44,10 +44,15 @@ class Gate:
         with self._lock:
             return self._breaker.answered(token, now)
 
+    def passed(self, token: str, now: float) -> list[Wake]:
+        """The token made no request, or left. Returns whose turn it is then, if it was its own."""
+        with self._lock:
+            wake = self._breaker.passed(token, now)
+        return [wake] if wake else []
+
     def forget(self, token: str) -> None:
         """The token left."""
-        with self._lock:
-            self._breaker.forget(token)
+        self.passed(token, 0.0)
 
     @property
     def is_open(self) -> bool:
@@ -61,6 +66,7 @@ class Shared:
     def __init__(self) -> None:
         self._gates: dict[str, Gate] = {}
         self._clients: dict[tuple[str, str], Client] = {}
+        self._homes: dict[str, tuple[tuple[str, str], Sink]] = {}  # by token: its client, and its first sink
 
     def state(self, token: TokenConfig, endpoint: TokenEndpoint, sinks: Sequence[Sink], timeout: float) -> TokenState:
         """The state of a token that nothing is known of yet; its `draw` and times are for the caller to set.
@@ -71,6 +77,7 @@ class Shared:
         gate = self._gates.setdefault(endpoint.name, Gate(timeout, token.rotation.backoff.cap))
         key = (endpoint.name, str(token.client_id))
         client = self._clients.setdefault(key, Client(Ledger(sinks[0], CLIENT_RECORD)))
+        self._homes[token.name] = (key, sinks[0])
         return TokenState(
             config=token,
             endpoint=endpoint,
@@ -80,6 +87,23 @@ class Shared:
             ledger=Ledger(sinks[0], TOKEN_RECORD),
             rules=Rules.of(token.rotation, timeout),
         )
+
+    def forget_endpoint(self, name: str, *, clients: bool) -> None:
+        """The next state gets a new gate; with `clients`, where it is another server by now, new clients too."""
+        self._gates.pop(name, None)
+        if clients:
+            self._clients = {key: client for key, client in self._clients.items() if key[0] != name}
+
+    def follow(self, tokens: Iterable[str]) -> None:
+        """After a reload with these tokens, in their order: moves the records of clients, forgets clients that left."""
+        self._homes = {name: self._homes[name] for name in tokens}
+        homes: dict[tuple[str, str], Sink] = {}
+        for key, sink in self._homes.values():
+            homes.setdefault(key, sink)
+        self._clients = {key: client for key, client in self._clients.items() if key in homes}
+        for key, client in self._clients.items():
+            if client.ledger.sink is not homes[key]:
+                client.ledger = Ledger(homes[key], CLIENT_RECORD, client.ledger.proven)
 
 
 @dataclass(slots=True)

@@ -64,7 +64,7 @@ def run(
     from aca_tokend.core.errors import TokendError
 
     try:
-        code = daemon.run_once(loaded) if once else daemon.run(loaded)
+        code = daemon.run_once(loaded) if once else daemon.run(loaded, config)
     except TokendError as error:
         _refuse(error.message)
     sys.exit(code)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import errno
 import glob
+import itertools
 import os
 import re
 import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from aca_tokend.core.config import parse
 from aca_tokend.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from aca_tokend.core.config import Config
@@ -71,6 +72,31 @@ def load(path: str | Path) -> Config:
     return parse(documents, problems)
 
 
+def patterns(path: str | Path) -> tuple[str, ...]:
+    """What the main file includes, as far as that can be told, whatever else is wrong with it."""
+    document = _read(os.fspath(path))
+    include = document.get("include") if isinstance(document, dict) else None
+    return tuple(pattern for pattern in include if _is_pattern(pattern)) if isinstance(include, list) else ()
+
+
+def files(path: str | Path, include: Sequence[str]) -> list[str]:
+    """The main file and those that these patterns find now."""
+    main = os.fspath(path)
+    return [main, *_included(main, list(include), [])]
+
+
+def folders(path: str | Path, include: Sequence[str]) -> set[str]:
+    """The folders in which a change may be one of the configuration, also where they do not exist yet."""
+    main = os.fspath(path)
+    found = set()
+    for file in files(main, include):
+        found |= {os.path.dirname(file), os.path.dirname(os.path.realpath(file))}  # noqa: PTH120 - as above
+    for pattern in include:
+        plain = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.split("/")[:-1])
+        found.add(os.path.join(os.path.dirname(main), "/".join(plain)))  # noqa: PTH118, PTH120
+    return {os.path.abspath(folder) for folder in found}  # noqa: PTH100
+
+
 def _read(file: str) -> dict[str, Any] | Problem:
     """The parsed file, or why it cannot be had. Nothing leads back to the parser's error, which may hold the text."""
     try:
@@ -107,7 +133,7 @@ def _included(main: str, patterns: object, problems: list[Problem]) -> Iterator[
     folder = os.path.dirname(main)  # noqa: PTH120 - the path is a string throughout
     seen = {os.path.realpath(main)}
     for number, pattern in enumerate(patterns if isinstance(patterns, list) else ()):
-        if not isinstance(pattern, str) or not pattern.isprintable() or not pattern:
+        if not _is_pattern(pattern):
             continue
         found = sorted(glob.glob(os.path.join(glob.escape(folder), pattern), recursive=True))  # noqa: PTH118, PTH207
         if not found and not glob.has_magic(pattern):
@@ -121,3 +147,7 @@ def _included(main: str, patterns: object, problems: list[Problem]) -> Iterator[
             if real not in seen:
                 seen.add(real)
                 yield file
+
+
+def _is_pattern(pattern: object) -> TypeGuard[str]:
+    return isinstance(pattern, str) and pattern != "" and pattern.isprintable()

@@ -1,8 +1,9 @@
 """The daemon: puts the parts together, starts them, watches over them and stops them. The file to read first.
 
-    build      configuration ─► endpoints, Vault sessions, sinks, one state per token, the pools they run in
+    build      configuration ─► endpoints, Vault sessions, pools (parts.py), one state per token
     start      every token is put on schedule for now: its first attempt looks, and adopts or rotates
     watch      once a second: has the wall clock been stepped; /-/healthy asks for lost jobs and hanging calls
+    reload     on SIGHUP or a changed file: read, validate whole, then swap; what did not change goes on undisturbed
     stop       nothing new starts, rotations under way finish through publish
 
 What one attempt does stands in rotator.py. No other module sees all the parts.
@@ -11,43 +12,33 @@ What one attempt does stands in rotator.py. No other module sees all the parts.
 from __future__ import annotations
 
 import math
-import os
 import random
 import resource
-import select
-import signal
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from aca_tokend import __version__, log, sinks
-from aca_tokend.admission import Shared
-from aca_tokend.core.config import Config, VaultReference
-from aca_tokend.credentials import endpoint_pool, references
+from aca_tokend.bell import Bell, handle_signals
 from aca_tokend.metrics import Metrics, SinkView, TokenView
-from aca_tokend.oauth import HttpTokenEndpoint
+from aca_tokend.parts import Parts
+from aca_tokend.reload import Change, Retired, Source, compare, take_over
 from aca_tokend.rotator import Rotator
 from aca_tokend.scheduler import RotationScheduler, Work
-from aca_tokend.secrets import SecretResolver
-from aca_tokend.vault import VaultSession
+from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
+    from pathlib import Path
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import TokenConfig
+    from aca_tokend.core.config import Config
     from aca_tokend.core.outcome import Event
     from aca_tokend.state import TokenState
 
-# How often a suspended token looks whether its credential changed; what Vault holds costs a request each time.
-POLL_SECONDS = 5.0
-POLL_VAULT_SECONDS = 60.0
-FILE_POOL = "file"
-FILE_POOL_SIZE = 4
 # Rotations under way get this long to finish after SIGTERM; Kubernetes kills after 30 seconds by default.
 STOP_SECONDS = 12.0
 # A call is stuck once it has run for this many times the longest timeout, and at least a minute.
@@ -71,29 +62,6 @@ class SystemClock:
         return time.time()
 
 
-class Bell:
-    """Wakes the main thread, from another thread or from a signal handler.
-
-    A pipe, because an Event that is set in a handler while its own thread waits for it can lock up for ever.
-    """
-
-    def __init__(self) -> None:
-        self.stop = False
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-
-    def ring_to_stop(self) -> None:
-        """The daemon is to end."""
-        self.stop = True
-        with suppress(BlockingIOError):  # full: it has been rung often enough
-            os.write(self._write, b"!")
-
-    def wait(self, seconds: float) -> None:
-        """Waits until it is rung, at most so long."""
-        if select.select([self._read], [], [], seconds)[0]:
-            os.read(self._read, 1024)
-
-
 @dataclass(slots=True)
 class Daemon:
     """All the parts, put together from one configuration."""
@@ -101,8 +69,7 @@ class Daemon:
     config: Config
     clock: SystemClock = field(default_factory=SystemClock)
     bug: BaseException | None = None
-    endpoints: dict[str, HttpTokenEndpoint] = field(init=False)
-    vaults: dict[str, VaultSession] = field(init=False)
+    parts: Parts = field(init=False)
     states: dict[str, TokenState] = field(init=False)
     rotator: Rotator = field(init=False)
     scheduler: RotationScheduler = field(init=False)
@@ -111,38 +78,22 @@ class Daemon:
     logger: Any = field(default_factory=structlog.get_logger)
     bell: Bell = field(default_factory=Bell)
     rng: random.Random = field(default_factory=random.SystemRandom)
-    shared: Shared = field(default_factory=Shared)
+    source: Source | None = None
+    retired: Retired = field(default_factory=Retired)
+    _changes: dict[str, list[Change]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Builds the parts; opens no connection."""
-        config = self.config
-        methods = {name: vault.auth.method for name, vault in config.vault.items()}
-        self.metrics = Metrics(self._views, self.clock.wall, config.acaengine, methods)
-        self.vaults = {}
-        secrets = SecretResolver(self.vaults)
-        for name, vault in config.vault.items():
-            self.vaults[name] = VaultSession(
-                name, vault, secrets.resolve, wall=self.clock.wall, on_login=self._on_login
-            )
-        self.endpoints = {name: HttpTokenEndpoint(name, endpoint) for name, endpoint in config.acaengine.items()}
-        self.states = {token.name: self._state(token) for token in config.tokens}
-        self.rotator = Rotator(self.clock, secrets, self.rng, self._observe, self._wake)
-        self.scheduler = RotationScheduler(self._pools(), self.clock, self._on_bug, self.metrics.observe_lag)
+        self.parts = Parts(self.config, self.clock.wall, self._on_login)
+        self.states = {token.name: self._begin(self.parts.state(token)) for token in self.config.tokens}
+        self.metrics = Metrics(self._views, self.clock.wall, self.config.acaengine, self.parts.methods())
+        self.rotator = Rotator(self.clock, self.parts.secrets, self.rng, self._observe, self._wake)
+        self.scheduler = RotationScheduler(self.parts.pools(), self.clock, self._on_bug, self.metrics.observe_lag)
 
-    def _state(self, token: TokenConfig) -> TokenState:
-        built = [sinks.build(publish, self.vaults) for publish in token.publish]
-        timeout = self.config.acaengine[token.acaengine].timeout
-        state = self.shared.state(token, self.endpoints[token.acaengine], built, timeout)
-        in_vault = any(isinstance(reference, VaultReference) for reference in references(token))
-        state.draw = self.rng.random()
-        state.rotate_at = self.clock.monotonic()
-        state.poll_seconds = POLL_VAULT_SECONDS if in_vault else POLL_SECONDS
+    def _begin(self, state: TokenState) -> TokenState:
+        """Draws a token's jitter; its first attempt is due now."""
+        state.draw, state.rotate_at = self.rng.random(), self.clock.monotonic()
         return state
-
-    def _pools(self) -> dict[str, int]:
-        pools = {endpoint_pool(self.endpoints[name]): it.max_concurrency for name, it in self.config.acaengine.items()}
-        pools |= {f"vault.{name}": it.max_concurrency for name, it in self.config.vault.items()}
-        return pools | {FILE_POOL: FILE_POOL_SIZE}
 
     # ── what the parts tell ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -168,7 +119,7 @@ class Daemon:
 
     def _views(self) -> Iterator[TokenView]:
         offset = self.clock.wall() - self.clock.monotonic()
-        for state in self.states.values():
+        for state in list(self.states.values()):
             yield TokenView(
                 token=state.name,
                 document=state.document,
@@ -190,9 +141,7 @@ class Daemon:
 
     def unhealthy(self) -> list[str]:
         """What a restart would mend; an endpoint or a Vault that fails is none of it."""
-        timeouts = [it.timeout for it in self.config.acaengine.values()]
-        timeouts += [it.timeout for it in self.config.vault.values()]
-        limit = max([STUCK_AT_LEAST_SECONDS, *(timeout * STUCK_TIMEOUTS for timeout in timeouts)])
+        limit = max([STUCK_AT_LEAST_SECONDS, *(timeout * STUCK_TIMEOUTS for timeout in self.parts.timeouts())])
         problems = [f"token {name}: its next attempt is overdue" for name in self.scheduler.overdue()]
         problems += [f"pool {name}: a call hangs past every timeout" for name in self.scheduler.stuck(limit)]
         if self.bug is not None:
@@ -201,7 +150,7 @@ class Daemon:
 
     def not_ready(self) -> list[str]:
         """The tokens that were not yet looked at, rotated or honestly failed."""
-        return [f"token {state.name}: not looked at yet" for state in self.states.values() if not state.settled]
+        return [f"token {state.name}: not looked at yet" for state in list(self.states.values()) if not state.settled]
 
     # ── the life of the process ───────────────────────────────────────────────────────────────────────────────────
 
@@ -212,46 +161,114 @@ class Daemon:
             self.scheduler.keep(self._work(state, once=once), state.rotate_at)
         self.scheduler.start()
 
-    def _work(self, state: TokenState, *, once: bool) -> Work:
+    def _work(self, state: TokenState, pool: str = "", *, once: bool = False) -> Work:
         async def attempt() -> float:
+            changes = self._changes.get(state.name, [])
+            while changes:
+                take_over(state, changes.pop(0), self.clock.monotonic())
             next_at = await self.rotator.attempt(state)
             # A token that only waits for another to prove their client has not had its attempt yet.
             return math.inf if once and state.waits_for != "client_unproven" else next_at
 
-        return Work(state.name, state.sinks[0].sink.pool, attempt, lambda: state.urgency)
+        return Work(state.name, pool or state.sinks[0].sink.pool, attempt, lambda: state.urgency)
 
     def watch(self) -> None:
         """Once a second until told to stop."""
         offset = self.clock.wall() - time.monotonic()
         while not self.bell.stop:
             self.bell.wait(1.0)
+            if self.bell.reload:
+                self.bell.reload = False
+                self.reload()
             now = self.clock.wall()
             step = now - time.monotonic() - offset
             if abs(step) > STEP_SECONDS:
                 offset += step
-                self.logger.warning("clock_stepped", seconds=round(step, 3))
-                self.scheduler.redraw()
-                for state in list(self.states.values()):
-                    state.clock_stepped = True
-                    self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * STEP_SPREAD_SECONDS)
+                self._clock_stepped(step)
+            self.retired.settle(self.scheduler.under_way)
             self.metrics.tick(now)
+
+    def _clock_stepped(self, seconds: float) -> None:
+        self.logger.warning("clock_stepped", seconds=round(seconds, 3))
+        self.scheduler.redraw()
+        for state in list(self.states.values()):
+            state.clock_stepped = True
+            self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * STEP_SPREAD_SECONDS)
+
+    def watch_files(self, path: Path) -> ConfigWatch:
+        """From now on changes of these files reload the configuration; `watch` does it."""
+        source = Source(path, self.config, self.config, self.logger, self.metrics.observe_reload)
+        watch = ConfigWatch(path, lambda: source.include, self.bell.ring_to_reload)
+        self.source = source
+        watch.start()
+        return watch
+
+    def reload(self) -> None:
+        """Reads the configuration again and, if all of it is well, swaps it in."""
+        asked, self.bell.asked = self.bell.asked, False
+        config = self.source.read(asked=asked) if self.source else None
+        if config is not None and not self.bell.stop:
+            self._swap(config)
+
+    def _swap(self, config: Config) -> None:
+        """Adds, changes and removes tokens. Attempts under way go on; the next one of a token begins after them."""
+        changes, now = compare(self.config, config), self.clock.monotonic()
+        closing = self.parts.follow(config)
+        self.config = config
+        self.scheduler.set_pools(self.parts.pools())
+        self.metrics.follow(config.acaengine, self.parts.methods())
+        log.set_level(config.log.level)
+        added = [self._begin(self.parts.state(token)) for token in changes.added]
+        changed = [Change(self.parts.state(token), origins) for token, origins in changes.changed]
+        self.parts.shared.follow(token.name for token in config.tokens)
+        gone = [self.states.pop(name) for name in changes.removed]
+        for state in gone:
+            self.scheduler.drop(state.name)
+            self._changes.pop(state.name, None)
+        for state in added:
+            self.states[state.name] = state
+            self.scheduler.keep(self._work(state), now)
+        for change in changed:
+            # Taken over at the beginning of the token's next attempt, so that its attempts alone write its state.
+            name = change.fresh.name
+            self._changes.setdefault(name, []).append(change)
+            self.scheduler.keep(self._work(self.states[name], change.fresh.sinks[0].sink.pool), now)
+        ending = [*closing, *(partial(self._pass_turn, state) for state in gone), self._tidy]
+        self.retired.add(self.scheduler.under_way(), ending)
+        self.logger.info(
+            "config_reloaded",
+            added=len(added),
+            changed=len(changed),
+            removed=len(gone),
+            unchanged=changes.unchanged,
+        )
+
+    def _pass_turn(self, state: TokenState) -> None:
+        """A token that left probes its endpoint no more: another that waits does."""
+        for wake in state.gate.passed(state.name, self.clock.monotonic()):
+            self._wake(wake)
+
+    def _tidy(self) -> None:
+        """Removes what attempts that began before a reload could still have used."""
+        self.scheduler.remove_pools(but=self.parts.pools())
+        self.metrics.follow(self.config.acaengine, self.parts.methods())
 
     def stop(self) -> tuple[str, ...]:
         """Lets rotations under way finish; returns the tokens whose rotation did not within the time."""
         left = self.scheduler.stop(0.0 if self.bug else STOP_SECONDS)
-        for endpoint in self.endpoints.values():
-            endpoint.close()
-        for vault in self.vaults.values():
-            vault.close()
+        self.parts.close()
         return left
 
 
-def run(config: Config, make: type[Daemon] = Daemon) -> int:
-    """Runs until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop, 1 after a bug."""
+def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
+    """Runs until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop, 1 after a bug.
+
+    The configuration was read from `path`, and is read from there again when it changes.
+    """
     harden()
     daemon = make(config)
     logger = daemon.logger
-    handle_signals(daemon.bell)
+    handle_signals(daemon.bell, reload=True)
     admin, address = None, "off"
     if config.admin.listen:
         from aca_tokend.admin import AdminServer
@@ -261,8 +278,10 @@ def run(config: Config, make: type[Daemon] = Daemon) -> int:
         address = f"{config.admin.listen.rpartition(':')[0]}:{admin.port}"
     daemon.start()
     logger.info("daemon_started", version=__version__, tokens=len(daemon.states), admin=address)
+    files = daemon.watch_files(path)
     daemon.watch()
     logger.info("daemon_stopping")
+    files.stop()
     left = daemon.stop()
     if admin is not None:
         admin.stop()
@@ -291,15 +310,3 @@ def run_once(config: Config) -> int:
 def harden() -> None:
     """Keeps secrets out of core dumps."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def handle_signals(bell: Bell) -> None:
-    """The first SIGTERM or SIGINT stops in order, a second one leaves at once."""
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        if bell.stop:
-            os._exit(1)
-        bell.ring_to_stop()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)

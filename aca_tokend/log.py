@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.token import Document
 
 # These say at INFO and DEBUG what they send, or what we say ourselves; neither belongs in our log.
-CAPPED = ("apscheduler", "httpcore", "httpx", "hvac", "requests", "urllib3")
+CAPPED = ("apscheduler", "httpcore", "httpx", "hvac", "requests", "urllib3", "watchfiles")
 
 SECRET_NAMES = frozenset(
     {
@@ -69,7 +69,6 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
         style: `json`, `console`, or `auto`: `console` on a terminal and `json` elsewhere.
         stream: where lines go; standard error unless told.
     """
-    threshold = logging.getLevelNamesMapping()[level.upper()]
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, _Handler):
@@ -77,10 +76,16 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     target = stream or sys.stderr
     if target is not None:  # None where the process was started with standard error closed
         root.addHandler(_Handler(target, style))
-    root.setLevel(threshold)
+    set_level(level)
+    logging.captureWarnings(capture=True)
+
+
+def set_level(level: str) -> None:
+    """Changes which lines are written, from now on."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    logging.getLogger().setLevel(threshold)
     for name in CAPPED:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
-    logging.captureWarnings(capture=True)
     structlog.configure(
         processors=[structlog.stdlib.add_log_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

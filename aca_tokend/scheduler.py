@@ -1,19 +1,19 @@
 """When attempts run and where: the only module that knows APScheduler.
 
-APScheduler decides when: one `date` job per attempt, under an id of its own. Its executors are our bulkheads: one
-bounded pool of threads per endpoint, per Vault and for files. An attempt is a coroutine (core/steps.py); each call it
-awaits runs in the pool that the call names, most urgent first. A token is on schedule from `keep` on: its job is put
-back whatever an attempt's outcome, and anything that would lose one is a bug and ends the process.
+APScheduler decides when: one `date` job per attempt, under an id of its own. Its executors are our bulkheads (pool.py),
+one per endpoint, per Vault and for files. An attempt is a coroutine (core/steps.py); each call it awaits runs in the
+pool that the call names. A token is on schedule from `keep` until `drop`: its job is put back whatever an attempt's
+outcome, and anything that would lose one is a bug and ends the process.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import math
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,10 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from aca_tokend.core.steps import make
+from aca_tokend.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
     from aca_tokend.core.ports import Clock
     from aca_tokend.core.steps import Call
@@ -67,77 +68,28 @@ class _Ticket:
 
 @dataclass(slots=True)
 class _Task:
-    """An attempt under way, and the results of its calls that are still out."""
+    """An attempt under way, the results of its calls that are still out, and what comes after it.
 
+    `successor` is what was put on schedule for this token meanwhile; `dropped`: nothing comes after it.
+    """
+
+    number: int
     work: Work
     coroutine: Coroutine[Any, Any, float]
     results: list[Any] = field(default_factory=list)
     out: int = 0
     abandoned: bool = False
     hasten_to: float = math.inf
+    successor: tuple[Work, float] | None = None
+    dropped: bool = False
 
 
-class Pool(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no types
-    """A bounded pool of threads that takes what is most urgent first; one of APScheduler's executors."""
+class _Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no types
+    """A pool as one of APScheduler's executors."""
 
-    def __init__(self, name: str, size: int, on_bug: Callable[[BaseException], None]) -> None:
+    def __init__(self, pool: Pool) -> None:
         super().__init__()
-        self.name = name
-        self.size = size
-        self._on_bug = on_bug
-        self._waiting: list[tuple[bool, float, int, Callable[[], None], Callable[[], None]]] = []
-        self._order = itertools.count()
-        self._ready = threading.Condition()
-        self._threads = 0
-        self._idle = 0
-        self._stopping = False
-        self._busy_since: dict[int, float] = {}
-
-    def submit(
-        self, urgency: float, run: Callable[[], None], drop: Callable[[], None], *, finish: bool = False
-    ) -> None:
-        """Queues `run`. While stopping only what finishes a rotation is taken; `drop` is called for what is not."""
-        with self._ready:
-            if not self._stopping or finish:
-                heapq.heappush(self._waiting, (not finish, urgency, next(self._order), run, drop))
-                if self._idle >= len(self._waiting):
-                    self._ready.notify()
-                elif self._threads < self.size:
-                    self._threads += 1
-                    threading.Thread(target=self._work, name=f"{self.name}-{self._threads}", daemon=True).start()
-                return
-        drop()
-
-    def stop(self) -> None:
-        """Drops what waits, except what finishes a rotation under way."""
-        with self._ready:
-            self._stopping = True
-            dropped = [entry for entry in self._waiting if entry[0]]
-            self._waiting = [entry for entry in self._waiting if not entry[0]]
-            heapq.heapify(self._waiting)
-        for entry in dropped:
-            entry[4]()
-
-    def longest_call(self, now: float) -> float:
-        """For how many seconds the oldest call under way has been running."""
-        return now - min(list(self._busy_since.values()), default=now)
-
-    def _work(self) -> None:
-        me = threading.get_ident()
-        while True:
-            with self._ready:
-                while not self._waiting:
-                    self._idle += 1
-                    self._ready.wait()
-                    self._idle -= 1
-                run = heapq.heappop(self._waiting)[3]
-            self._busy_since[me] = time.monotonic()
-            try:
-                run()
-            except BaseException as bug:  # noqa: BLE001 -- told to the daemon, which ends the process
-                self._on_bug(bug)
-            finally:
-                del self._busy_since[me]
+        self._pool = pool
 
     def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
         ticket: _Ticket = job.args[0]
@@ -147,7 +99,7 @@ class Pool(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no type
             for event in run_job(job, "default", run_times, self._logger.name):
                 self._run_job_success(job.id, [event])
 
-        self.submit(ticket.work.urgency(), run, lambda: None)
+        self._pool.submit(ticket.work.urgency(), run, lambda: None)
 
 
 class RotationScheduler:
@@ -179,7 +131,7 @@ class RotationScheduler:
         # misfire_grace_time=None: a late job is run, never dropped.
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors=self._pools,
+            executors={name: _Executor(pool) for name, pool in self._pools.items()},
             job_defaults={"misfire_grace_time": None, "coalesce": False, "max_instances": 1},
             daemon=True,
         )
@@ -191,17 +143,27 @@ class RotationScheduler:
         self._scheduler.start()
 
     def keep(self, work: Work, at: float) -> None:
-        """Puts a token on schedule: its next attempt begins at `at`, in monotonic seconds."""
-        # An id of its own for each attempt: APScheduler loses a job that adds its own id again for "now".
-        ticket = _Ticket(f"{work.name}#{next(self._numbers)}", at, work)
+        """Puts a token on schedule: its next attempt begins at `at`, in monotonic seconds.
+
+        It takes the place of what was on schedule for this token. While an attempt of it is under way the next one
+        waits for its end: there are never two at once.
+        """
         with self._lock:
-            if self._stopping:
+            task = self._under_way.get(work.name)
+            if task is not None:
+                task.successor, task.dropped = (work, at), False
                 return
-            self._due[work.name] = ticket
-        moment = datetime.fromtimestamp(self._clock.wall() + max(at - self._clock.monotonic(), 0.0), UTC)
-        self._scheduler.add_job(
-            self._begin, "date", run_date=moment, args=(ticket,), id=ticket.job_id, executor=work.pool
-        )
+            old, new = self._due.get(work.name), self._put(work, at)
+        self._swap(old, new)
+
+    def drop(self, name: str) -> None:
+        """Takes a token off the schedule; an attempt of it under way goes on to its end."""
+        with self._lock:
+            ticket, task = self._due.pop(name, None), self._under_way.get(name)
+            if task is not None:
+                task.successor, task.dropped = None, True
+            self._lock.notify_all()
+        self._swap(ticket, None)
 
     def hasten(self, name: str, at: float) -> None:
         """Brings the next attempt of a token forward to `at`, also while one of it is under way."""
@@ -212,22 +174,60 @@ class RotationScheduler:
                 return
             if ticket is None or ticket.queued or ticket.at <= at:
                 return
-        try:
-            self._scheduler.remove_job(ticket.job_id)
-        except JobLookupError:
-            return  # handed to its pool a moment ago
-        self.keep(ticket.work, at)
+            new = self._put(ticket.work, at)
+        self._swap(ticket, new)
 
     def redraw(self) -> None:
         """Sets every job anew from the monotonic clock, after the wall clock was stepped."""
         with self._lock:
             waiting = [ticket for ticket in self._due.values() if not ticket.queued]
-        for ticket in waiting:
-            try:
-                self._scheduler.remove_job(ticket.job_id)
-            except JobLookupError:
-                continue  # handed to its pool a moment ago
-            self.keep(ticket.work, ticket.at)
+            swaps = [(ticket, self._put(ticket.work, ticket.at)) for ticket in waiting]
+        for old, new in swaps:
+            self._swap(old, new)
+
+    def _put(self, work: Work, at: float) -> _Ticket | None:
+        """Notes when the next attempt is due; the caller holds the lock, and then adds the job without it."""
+        if self._stopping:
+            return None
+        # An id of its own for each attempt: APScheduler loses a job that adds its own id again for "now".
+        ticket = self._due[work.name] = _Ticket(f"{work.name}#{next(self._numbers)}", at, work)
+        return ticket
+
+    def _swap(self, old: _Ticket | None, new: _Ticket | None) -> None:
+        """Adds a job and removes the one in whose place it comes. A job that is not the noted one does nothing."""
+        if new is not None:
+            moment = datetime.fromtimestamp(self._clock.wall() + max(new.at - self._clock.monotonic(), 0.0), UTC)
+            self._scheduler.add_job(
+                self._begin, "date", run_date=moment, args=(new,), id=new.job_id, executor=new.work.pool
+            )
+        if old is not None:
+            with suppress(JobLookupError):  # it was handed to its pool
+                self._scheduler.remove_job(old.job_id)
+
+    # ── pools ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def set_pools(self, pools: Mapping[str, int]) -> None:
+        """Adds the pools that are new and gives the others their size; removes none."""
+        for name, size in pools.items():
+            if name in self._pools:
+                self._pools[name].resize(size)
+            else:
+                pool = Pool(name, size, self._on_bug)
+                self._scheduler.add_executor(_Executor(pool), name)
+                self._pools = {**self._pools, name: pool}  # whole or not at all: other threads look into it
+
+    def remove_pools(self, but: Collection[str]) -> None:
+        """Removes all other pools. No work on schedule and no attempt under way may need them any longer."""
+        for name in self._pools.keys() - set(but):
+            pool = self._pools[name]
+            self._pools = {key: it for key, it in self._pools.items() if it is not pool}
+            self._scheduler.remove_executor(name, shutdown=False)
+            pool.close()
+
+    def under_way(self) -> frozenset[int]:
+        """A number for each attempt under way."""
+        with self._lock:
+            return frozenset(task.number for task in self._under_way.values())
 
     def stop(self, timeout: float) -> tuple[str, ...]:
         """Starts nothing more, lets rotations under way finish, and returns the names of those that did not."""
@@ -274,11 +274,13 @@ class RotationScheduler:
         with self._lock:
             if self._stopping or self._due.get(work.name) is not ticket:
                 return
-            if early <= EARLY_SECONDS:
+            if early > EARLY_SECONDS:
+                new = self._put(work, ticket.at)
+            else:
                 del self._due[work.name]
-                task = self._under_way[work.name] = _Task(work, work.attempt())
+                task = self._under_way[work.name] = _Task(next(self._numbers), work, work.attempt())
         if early > EARLY_SECONDS:
-            self.keep(work, ticket.at)
+            self._swap(None, new)
             return
         self._on_lag(max(-early, 0.0))
         self._drive(task, None, work.pool)
@@ -327,9 +329,11 @@ class RotationScheduler:
     def _end(self, task: _Task, next_at: float) -> None:
         with self._lock:
             del self._under_way[task.work.name]
+            work, at = task.successor or (task.work, next_at)
+            on_schedule = at != math.inf and not task.dropped
+            new = self._put(work, min(at, task.hasten_to)) if on_schedule else None
             self._lock.notify_all()
-        if next_at != math.inf:
-            self.keep(task.work, min(next_at, task.hasten_to))
+        self._swap(None, new)
 
     def _lost(self, event: Any) -> None:  # noqa: ANN401 -- APScheduler's interface
         cause = getattr(event, "exception", None)

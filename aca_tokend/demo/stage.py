@@ -179,22 +179,34 @@ class Stage:
                 return name, self.directory / f"{log}.log"
         return None
 
-    def daemon(self, config: Path, *arguments: str, log: str = "daemon.log", tied: bool = False) -> DaemonProcess:
-        """Starts a daemon; its log is appended to the file `log`. A `tied` one ends with the thread that calls this."""
-        daemon = DaemonProcess.start(config, self.directory / log, arguments, tied=tied)
+    def daemon(
+        self,
+        config: Path,
+        *arguments: str,
+        log: str = "daemon.log",
+        tied: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> DaemonProcess:
+        """Starts a daemon; its log is appended to the file `log`. A `tied` one ends with the thread that calls this.
+
+        `environment` is added to what every daemon gets.
+        """
+        daemon = DaemonProcess.start(config, self.directory / log, arguments, tied=tied, environment=environment)
         self._stack.callback(daemon.kill)
         return daemon
 
     def vault_reader(self, account: str, **options: Any) -> Reader:  # noqa: ANN401 -- the fields of Reader
         """A reader of the KV secret of an account, reading already."""
         read = read_vault(self.bao.address, self.bao.root_token, "secret", f"aca/{account}")
-        return self._reading(Reader(f"vault {account}", read, self.lookalike.port, **options))
+        return self.reader(f"vault {account}", read, **options)
 
     def file_reader(self, account: str, **options: Any) -> Reader:  # noqa: ANN401 -- the fields of Reader
         """A reader of the file of an account, reading already."""
-        return self._reading(
-            Reader(f"file {account}", read_file(self.file_of(account)), self.lookalike.port, **options)
-        )
+        return self.reader(f"file {account}", read_file(self.file_of(account)), **options)
+
+    def reader(self, name: str, read: Callable[[], Mapping[str, object]], **options: Any) -> Reader:  # noqa: ANN401 -- the fields of Reader
+        """A reader that takes its documents from `read`, reading already."""
+        return self._reading(Reader(name, read, self.lookalike.port, **options))
 
     def _reading(self, reader: Reader) -> Reader:
         reader.start()
@@ -211,7 +223,15 @@ class DaemonProcess:
         self._begin = begin
 
     @classmethod
-    def start(cls, config: Path, log: Path, arguments: Sequence[str] = (), *, tied: bool = False) -> DaemonProcess:
+    def start(
+        cls,
+        config: Path,
+        log: Path,
+        arguments: Sequence[str] = (),
+        *,
+        tied: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> DaemonProcess:
         """Starts it with a clean environment. A `tied` one ends with the thread that calls this."""
         command = [
             sys.executable,
@@ -226,6 +246,7 @@ class DaemonProcess:
         ]
         if tied:
             command = [sys.executable, "-I", "-S", str(TIED), str(os.getpid()), *command]
+        clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         with log.open("ab") as stream:
             begin = stream.tell()
             process = subprocess.Popen(  # noqa: S603 -- our own program
@@ -233,7 +254,7 @@ class DaemonProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                env={name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+                env={**clean, **(environment or {})},
                 start_new_session=True,
             )
         return cls(process, log, begin)

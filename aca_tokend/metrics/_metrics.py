@@ -53,6 +53,17 @@ class Metrics:
         self._known: frozenset[str] = frozenset()
         self._walking = threading.Lock()  # held while all tokens are walked through, so that no time counts twice
         self._walk_at = 0.0
+        self.observe_reload(True)
+
+    def follow(self, endpoints: Iterable[str], vaults: Mapping[str, str]) -> None:
+        """The configuration has these by now: the series of what left vanish, those of what is new begin."""
+        self._registry.follow(endpoints, vaults)
+
+    def observe_reload(self, succeeded: bool) -> None:
+        """Notes whether the configuration was well when it was last read."""
+        self._registry.reload_successful.set(succeeded)
+        if succeeded:
+            self._registry.reloaded_at.set(self._wall())
 
     def observe(self, event: Event) -> None:
         """Counts one event of a rotation."""
@@ -165,6 +176,8 @@ class Metrics:
             self._walk_at = max(earliest, now + WALK_AT_MOST_EVERY_SECONDS)
             names = frozenset(view.token for view in views)
             with self._counting:
-                for gone in self._known - names:
-                    self._counts.pop(gone, None)
-            self._known = names
+                # Not one that came since the views were taken; but again what an attempt told that ended after it left.
+                left = self._counts.keys() - names
+                for gone in left & self._known:
+                    del self._counts[gone]
+            self._known = names | left

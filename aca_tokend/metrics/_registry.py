@@ -64,18 +64,39 @@ class Registry:
             "When our Vault token expires; +Inf if it never does, 0 before the first log-in.",
             "vault",
         )
+        self.reload_successful = self._gauge(
+            "config_last_reload_successful", "1 if the configuration was well when it was last read, 0 if it was not."
+        )
+        self.reloaded_at = self._gauge(
+            "config_last_reload_timestamp_seconds", "When the configuration was last taken up, at first at the start."
+        )
         build = self._gauge("build_info", "Always 1; the labels tell what runs.", "version", "revision", "python")
         build.labels(__version__, os.environ.get("ACA_TOKEND_REVISION", ""), platform.python_version()).set(1)
-        self._begin(endpoints, vaults)
-
-    def _begin(self, endpoints: Iterable[str], vaults: Mapping[str, str]) -> None:
-        """Lets series begin at 0 instead of with their first event, so that no first increase is lost."""
-        for endpoint in endpoints:
-            self.grant.labels(endpoint, "200")
-            self.skew.labels(endpoint)
         for kind in SINK_KINDS:
             self.publish.labels(kind)
-        for vault, method in vaults.items():
+        self._endpoints: frozenset[str] = frozenset()
+        self._vaults: frozenset[tuple[str, str]] = frozenset()
+        self.follow(endpoints, vaults)
+
+    def follow(self, endpoints: Iterable[str], vaults: Mapping[str, str]) -> None:
+        """Lets the series of what is new begin, and those of all that ever left vanish.
+
+        They begin at 0 instead of with their first event, so that no first increase is lost.
+        """
+        there, methods = frozenset(endpoints), frozenset(vaults.items())
+        self._endpoints |= there
+        self._vaults |= methods
+        for endpoint in self._endpoints - there:
+            for metric in (self.grant, self.skew, self.endpoint_up):
+                metric.remove_by_labels({"endpoint": endpoint})
+        for vault, method in self._vaults - methods:
+            self.logins.remove_by_labels({"vault": vault, "method": method})
+            if vault not in vaults:
+                self.vault_expires.remove_by_labels({"vault": vault})
+        for endpoint in there:
+            self.grant.labels(endpoint, "200")
+            self.skew.labels(endpoint)
+        for vault, method in methods:
             self.vault_expires.labels(vault)
             for result in LOGIN_RESULTS:
                 self.logins.labels(vault, method, result)

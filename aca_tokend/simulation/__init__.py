@@ -1,1 +1,1 @@
-"""The real rotator on a virtual clock: endpoints, sinks, clocks and replicas are simulated, one seed decides the rest."""
+"""The real rotator on a virtual clock: endpoints, sinks, clocks and replicas are simulated, a seed decides all."""

@@ -33,13 +33,16 @@ class Work:
 
 @dataclass(slots=True, eq=False)
 class _Task:
-    """An attempt under way, and the results of its calls that are still out."""
+    """An attempt under way, the results of its calls that are still out, and what is to follow it."""
 
     work: Work
     coroutine: Coroutine[Any, Any, float]
     began: float
     results: list[Any] = field(default_factory=list)
     out: int = 0
+    hasten_to: float = math.inf
+    successor: tuple[Work, float] | None = None
+    dropped: bool = False
 
 
 class _Pool:
@@ -70,24 +73,31 @@ class SimDriver:
         self._pools = {name: _Pool(size) for name, size in pools.items()}
         self._due: dict[str, tuple[float, Work]] = {}
         self._under_way: dict[str, _Task] = {}
-        self._hastened: dict[str, float] = {}
         self._numbers = itertools.count()
 
     def keep(self, work: Work, at: float) -> None:
-        """Puts a token on schedule: its next attempt begins at `at`."""
+        """Puts a token on schedule: its next attempt begins at `at`, after the one that is under way."""
+        task = self._under_way.get(work.name)
+        if task is not None:
+            task.successor, task.dropped = (work, at), False
+            return
         ticket = self._due[work.name] = (at, work)
         self.world.at(at, self._fall_due, ticket)
 
     def hasten(self, name: str, at: float) -> None:
         """Brings the next attempt of a token forward to `at`, also while one is under way."""
-        if name in self._under_way:
-            self._hastened[name] = min(at, self._hastened.get(name, math.inf))
-        elif name in self._due and at < self._due[name][0]:
-            self.keep(self._due[name][1], at)
+        task, ticket = self._under_way.get(name), self._due.get(name)
+        if task is not None:
+            task.hasten_to = min(task.hasten_to, at)
+        elif ticket is not None and at < ticket[0]:
+            self.keep(ticket[1], at)
 
     def drop(self, name: str) -> None:
         """Takes a token off the schedule; an attempt under way goes to its end."""
         self._due.pop(name, None)
+        task = self._under_way.get(name)
+        if task is not None:
+            task.successor, task.dropped = None, True
 
     def kill(self) -> None:
         """The process is no more: nothing goes on but what was sent already."""
@@ -186,11 +196,10 @@ class SimDriver:
             self._drive(task, task.results, here, pool)
 
     def _end(self, task: _Task, next_at: float) -> None:
-        name = task.work.name
-        del self._under_way[name]
-        hastened = self._hastened.pop(name, math.inf)
-        if next_at != math.inf:
-            self.keep(task.work, min(next_at, hastened))
+        del self._under_way[task.work.name]
+        work, at = task.successor or (task.work, next_at)
+        if at != math.inf and not task.dropped:
+            self.keep(work, min(at, task.hasten_to))
 
     # ── pools ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

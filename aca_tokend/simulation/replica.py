@@ -5,6 +5,7 @@ The one place where the parts of an engine are put together for simulation.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aca_tokend.admission import Shared
 from aca_tokend.core.config import FilePublish, VaultReference
 from aca_tokend.credentials import references
+from aca_tokend.reload import Change, compare, take_over
 from aca_tokend.rotator import Rotator
 from aca_tokend.simulation.driver import SimDriver, Work
 from aca_tokend.simulation.places import Place, SimSecrets, SimSink, Store
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
 
 FILE_POOL = "file"
 FILE_POOL_SIZE = 4
-POLL_SECONDS = 5.0
+POLL_SECONDS = 3.0
 POLL_VAULT_SECONDS = 60.0
+# A call takes from a third of its median to three times as long.
+LATENCY_SPREAD = 3.0
 # The watchdog notices a stepped clock within a second, and attempts are spread over some more.
 STEP_NOTICED_SECONDS = 1.0
 STEP_SPREAD_SECONDS = 2.0
@@ -55,6 +59,7 @@ class Setup:
     latency: tuple[float, float, float] = (0.2, 0.02, 0.002)
     skews: tuple[float, ...] = ()
     rotator: Callable[[Replica, random.Random], Rotator] = real_rotator
+    driver: type[SimDriver] = SimDriver
     wrap_sink: Callable[[SimSink], Any] = field(default=lambda sink: sink)
 
 
@@ -67,8 +72,10 @@ class Replica:
         self.name = f"replica {number}"
         self.clock = clock
         self.places: dict[str, tuple[Place, ...]] = {}
+        self.config = cluster.config
+        self.changes: dict[str, list[Change]] = {}
         self.states: dict[str, TokenState] = {}
-        self.driver = SimDriver(cluster.world, cluster.pools, cluster.latency)
+        self.driver = cluster.setup.driver(cluster.world, cluster.pools, cluster.latency)
         self.driver.dead = True
         self.starts = 0
 
@@ -85,10 +92,11 @@ class Replica:
         self.starts += 1
         now = cluster.world.now
         rng = random.Random(cluster.world.rng.random())  # noqa: S311 -- to be repeatable is the point
-        self.driver = SimDriver(cluster.world, cluster.pools, cluster.latency)
+        self.driver = cluster.setup.driver(cluster.world, cluster.pools, cluster.latency)
+        self.changes = {}
+        self.shared = Shared()
+        self.states = {token.name: self._state(token, rng.random()) for token in self.config.tokens}
         self.rotator = cluster.setup.rotator(self, rng)
-        shared = Shared()
-        self.states = {token.name: self._state(shared, token, rng.random()) for token in cluster.config.tokens}
         for state in self.states.values():
             self.driver.keep(self._work(state), now)
 
@@ -115,15 +123,42 @@ class Replica:
             state.wake_at = wake.at
             self.driver.hasten(wake.token, wake.at)
 
-    def _state(self, shared: Shared, token: TokenConfig, draw: float) -> TokenState:
+    def reload(self, config: Config) -> None:
+        """Swaps the configuration in, as the daemon does; the places are those of before."""
+        changes, now = compare(self.config, config), self.cluster.world.now
+        for name in self.config.acaengine:
+            if config.acaengine.get(name) != self.config.acaengine[name]:
+                self.shared.forget_endpoint(name, clients=False)
+        self.config = config
+        if not self.alive:
+            return
+        rng = self.cluster.world.rng
+        added = [self._state(token, rng.random()) for token in changes.added]
+        changed = [Change(self._state(token, 0.0), origins) for token, origins in changes.changed]
+        self.shared.follow(token.name for token in config.tokens)
+        for name in changes.removed:
+            state = self.states.pop(name)
+            self.driver.drop(name)
+            self.changes.pop(name, None)
+            state.gate.forget(name)
+        for state in added:
+            self.states[state.name] = state
+            self.driver.keep(self._work(state), now)
+        for change in changed:
+            state = self.states[change.fresh.name]
+            self.changes.setdefault(state.name, []).append(change)
+            self.driver.keep(self._work(state), now)
+
+    def _state(self, token: TokenConfig, draw: float) -> TokenState:
         cluster = self.cluster
         sinks = [
             cluster.setup.wrap_sink(_sink(place, publish))
             for place, publish in zip(self.places[token.name], token.publish, strict=True)
         ]
         server = cluster.servers[token.acaengine]
-        endpoint = SimEndpoint(server, token.name, self.number, self.clock)
-        state = shared.state(token, endpoint, sinks, server.timeout)
+        endpoint = SimEndpoint(server, token.name, self.number, self.starts, self.clock)
+        timeout = self.config.acaengine[token.acaengine].timeout
+        state = self.shared.state(token, endpoint, sinks, timeout)
         state.draw, state.rotate_at = draw, cluster.world.now
         remote = any(isinstance(reference, VaultReference) for reference in references(token))
         state.poll_seconds = POLL_VAULT_SECONDS if remote else POLL_SECONDS
@@ -133,6 +168,9 @@ class Replica:
         return Work(state.name, state.sinks[0].sink.pool, lambda: self._attempt(state), lambda: state.urgency)
 
     async def _attempt(self, state: TokenState) -> float:
+        changes = self.changes.get(state.name, [])
+        while changes:
+            take_over(state, changes.pop(0), self.clock.monotonic())
         next_at = await self.rotator.attempt(state)
         self.cluster.watch.ended(self, state, next_at)
         return next_at
@@ -176,8 +214,8 @@ class Cluster:
             replica.start()
 
     def latency(self, pool: str) -> float:
-        """From a third of the median to three times as much."""
-        return self._latencies[pool] * 3.0 ** (2.0 * self.world.rng.random() - 1.0)
+        """How long a call in this pool takes."""
+        return self._latencies[pool] * math.pow(LATENCY_SPREAD, 2.0 * self.world.rng.random() - 1.0)
 
     def settle(self) -> None:
         """Accounts for what readers met until now."""

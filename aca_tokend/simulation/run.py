@@ -8,12 +8,10 @@ No connection is made, no secret is read.
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.durations import format_duration, parse_duration
 from aca_tokend.core.policy import plan
 from aca_tokend.simulation.replica import Cluster, Setup
 from aca_tokend.simulation.world import World
@@ -33,7 +31,6 @@ DAY = 86_400.0
 HOUR = 3_600.0
 # The longest outage that a token survives is found to a second.
 RESOLUTION_SECONDS = 1.0
-MOST_REPLICAS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,37 +132,6 @@ class Tally:
         """An attempt ended."""
 
 
-def options(config: Config, *, outage: str, endpoint: str | None = None, **given: str | int | bool | None) -> Options:
-    """Reads what was given on the command line: `at`, `duration`, `lifetime`, `replicas`, `seed`, `json`.
-
-    Raises:
-        ValueError: something given cannot be; the message names the option and says what to write.
-    """
-    seconds = _duration("--outage", outage, "3h")
-    if endpoint is not None and endpoint not in config.acaengine:
-        message = f"--endpoint: there is no [acaengine.{endpoint}]; write one of {', '.join(config.acaengine)}"
-        raise ValueError(message)
-    endpoints = tuple(config.acaengine) if endpoint is None else (endpoint,)
-    at = _time_of_day(str(given.get("at") or "02:00"))
-    lifetime = _duration("--lifetime", str(given.get("lifetime") or "2h"), "2h")
-    if not 1 <= lifetime:
-        message = "--lifetime: is shorter than a second; write for instance 2h"
-        raise ValueError(message)
-    shortest = at + seconds + 2 * lifetime
-    duration = max(DAY, shortest)
-    if given.get("duration"):
-        duration = _duration("--for", str(given["duration"]), "7d")
-        if duration < at + seconds:
-            message = f"--for: ends before the outage; write at least {format_duration(at + seconds)}"
-            raise ValueError(message)
-    replicas = int(given.get("replicas") or 1)
-    if not 1 <= replicas <= MOST_REPLICAS:
-        message = f"--replicas: must be from 1 to {MOST_REPLICAS}"
-        raise ValueError(message)
-    seed, json = int(given.get("seed") or 0), bool(given.get("json"))
-    return Options(seconds, endpoints, at, duration, lifetime, replicas, seed, json)
-
-
 def main(config: Config, options: Options) -> int:
     """Simulates and shows. Returns 0 if no reader would have been refused, else 1."""
     result = simulate(config, options)
@@ -265,24 +231,3 @@ def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
         else:
             merged.append((start, end))
     return merged
-
-
-def _duration(option: str, text: str, example: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        message = f"{option}: {text!r} {error}; write for instance {example}"
-        raise ValueError(message) from None
-    if not seconds:
-        message = f"{option}: {text!r} is no time at all; write for instance {example}"
-        raise ValueError(message)
-    return seconds
-
-
-def _time_of_day(text: str) -> float:
-    match = re.fullmatch(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?", text)
-    if match is None:
-        message = f"--at: {text!r} is not a time of day; write for instance 02:00"
-        raise ValueError(message)
-    hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return hours * HOUR + minutes * 60.0 + seconds

@@ -63,6 +63,7 @@ class Server:
         fault: how it fails now, a key of `FAULTS`; "" while it works.
         passwords: the right password of each token's account, where it is not the first one.
         reuse: hands out the same token again while it is valid.
+        api_fault: how its API fails, a key of `FAULTS`; `api_refuses`: it answers 401 to every token.
         lost_mints: the share of hanging requests that were carried out all the same.
     """
 
@@ -78,11 +79,13 @@ class Server:
     passwords: dict[str, str] = field(default_factory=dict)
     reuse: bool = False
     api_fault: str = ""
+    api_refuses: bool = False
     skew: float = 0.0
     lost_mints: float = 0.2
     minted: dict[str, Minted] = field(default_factory=dict)
     latest: dict[str, tuple[str, Minted]] = field(default_factory=dict)
     asked: int = 0
+    verified: int = 0
     recent: deque[float] = field(default_factory=deque)
     most_a_second: int = 0
 
@@ -111,10 +114,11 @@ class Server:
             skew_seconds=START + world.now + self.skew - endpoint.clock.wall(),
         )
 
-    def verify(self, endpoint: SimEndpoint, access_token: Secret) -> None:
+    def verify(self, access_token: Secret) -> None:
         """Answers an authenticated GET. Raises VerifyError."""
         world = self.world
         sent = world.reached()
+        self.verified += 1
         fault = self.api_fault or self.fault
         if fault:
             reason, _ = FAULTS[fault]
@@ -122,7 +126,7 @@ class Server:
             raise VerifyError(reason, f"{self.name} answered {reason}", retry_after_seconds=self.retry_after)
         world.answered()
         minted = self.minted.get(access_token.reveal())
-        if minted is None or minted.works_until <= world.now:
+        if minted is None or minted.works_until <= world.now or self.api_refuses:
             raise VerifyError(Reason.TOKEN_REFUSED, f"{self.name} refused the token")
 
     def revoke(self, token: str) -> None:
@@ -185,11 +189,12 @@ class Server:
 
 @dataclass(slots=True, eq=False)
 class SimEndpoint:
-    """The way from one token of one replica to a server."""
+    """The way from one token of one process to a server. `start` tells the processes of one replica apart."""
 
     server: Server
     token: str
     replica: int
+    start: int
     clock: SimClock
 
     @property
@@ -209,4 +214,4 @@ class SimEndpoint:
     def verify(self, path: str, access_token: Secret) -> None:
         """Tries a token. Raises VerifyError."""
         del path
-        self.server.verify(self, access_token)
+        self.server.verify(access_token)

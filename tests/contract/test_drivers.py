@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -192,7 +193,7 @@ def test_attempt_comes_again_when_it_said(stage: Stage) -> None:
 
     moments = [float(str(line)) for line in told.lines]
     # a scheduler may wake up to 50 ms early
-    assert all(later - earlier >= 0.0 for earlier, later in zip(moments, moments[1:], strict=False))
+    assert all(later - earlier >= 0.0 for earlier, later in pairwise(moments))
     assert moments[-1] - moments[0] >= 0.05 * 4 - 0.2
 
 

@@ -9,10 +9,14 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aca_tokend.core.config import Config
     from aca_tokend.simulation.places import Place, Store
     from aca_tokend.simulation.replica import Cluster, Replica
     from aca_tokend.simulation.server import Server
     from tests.simulation.conditions import Conditions
+    from tests.simulation.invariants import Checker
     from tests.simulation.scenario import Scenario
 
 CAP = 60.0
@@ -30,10 +34,10 @@ class Fault:
     value: float = 0.0
 
 
-def strike(fault: Fault, cluster: Cluster, conditions: Conditions, scenario: Scenario) -> None:
+def strike(fault: Fault, checker: Checker) -> None:
     """It begins."""
-    cluster.world.note("fault", f"{fault}")
-    Striker(fault, cluster, conditions, scenario).begin()
+    checker.cluster.world.note("fault", f"{fault}")
+    Striker(fault, checker).begin()
 
 
 @dataclass
@@ -41,38 +45,45 @@ class Striker:
     """Begins one fault and ends it."""
 
     fault: Fault
-    cluster: Cluster
-    conditions: Conditions
-    scenario: Scenario
+    checker: Checker
+
+    @property
+    def cluster(self) -> Cluster:
+        """What it happens to."""
+        return self.checker.cluster
+
+    @property
+    def scenario(self) -> Scenario:
+        """The run it is part of."""
+        return self.checker.scenario
+
+    @property
+    def conditions(self) -> Conditions:
+        """Where it is written down."""
+        return self.checker.conditions
 
     def begin(self) -> None:
         """What its kind says."""
-        match self.fault.kind:
-            case "outage":
-                self._outage(self.fault.seconds)
-            case "until expiry":
-                self._until_expiry()
-            case "sink":
-                self._sink()
-            case "kill":
-                self._kill(self._replica)
-            case "kill amid":
-                self._kill_amid()
-            case "freeze":
-                self._freeze(self._replica)
-            case "password":
-                self._password()
-            case "step":
-                self._replica.step_clock(self.fault.value)
-                self.conditions.disturbed_at = self._now
-            case "lifetime":
-                self._shrink()
-            case "deface":
-                self._deface()
-            case "revoke":
-                self._server.revoke(f"t{self.fault.target}")
-            case kind:
-                raise AssertionError(kind)
+        kinds: dict[str, Callable[[], None]] = {
+            "outage": lambda: self._outage(self.fault.seconds),
+            "until expiry": self._until_expiry,
+            "lifetime": self._shrink,
+            "revoke": lambda: self._server.revoke(f"t{self._token}"),
+            "sink": self._sink,
+            "deface": self._deface,
+            "kill": lambda: self._kill(self._replica),
+            "kill amid": self._kill_amid,
+            "crash loop": lambda: self._crash(self._now + self.fault.seconds),
+            "freeze": lambda: self._freeze(self._replica),
+            "step": self._step,
+            "reload": self._reload,
+            "password": self._password,
+        }
+        kinds[self.fault.kind]()
+
+    def _step(self) -> None:
+        self._replica.step_clock(self.fault.value)
+        self.conditions.disturbed_at = self._now
 
     # ── the endpoint ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -86,7 +97,7 @@ class Striker:
 
     @property
     def _replica(self) -> Replica:
-        return self.cluster.replicas[self.fault.target]
+        return self.cluster.replicas[self.fault.target % len(self.cluster.replicas)]
 
     def needs_after(self, how: str, retry_after: float = 0.0) -> float:
         """How long after an outage a new token may be asked for.
@@ -118,6 +129,8 @@ class Striker:
         self._server.fault, self._server.retry_after = "", None
         self.conditions.recovers("main", self._now)
         self.cluster.world.note("fault", "outage over")
+        if not self.fault.value:
+            self.checker.outage_over(self.needs_after(self.fault.how))
 
     def _shrink(self) -> None:
         server, as_ever = self._server, self.scenario.lifetime
@@ -141,8 +154,12 @@ class Striker:
             self._outage(seconds)
 
     @property
+    def _token(self) -> int:
+        return self.fault.target % self.scenario.tokens
+
+    @property
     def _place(self) -> Place:
-        return self.cluster.replicas[0].places[f"t{self.fault.target}"][0]
+        return self.cluster.replicas[0].places[f"t{self._token}"][0]
 
     # ── sinks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -153,7 +170,7 @@ class Striker:
             case "vault hangs":
                 self._break(self.cluster.vaults["main"], Reason.TIMEOUT)
             case "disk":
-                self._break(self.cluster.disks[self.fault.target], Reason.IO_ERROR)
+                self._break(self.cluster.disks[self._replica.number], Reason.IO_ERROR)
 
     def _break(self, store: Store, reason: Reason) -> None:
         if store.fault is not None:
@@ -198,6 +215,7 @@ class Striker:
     # ── processes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _down(self, replica: Replica) -> None:
+        self.checker.kills.append(self._now)
         attempt = 2 * self.scenario.longest_attempt + self._skew + 0.6
         self.conditions.falls_ill(f"alive {replica.number}", self._now, attempt)
         if not any(it is not replica and self._well(it) for it in self.cluster.replicas):
@@ -220,6 +238,7 @@ class Striker:
 
     def _restart(self, replica: Replica) -> None:
         replica.start()
+        self.checker.restarted(replica.number)
         self._up(replica)
         self.cluster.world.note("fault", f"{replica.name} started")
 
@@ -230,6 +249,16 @@ class Striker:
             at = max(state.rotate_at, self._now) + self.fault.value
             if at < self._now + self.scenario.lifetime:
                 self.cluster.world.at(at, self._kill, self._replica)
+
+    def _crash(self, until: float) -> None:
+        """The process dies and is started again, every moment."""
+        if self._now < until:
+            if self._well(self._replica):
+                self._replica.kill()
+                self._down(self._replica)
+                self._restart(self._replica)
+            pause = self.fault.value * (0.5 + self.cluster.world.rng.random())
+            self.cluster.world.at(self._now + pause, self._crash, until)
 
     def _freeze(self, replica: Replica) -> None:
         if not self._well(replica) or not self.fault.seconds:
@@ -242,12 +271,37 @@ class Striker:
         self._up(replica)
         replica.step_clock(0.0)
 
+    def _reload(self) -> None:
+        """The configuration changes and later changes back, each replica in its own time."""
+        before = self.scenario.config
+        if self.cluster.replicas[0].config != before:
+            return
+        token, now = f"t{self._token}", self._now
+        if self.fault.how == "token leaves":
+            changed = before.model_copy(update={"tokens": tuple(it for it in before.tokens if it.name != token)})
+            self.conditions.falls_ill(f"configured {token}", now, 2 * self.scenario.longest_attempt + self._skew + 0.6)
+        else:
+            endpoint = before.acaengine["main"].model_copy(update={"timeout": 11.0})
+            changed = before.model_copy(update={"acaengine": {"main": endpoint}})
+        for replica in self.cluster.replicas:
+            self.cluster.world.at(now + 2.0 * self.cluster.world.rng.random(), self._swap, replica, changed)
+            self.cluster.world.at(now + 10.0 + self.fault.seconds, self._swap, replica, before)
+        if self.fault.how == "token leaves":
+            self.cluster.world.at(now + 10.0 + self.fault.seconds, self._configured_again, token)
+
+    def _swap(self, replica: Replica, config: Config) -> None:
+        self.checker.reconfigured(replica, {it.name for it in config.tokens})
+        replica.reload(config)
+
+    def _configured_again(self, token: str) -> None:
+        self.conditions.recovers(f"configured {token}", self._now)
+
     # ── credentials ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _password(self) -> None:
         """A new password, set on one side first and on the other after a while."""
-        token = f"t{self.fault.target}"
-        reference = str(self.scenario.config.tokens[self.fault.target].password)
+        token = f"t{self._token}"
+        reference = str(self.scenario.config.tokens[self._token].password)
         key = f"password {token}"
         if self.conditions.ill.get(key):
             return

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from aca_tokend.core.config import Config, parse
 from aca_tokend.core.token import Account
-from aca_tokend.simulation.replica import Cluster, Setup
+from aca_tokend.simulation.replica import LATENCY_SPREAD, Cluster, Setup
 from aca_tokend.simulation.world import World
 from tests.simulation.faults import Fault, strike
 from tests.simulation.invariants import Checker, Violated
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 HOUR = 3600.0
 DAY = 24 * HOUR
-LATENCY_SPREAD = 3.0  # see Cluster.latency
 TIMEOUT = 10.0
 VAULT_TIMEOUT = 5.0
 # Lines of the trace that are shown of a run that failed.
@@ -56,7 +55,7 @@ class Scenario:
         """Tokens times days; replicas do not count."""
         return self.tokens * self.seconds / DAY
 
-    @property
+    @cached_property
     def config(self) -> Config:
         """The configuration of its daemons."""
         return _config(self.tokens, self.rotation_table, self.verify, self.file)
@@ -72,12 +71,12 @@ class Scenario:
             ("assumed_lifetime", HOUR),
         )
 
-    @property
+    @cached_property
     def rotation(self) -> RotationConfig:
         """The same, as the rotator has it."""
         return self.config.tokens[0].rotation
 
-    @property
+    @cached_property
     def accounts(self) -> Mapping[str, str]:
         """Whose token each is."""
         return _accounts(self.tokens)
@@ -87,17 +86,17 @@ class Scenario:
         """Whether nothing goes wrong at all."""
         return not self.faults and not self.odd_clocks and not self.odd_lifetimes
 
-    @property
+    @cached_property
     def odd_clocks(self) -> bool:
         """Whether wall clocks differ or are stepped."""
-        return bool(self.skews) or any(fault.kind in {"step"} for fault in self.faults)
+        return bool(self.skews) or any(fault.kind == "step" for fault in self.faults)
 
-    @property
+    @cached_property
     def odd_lifetimes(self) -> bool:
         """Whether the lifetime changes, or is shorter than the daemon may ask."""
         return self.reuse or self.hopeless or any(fault.kind == "lifetime" for fault in self.faults)
 
-    @property
+    @cached_property
     def hopeless(self) -> bool:
         """Whether tokens die before another may be asked for, or handed out again until they do."""
         return self.reuse or self.lifetime < self.min_interval + self.longest_attempt or self.outrun
@@ -112,19 +111,20 @@ class Scenario:
     @property
     def defaced(self) -> frozenset[str]:
         """The places that somebody else writes."""
-        return frozenset(f"vault:secret/aca/t{fault.target}" for fault in self.faults if fault.kind == "deface")
+        defaced = (fault.target % self.tokens for fault in self.faults if fault.kind == "deface")
+        return frozenset(f"vault:secret/aca/t{token}" for token in defaced)
 
-    @property
+    @cached_property
     def longest_grant(self) -> float:
         """How long a request to the endpoint takes at most while it works."""
         return self.latency[0] * LATENCY_SPREAD
 
-    @property
+    @cached_property
     def longest_look(self) -> float:
         """How long a look takes at most while the sinks work, and a moment."""
         return self.latency[1] * LATENCY_SPREAD + 0.001
 
-    @property
+    @cached_property
     def longest_attempt(self) -> float:
         """Look, grant, verify, publish, with as many waiting for the pools as there are tokens."""
         requests = self.longest_grant * (2 if self.verify else 1) + 3 * self.longest_look
@@ -154,7 +154,7 @@ class Outcome:
     checker: Checker
     violated: Violated | None = None
     ended_at: float = 0.0
-    trace: list[tuple[float, str, str]] = field(default_factory=list)
+    trace: list[tuple[float, str, str]] = field(default_factory=list)  # the last that happened
 
 
 def run(scenario: Scenario, *, trace: bool = False, lines: int = TRACE_LINES) -> Outcome:
@@ -178,18 +178,18 @@ def run(scenario: Scenario, *, trace: bool = False, lines: int = TRACE_LINES) ->
         server.passwords[token.name] = str(token.password)
     cluster.start()
     for fault in scenario.faults:
-        world.at(fault.at, strike, fault, cluster, checker.conditions, scenario)
+        world.at(fault.at, strike, fault, checker)
     outcome = Outcome(scenario, checker)
     step = min(2 * HOUR, scenario.seconds / 20)
     try:
         while world.now < scenario.seconds:
             world.run(min(world.now + step, scenario.seconds))
             checker.look_around()
-            server.forget(world.now - HOUR)
+            server.forget(world.now - DAY)
         checker.at_the_end()
     except Violated as violated:
         outcome.violated = violated
-        outcome.trace = list(kept)
+    outcome.trace = list(kept)
     outcome.ended_at = world.now
     return outcome
 
@@ -205,7 +205,14 @@ def drawn(seed: int, **changed: object) -> Scenario:
 
 def _quiet(rng: random.Random, base: Scenario) -> Scenario:
     """Three replicas and nothing goes wrong."""
-    return replace(base, tokens=20, replicas=3, seconds=7 * DAY, file=rng.random() < 0.3)
+    return replace(base, tokens=30, replicas=3, seconds=14 * DAY, file=rng.random() < 0.3)
+
+
+def _steady(rng: random.Random, base: Scenario) -> Scenario:
+    """Ordinary days with some trouble in them."""
+    base = replace(base, tokens=40, replicas=rng.choice((1, 2, 3)), seconds=10 * DAY, file=rng.random() < 0.3)
+    kinds = ("outage", "sink", "kill", "kill amid", "freeze", "password", "reload")
+    return replace(base, faults=_faults(rng, base, kinds, 10))
 
 
 def _stormy(rng: random.Random, base: Scenario) -> Scenario:
@@ -219,13 +226,15 @@ def _stormy(rng: random.Random, base: Scenario) -> Scenario:
         file=rng.random() < 0.5,
         latency=(rng.uniform(0.02, 0.4), rng.uniform(0.005, 0.05), 0.002),
     )
-    return replace(base, faults=_faults(rng, base, ("outage", "sink", "kill", "kill amid", "freeze"), 40))
+    return replace(
+        base, faults=_faults(rng, base, ("outage", "sink", "kill", "kill amid", "freeze", "crash loop", "reload"), 40)
+    )
 
 
 def _late(rng: random.Random, base: Scenario) -> Scenario:
     """Outages that end as late as the promise allows."""
-    base = replace(base, tokens=rng.randint(2, 6), replicas=rng.randint(1, 3), seconds=rng.uniform(8, 16) * DAY)
-    return replace(base, faults=_faults(rng, base, ("until expiry", "kill amid"), 40))
+    base = replace(base, tokens=rng.randint(2, 6), replicas=rng.randint(1, 3), seconds=rng.uniform(5, 8) * DAY)
+    return replace(base, faults=_faults(rng, base, ("until expiry", "until expiry", "kill amid"), 20))
 
 
 def _race(rng: random.Random, base: Scenario) -> Scenario:
@@ -243,7 +252,9 @@ def _locks(rng: random.Random, base: Scenario) -> Scenario:
         seconds=6 * DAY,
         retry_rejected=rng.choice((0.0, HOUR, 4 * HOUR)),
     )
-    return replace(base, faults=_faults(rng, base, ("password", "password", "kill", "kill amid", "outage"), 20))
+    return replace(
+        base, faults=_faults(rng, base, ("password", "password", "kill", "kill amid", "outage", "crash loop"), 24)
+    )
 
 
 def _clocks(rng: random.Random, base: Scenario) -> Scenario:
@@ -277,6 +288,7 @@ def _foreign(rng: random.Random, base: Scenario) -> Scenario:
 
 PROFILES: dict[str, Callable[[random.Random, Scenario], Scenario]] = {
     "quiet": _quiet,
+    "steady": _steady,
     "stormy": _stormy,
     "late": _late,
     "race": _race,
@@ -297,37 +309,58 @@ def _faults(rng: random.Random, base: Scenario, kinds: tuple[str, ...], count: i
 
 
 def _fault(rng: random.Random, base: Scenario, kind: str, at: float) -> Fault:
+    """One fault of a kind: what hits a token or a replica hits one of them."""
     token, replica = rng.randrange(base.tokens), rng.randrange(base.replicas)
-    short = rng.choice((rng.uniform(1, 60), rng.uniform(60, 1800), rng.uniform(0.2, 1.0) * base.lifetime))
-    short = min(short, 4 * HOUR)
-    match kind:
-        case "outage":
-            how = rng.choice(("refuse", "503", "500", "429", "hang"))
-            return Fault(kind, at, short, how=how, value=rng.choice((0.0, 5.0, 60.0, 600.0)) if how == "429" else 0.0)
-        case "until expiry":
-            return Fault(kind, at, 0.0, token, rng.choice(("refuse", "503", "500", "hang")))
-        case "sink":
-            how = rng.choice(("vault", "vault hangs", "disk"))
-            return Fault(kind, at, min(short, 1200.0), replica, how)
-        case "kill" | "freeze":
-            return Fault(kind, at, rng.choice((0.0, rng.uniform(0, 60), short)), replica)
-        case "kill amid":
-            return Fault(kind, at, rng.uniform(0, 30), replica, value=rng.uniform(0, 1.5), how=f"t{token}")
-        case "password":
-            # without cautious attempts only an operator helps a credential that was refused and is right by now
-            how = rng.choice(("server first", "file first")) if base.retry_rejected else "server first"
-            return Fault(kind, at, rng.uniform(0, 4 * HOUR), token, how)
-        case "step":
-            return Fault(kind, at, 0.0, replica, value=rng.choice((-3600.0, 3600.0, rng.uniform(-300, 300))))
-        case "lifetime":
-            return Fault(kind, at, 2 * HOUR, value=rng.choice((5.0, 20.0, 60.0, 600.0, HOUR)))
-        case "deface":
-            return Fault(kind, at, rng.uniform(60, 3 * HOUR), token, rng.choice(("text", "another account", "gone")))
-    raise AssertionError(kind)
+    drawn_fault = _DRAWN[kind](rng, base)
+    if kind == "kill amid":
+        return replace(drawn_fault, at=at, target=replica, how=f"t{token}")
+    of_token = kind in {"until expiry", "password", "deface", "reload"}
+    return replace(drawn_fault, at=at, target=token if of_token else replica)
+
+
+def _outage(rng: random.Random, base: Scenario) -> Fault:
+    how = rng.choice(("refuse", "503", "500", "429", "hang"))
+    return Fault(
+        "outage", 0.0, _while(rng, base), how=how, value=rng.choice((0.0, 5.0, 60.0, 600.0)) if how == "429" else 0.0
+    )
+
+
+def _password(rng: random.Random, base: Scenario) -> Fault:
+    # without cautious attempts only an operator helps a credential that was refused and is right by now
+    how = rng.choice(("server first", "file first")) if base.retry_rejected else "server first"
+    return Fault("password", 0.0, rng.choice((rng.uniform(0, 600.0), rng.uniform(0, 4 * HOUR))), how=how)
+
+
+def _while(rng: random.Random, base: Scenario) -> float:
+    """Seconds, minutes, or a good part of a life."""
+    span = rng.choice((rng.uniform(1, 60), rng.uniform(60, 1800), rng.uniform(0.2, 1.0) * base.lifetime))
+    return min(span, 4 * HOUR)
+
+
+_DRAWN: dict[str, Callable[[random.Random, Scenario], Fault]] = {
+    "outage": _outage,
+    "until expiry": lambda rng, _: Fault("until expiry", 0.0, 0.0, how=rng.choice(("refuse", "503", "500", "hang"))),
+    "sink": lambda rng, base: Fault(
+        "sink", 0.0, min(_while(rng, base), 1200.0), how=rng.choice(("vault", "vault hangs", "disk"))
+    ),
+    "kill": lambda rng, base: Fault("kill", 0.0, rng.choice((0.0, rng.uniform(0, 60), _while(rng, base)))),
+    "freeze": lambda rng, base: Fault("freeze", 0.0, rng.choice((0.0, rng.uniform(0, 60), _while(rng, base)))),
+    "kill amid": lambda rng, _: Fault("kill amid", 0.0, rng.uniform(0, 30), value=rng.uniform(0, 1.5)),
+    "crash loop": lambda rng, _: Fault("crash loop", 0.0, rng.uniform(5, 60), value=rng.choice((0.3, 0.7, 1.5, 5.0))),
+    "password": _password,
+    "step": lambda rng, _: Fault("step", 0.0, 0.0, value=rng.choice((-3600.0, 3600.0, rng.uniform(-300, 300)))),
+    "lifetime": lambda rng, _: Fault("lifetime", 0.0, 2 * HOUR, value=rng.choice((5.0, 20.0, 60.0, 600.0, HOUR))),
+    "reload": lambda rng, base: Fault(
+        "reload", 0.0, _while(rng, base), how=rng.choice(("token leaves", "endpoint changes"))
+    ),
+    "deface": lambda rng, _: Fault(
+        "deface", 0.0, rng.uniform(60, 3 * HOUR), how=rng.choice(("text", "another account", "gone"))
+    ),
+}
 
 
 @cache
-def _config(tokens: int, rotation: tuple[tuple[str, object], ...], verify: bool, file: bool) -> Config:  # noqa: FBT001
+def _config(tokens: int, rotation: tuple[tuple[str, object], ...], verify: bool, file: bool) -> Config:
     entries = []
     for number in range(tokens):
         publish: list[dict[str, object]] = [{"to": "vault", "mount": "secret", "path": f"aca/t{number}"}]

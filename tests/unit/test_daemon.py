@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from aca_tokend.daemon import Bell
+from aca_tokend.bell import Bell
 
 # Signals land on a thread that waits for the bell, thousands of times: with a lock in the handler this hangs for ever.
 SIGNALS = """
 import signal
-from aca_tokend.daemon import Bell
+from aca_tokend.bell import Bell
 
 bell, count = Bell(), 0
 
@@ -28,6 +28,7 @@ print("done")
 """
 
 BUG = """
+import pathlib
 import sys
 from aca_tokend import daemon, log
 from aca_tokend.core.config import parse
@@ -47,7 +48,7 @@ class Buggy(daemon.Daemon):
         raise ZeroDivisionError("a bug")
 
 log.configure("info", "json")
-sys.exit(daemon.run(config, Buggy))
+sys.exit(daemon.run(config, pathlib.Path("config.toml"), Buggy))
 """
 
 

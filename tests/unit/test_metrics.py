@@ -643,3 +643,55 @@ def test_docs_are_about_seconds_since_1970() -> None:
     expires = world.value("token_expiration_timestamp_seconds", token="bookings")
 
     assert datetime.fromtimestamp(expires, UTC) - at(0) == timedelta(seconds=100)
+
+
+def test_labels_follow_the_configuration() -> None:
+    """Series of an endpoint and a Vault that left vanish, also those that a late answer brings back; new ones begin."""
+    metrics = Metrics(list, lambda: 1000.0, ["main", "old"], {"main": "token", "old": "token"})
+    late = Granted("bookings", "old", "503", 0.1, 1.0)
+    metrics.observe(late)
+
+    for _ in range(2):
+        metrics.follow(["main", "new"], {"main": "approle", "new": "token"})
+        page = metrics.exposition("")[0].decode()
+        assert '="old"' not in page
+        assert 'grant_duration_seconds_count{code="200",endpoint="new"} 0.0' in page
+        assert 'vault_login_total{method="approle",result="failed",vault="main"} 0.0' in page
+        assert 'method="token",result="failed",vault="main"' not in page
+        metrics.observe(late)
+    metrics.follow(["main", "old"], {"old": "token"})
+    assert 'vault="main"' not in metrics.exposition("")[0].decode()
+
+
+def test_reloads_are_told() -> None:
+    """The configuration counts as well from the start; one that is wrong changes nothing but that."""
+    now = [1000.0]
+    metrics = Metrics(list, lambda: now[0], [], {})
+
+    def told() -> tuple[str, str]:
+        page = metrics.exposition("")[0].decode()
+        values = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("aca_tokend_config_"))
+        name = "aca_tokend_config_last_reload_"
+        return values[f"{name}successful"], values[f"{name}timestamp_seconds"]
+
+    assert told() == ("1.0", "1000.0")
+    now[0] = 2000.0
+    metrics.observe_reload(False)
+    assert told() == ("0.0", "1000.0")
+    metrics.observe_reload(True)
+    assert told() == ("1.0", "2000.0")
+
+
+def test_counts_of_an_attempt_that_outlived_its_token_are_forgotten() -> None:
+    """What an attempt tells after its token left is not there when a token of that name comes again."""
+    views = [view()]
+    metrics = Metrics(lambda: views, lambda: 1000.0, [], {})
+    metrics.exposition("")
+    views.clear()
+    metrics.exposition("")
+    metrics.observe(Skipped("bookings", "suspended"))
+    metrics.exposition("")
+    metrics.exposition("")
+    views.append(view())
+
+    assert 'rotations_total{token="bookings",result="skipped"} 0' in metrics.exposition("")[0].decode()

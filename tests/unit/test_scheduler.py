@@ -377,6 +377,215 @@ def test_job_that_comes_early_is_put_back(rig: Rig) -> None:
     assert rig.clock.monotonic() >= moment - 0.06
 
 
+def test_dropped_token_is_not_run(rig: Rig) -> None:
+    """A token that was dropped has no further attempt, and is neither overdue nor waited for."""
+    ran = threading.Event()
+    rig.keep("gone", counting(ran, 1), at=rig.clock.monotonic() - 60)
+    rig.scheduler.drop("gone")
+    rig.scheduler.start()
+    done = threading.Event()
+    rig.keep("other", counting(done, 5))
+
+    assert done.wait(GENEROUS)
+    assert rig.scheduler.wait_until_done(GENEROUS)
+    assert not ran.is_set()
+    assert rig.scheduler.overdue() == []
+
+
+def test_token_dropped_while_under_way_is_not_put_back(rig: Rig) -> None:
+    """An attempt under way goes on to its end though its token was dropped, and no other follows."""
+    started, release = threading.Event(), threading.Event()
+    runs: list[int] = []
+
+    async def attempt() -> float:
+        await Call("a", lambda: held(started, release))
+        runs.append(1)
+        return time.monotonic()
+
+    rig.scheduler.start()
+    rig.keep("gone", attempt)
+    assert started.wait(GENEROUS)
+    rig.scheduler.drop("gone")
+    rig.scheduler.hasten("gone", rig.clock.monotonic())
+    release.set()
+
+    assert rig.scheduler.wait_until_done(GENEROUS)
+    assert runs == [1]
+
+
+def test_token_replaced_while_under_way_waits_for_the_end(rig: Rig) -> None:
+    """New work of a token begins once the attempt under way is over: there are never two at once. The latest counts."""
+    started, release, done = threading.Event(), threading.Event(), threading.Event()
+    order: list[str] = []
+
+    async def old() -> float:
+        await Call("a", lambda: held(started, release))
+        order.append("old")
+        return time.monotonic()
+
+    def new(name: str) -> Callable[[], Coroutine[Any, Any, float]]:
+        async def attempt() -> float:
+            await Call("b", lambda: order.append(name))
+            done.set()
+            return math.inf
+
+        return attempt
+
+    rig.scheduler.start()
+    rig.keep("one", old)
+    assert started.wait(GENEROUS)
+    rig.scheduler.drop("one")
+    rig.keep("one", new("second"))
+    rig.keep("one", new("third"))
+    assert order == []
+    release.set()
+
+    assert done.wait(GENEROUS)
+    assert rig.scheduler.wait_until_done(GENEROUS)
+    assert order == ["old", "third"]
+
+
+def test_replaced_work_that_waits_in_a_busy_pool_is_not_run(rig: Rig) -> None:
+    """Work that was handed to a pool that hangs is replaced by work in another pool, and never begins."""
+    release, started, done = threading.Event(), threading.Semaphore(0), threading.Event()
+    ran = threading.Event()
+
+    async def hanging() -> float:
+        await Call("a", lambda: held(started, release))
+        return math.inf
+
+    rig.scheduler.start()
+    for number in range(2):
+        rig.keep(f"hanging-{number}", hanging)
+        started.acquire(timeout=GENEROUS)
+    rig.keep("moved", counting(ran, 1), urgency=1)
+    wait_until(lambda: rig.scheduler._due["moved"].queued)
+
+    async def elsewhere() -> float:
+        await Call("b", done.set)
+        return math.inf
+
+    rig.scheduler.keep(Work("moved", "b", elsewhere, lambda: 0.0), rig.clock.monotonic())
+    assert done.wait(GENEROUS)
+    release.set()
+    assert rig.scheduler.wait_until_done(GENEROUS)
+    assert not ran.is_set()
+
+
+def test_keep_and_drop_from_many_threads(rig: Rig) -> None:
+    """However keep, hasten, redraw and drop of one token cross, it has one attempt at a time, and none is lost."""
+    lock = threading.Lock()
+    running, most, ran = 0, 0, 0
+
+    def call() -> None:
+        nonlocal running, most, ran
+        with lock:
+            running += 1
+            most = max(most, running)
+            ran += 1
+        with lock:
+            running -= 1
+
+    async def attempt() -> float:
+        await Call("b", call)
+        return time.monotonic() + 0.001
+
+    def work(number: int) -> None:
+        for step in range(200):
+            match (number + step) % 4:
+                case 0:
+                    rig.scheduler.keep(Work("one", "ab"[step % 2], attempt, lambda: 0.0), rig.clock.monotonic())
+                case 1:
+                    rig.scheduler.hasten("one", rig.clock.monotonic())
+                case 2:
+                    rig.scheduler.redraw()
+                case _:
+                    rig.scheduler.drop("one")
+
+    rig.scheduler.start()
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(GENEROUS)
+    rig.keep("one", attempt)
+    before = ran
+    wait_until(lambda: ran > before + 20)
+    rig.scheduler.drop("one")
+
+    assert rig.scheduler.wait_until_done(GENEROUS)
+    assert most == 1
+    assert not rig.bugs
+
+
+def test_pool_added_while_running(rig: Rig) -> None:
+    """Work runs in a pool that was added after the start, and what hangs there delays no other."""
+    done = threading.Event()
+    rig.scheduler.start()
+    rig.scheduler.set_pools({"a": 2, "b": 2, "c": 1})
+
+    async def attempt() -> float:
+        await Call("a", lambda: None)
+        await Call("c", done.set)
+        return math.inf
+
+    rig.scheduler.keep(Work("one", "c", attempt, lambda: 0.0), rig.clock.monotonic())
+
+    assert done.wait(GENEROUS)
+
+
+def test_pool_that_grows_and_shrinks(rig: Rig) -> None:
+    """A pool that grows takes on what waits; one that shrinks lets what runs finish, and then runs no more."""
+    release, started = threading.Event(), threading.Semaphore(0)
+    pool = rig.scheduler._pools["b"]
+
+    async def hanging() -> float:
+        await Call("b", lambda: held(started, release))
+        return math.inf
+
+    rig.scheduler.start()
+    for number in range(5):
+        rig.keep(f"t{number}", hanging)
+    for _ in range(2):
+        started.acquire(timeout=GENEROUS)
+    wait_until(lambda: len(pool._waiting) == 3)
+    rig.scheduler.set_pools({"b": 4})
+    for _ in range(2):
+        assert started.acquire(timeout=GENEROUS)
+    rig.scheduler.set_pools({"b": 1})
+    release.set()
+
+    assert rig.scheduler.wait_until_done(GENEROUS)
+    wait_until(lambda: pool._threads == 1)
+    done = threading.Event()
+    rig.keep("after", counting(done, 20))
+    assert done.wait(GENEROUS)
+    assert pool._threads == 1
+
+
+def test_removed_pool_ends_its_threads(rig: Rig) -> None:
+    """A pool that was removed leaves no thread behind, and one of its name may come again."""
+    done = threading.Event()
+
+    async def attempt() -> float:
+        await Call("b", done.set)
+        return math.inf
+
+    rig.scheduler.start()
+    for _ in range(3):
+        done.clear()
+        rig.keep("one", attempt)
+        assert done.wait(GENEROUS)
+        assert rig.scheduler.wait_until_done(GENEROUS)
+        pool = rig.scheduler._pools["b"]
+        rig.scheduler.remove_pools(but={"a"})
+        wait_until(lambda pool=pool: pool._threads == 0)  # type: ignore[misc]  # bound now
+        assert list(rig.scheduler._pools) == ["a"]
+        rig.scheduler.set_pools({"a": 2, "b": 2})
+
+    assert not rig.bugs
+
+
 def held(told: threading.Event | threading.Semaphore, release: threading.Event) -> None:
     """A call that tells that it runs and hangs until it is released."""
     if isinstance(told, threading.Event):

@@ -1,0 +1,175 @@
+"""The parts of a configuration follow another one: what did not change stays, what left is closed when told to."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from aca_tokend.core.config import VaultReference, parse
+from aca_tokend.parts import POLL_SECONDS, POLL_VAULT_SECONDS, Parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aca_tokend.core.config import Config
+    from aca_tokend.state import TokenState
+
+Document = dict[str, Any]
+
+
+def document() -> Document:
+    """Two endpoints, two Vaults, and three tokens of one client."""
+    auth = {"method": "token", "token": {"env": "VAULT_TOKEN"}}
+    return {
+        "acaengine": {"main": {"url": "https://aca.example.com"}, "other": {"url": "https://other.example.com"}},
+        "vault": {
+            "main": {"address": "https://vault.example.com:8200", "auth": auth},
+            "other": {"address": "https://other.example.com:8200", "auth": auth},
+        },
+        "tokens": [
+            {
+                "name": f"t{number}",
+                "acaengine": "main",
+                "authority": "authority-1",
+                "username": "svc",
+                "password": {"env": "PASSWORD"},
+                "client_id": "client-1",
+                "client_secret": {"env": "CLIENT_SECRET"},
+                "publish": [{"to": "vault", "vault_name": "main", "mount": "secret", "path": f"aca/t{number}"}],
+            }
+            for number in range(3)
+        ],
+    }
+
+
+class Rig:
+    """Parts with a state for each token, as the daemon keeps them."""
+
+    def __init__(self) -> None:
+        self.written = document()
+        self.parts = Parts(self._config(), lambda: 0.0, lambda *_: None)
+        self.states = self._states()
+
+    def _config(self) -> Config:
+        return parse([("config.toml", self.written)])
+
+    def _states(self) -> dict[str, TokenState]:
+        return {token.name: self.parts.state(token) for token in self.parts.config.tokens}
+
+    def follow(self, edit: Callable[[Document], object]) -> list[Callable[[], None]]:
+        """Another configuration; every token gets a fresh state."""
+        self.written = deepcopy(self.written)
+        edit(self.written)
+        closing = self.parts.follow(self._config())
+        self.states = self._states()
+        self.parts.shared.follow(self.states)
+        return closing
+
+
+@pytest.fixture
+def rig() -> Rig:
+    """Parts of a configuration."""
+    return Rig()
+
+
+def test_what_did_not_change_stays(rig: Rig) -> None:
+    """Only what changed is built anew; the pools have the new sizes."""
+    endpoints, vaults = dict(rig.parts.endpoints), dict(rig.parts.vaults)
+
+    def edit(it: Document) -> None:
+        it["acaengine"]["main"]["max_concurrency"] = 3
+        it["vault"]["other"]["timeout"] = "7s"
+
+    rig.follow(edit)
+
+    assert rig.parts.endpoints["main"] is not endpoints["main"]
+    assert rig.parts.endpoints["other"] is endpoints["other"]
+    assert rig.parts.vaults["main"] is vaults["main"]
+    assert rig.parts.vaults["other"] is not vaults["other"]
+    assert rig.parts.pools() == {
+        "acaengine.main": 3,
+        "acaengine.other": 8,
+        "vault.main": 8,
+        "vault.other": 8,
+        "file": 4,
+    }
+    assert 7.0 in rig.parts.timeouts()
+
+
+def test_added_and_removed(rig: Rig) -> None:
+    """What is new is there at once; a Vault that left can be read by attempts under way until it is cleaned up."""
+
+    def edit(it: Document) -> None:
+        del it["acaengine"]["other"], it["vault"]["other"]
+        it["acaengine"]["third"] = {"url": "https://third.example.com"}
+
+    closing = rig.follow(edit)
+
+    assert set(rig.parts.endpoints) == {"main", "third"}
+    assert "other" in rig.parts.vaults
+    assert rig.parts.methods() == {"main": "token"}
+    for close in closing:
+        close()
+    assert set(rig.parts.vaults) == {"main"}
+
+
+def test_changed_vault_is_not_forgotten(rig: Rig) -> None:
+    """A Vault that left and came back before the clean-up stays."""
+    kept = rig.written["vault"]["other"]
+    closing = rig.follow(lambda it: it["vault"].pop("other"))
+    closing += rig.follow(lambda it: it["vault"].update(other=kept))
+
+    for close in closing:
+        close()
+
+    assert set(rig.parts.vaults) == {"main", "other"}
+
+
+def test_gate_and_client_outlive_what_does_not_concern_them(rig: Rig) -> None:
+    """Other limits of an endpoint give its tokens a new gate and leave their client; another server changes both."""
+    before = rig.states["t0"]
+    rig.follow(lambda it: it["tokens"].pop())
+    assert rig.states["t0"].gate is before.gate
+    assert rig.states["t0"].client is before.client
+
+    rig.follow(lambda it: it["acaengine"]["main"].update(timeout="7s"))
+    assert rig.states["t0"].gate is not before.gate
+    assert rig.states["t0"].gate is rig.states["t1"].gate
+    assert rig.states["t0"].client is before.client
+
+    rig.follow(lambda it: it["acaengine"]["main"].update(url="https://new.example.com"))
+    assert rig.states["t0"].client is not before.client
+    assert rig.states["t0"].client is rig.states["t1"].client
+
+
+def test_record_of_a_client_moves_with_its_first_token(rig: Rig) -> None:
+    """The record lies beside the first token there is by now, and what it has proven holds on."""
+    client = rig.states["t0"].client
+    client.ledger.proven = "fingerprint"
+    assert client.ledger.sink.name == "vault:secret/aca/t0"
+
+    rig.follow(lambda it: it["tokens"].pop(0))
+
+    assert rig.states["t1"].client is client
+    assert client.ledger.sink is rig.states["t1"].sinks[0].sink
+    assert client.ledger.proven == "fingerprint"
+
+
+def test_client_that_left_is_forgotten(rig: Rig) -> None:
+    """A client that no token has any more is unproven when it comes back."""
+    client = rig.states["t0"].client
+    for name in ("client-2", "client-1"):
+        rig.follow(lambda it, name=name: [token.update(client_id=name) for token in it["tokens"]])  # type: ignore[misc] # bound now
+
+    assert rig.states["t0"].client is not client
+
+
+def test_credential_in_vault_is_looked_for_less_often(rig: Rig) -> None:
+    """While a token is suspended, a credential that Vault holds is looked for less often: each look is a request."""
+    token = rig.parts.config.tokens[0]
+    in_vault = token.model_copy(update={"password": VaultReference(vault="secret/aca#password")})
+
+    assert rig.parts.state(token).poll_seconds == POLL_SECONDS
+    assert rig.parts.state(in_vault).poll_seconds == POLL_VAULT_SECONDS
