@@ -19,8 +19,9 @@ URGENT_PROBE_SECONDS = 0.5
 # A probe comes at this share of what the most urgent token has left, if that is sooner.
 SHARE_OF_REMAINING = 0.25
 SHARE_FOR_RETRY_AFTER = 0.75
-# On recovery the waiting are let go this far apart, most urgent first.
+# On recovery the waiting are let go this far apart, most urgent first, the last of many within the second figure.
 RELEASE_SPACING_SECONDS = 0.02
+RELEASE_WITHIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,11 @@ class Breaker:
         self.open = False
         self.held_until = self.probe_at = 0.0
         self._interval, self._probe, self._told = PROBE_SECONDS, None, None
-        order = sorted(self._waiting, key=self._waiting.__getitem__)
-        self._waiting.clear()
-        return [Wake(name, now + number * RELEASE_SPACING_SECONDS) for number, name in enumerate(order)]
+        expiries = self._waiting
+        order = sorted(expiries, key=expiries.__getitem__)
+        self._waiting = {}
+        spacing = min(RELEASE_SPACING_SECONDS, RELEASE_WITHIN_SECONDS / max(len(order), 1))
+        return [Wake(name, now + _release(number * spacing, expiries[name] - now)) for number, name in enumerate(order)]
 
     def passed(self, token: str, now: float) -> Wake | None:
         """The token made no request: it adopted one, could not, or left. If it was its turn, another's comes."""
@@ -128,3 +131,8 @@ class Breaker:
 def _hurry(remaining: float) -> float:
     """The longest wait before a probe for a token with so much life left."""
     return max(remaining * SHARE_OF_REMAINING, URGENT_PROBE_SECONDS)
+
+
+def _release(wait: float, remaining: float) -> float:
+    """How long one that waits its turn on recovery may wait: who has little life left does not queue."""
+    return min(wait, remaining * SHARE_OF_REMAINING) if remaining > 0 else wait

@@ -165,6 +165,19 @@ def test_recovery_lets_the_waiting_go_in_order() -> None:
     assert breaker.admit("anyone", FAR, 1.0)
 
 
+@pytest.mark.parametrize("count", [200, 10_000])
+def test_recovery_saves_what_can_be_saved(count: int) -> None:
+    """However many wait, each is let go well before it expires, and the last within seconds."""
+    breaker = opened()
+    for number in range(count):
+        breaker.admit(f"n{number}", 3.0 if number % 2 else FAR, 0.5)
+    wakes = breaker.answered("t0", 1.0)
+
+    late = {wake.token: wake.at for wake in wakes}
+    assert max(late[f"n{number}"] for number in range(count) if number % 2) <= 1.5
+    assert max(late.values()) <= 1.0 + 5.0
+
+
 def test_retry_after_holds_for_the_endpoint() -> None:
     """A Retry-After of one answer holds for every token of the endpoint, but never until one of them is dead."""
     breaker = Breaker(probe_lost_seconds=25.0)
