@@ -35,7 +35,7 @@ class Resolved:
     def of(cls, credentials: Credentials) -> Resolved:
         """With its fingerprints, which are keyed by the client secret: nobody can try guesses against them."""
         client_id, key = Secret(credentials.client_id), credentials.client_secret
-        user = (Secret(credentials.username), credentials.password, client_id)
+        user = (Secret(credentials.username), credentials.password, client_id, Secret(credentials.scope))
         return cls(credentials, fingerprint(user, key), fingerprint((client_id,), key))
 
 

@@ -31,7 +31,7 @@ from aca_tokend.scheduler import RotationScheduler, Work
 from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from aca_tokend.core.breaker import Wake
@@ -124,6 +124,7 @@ class Daemon:
                 token=state.name,
                 document=state.document,
                 rotate_at=state.life.rotate + offset if state.life else None,
+                expires_at=state.life.expires + offset if state.life else None,
                 suspended=state.suspended.reason if state.suspended else None,
                 consecutive_failures=max(state.failures, state.publish_failures),
                 sinks=tuple(
@@ -233,7 +234,7 @@ class Daemon:
             name = change.fresh.name
             self._changes.setdefault(name, []).append(change)
             self.scheduler.keep(self._work(self.states[name], change.fresh.sinks[0].sink.pool), now)
-        ending = [*closing, *(partial(self._pass_turn, state) for state in gone), self._tidy]
+        ending: list[Callable[[], None]] = [*closing, *(partial(self._pass_turn, state) for state in gone), self._tidy]
         self.retired.add(self.scheduler.under_way(), ending)
         self.logger.info(
             "config_reloaded",

@@ -16,7 +16,8 @@ from aca_tokend.core.policy import SAME_EXPIRY_SECONDS, SHARE_OF_REMAINING, plan
 from aca_tokend.core.steps import Call
 from aca_tokend.core.token import Account, Document
 from aca_tokend.credentials import Resolved, Resolver, endpoint_pool
-from aca_tokend.guarding import Claims, Guard, Verdict, Wait, patience
+from aca_tokend.guarding import Claims, Guard, Wait, patience
+from aca_tokend.records import Verdict
 from aca_tokend.state import Minted
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend import sinks
-from aca_tokend.admission import Shared
 from aca_tokend.core.config import VaultReference
 from aca_tokend.credentials import endpoint_pool, references
 from aca_tokend.oauth import HttpTokenEndpoint
 from aca_tokend.secrets import SecretResolver
+from aca_tokend.shared import Shared
 from aca_tokend.vault import VaultSession
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import Config, TokenConfig, VaultPublish
     from aca_tokend.core.errors import Problem
-    from aca_tokend.guarding import Ledger
+    from aca_tokend.records import Ledger
     from aca_tokend.state import TokenState
 
 
@@ -107,7 +107,7 @@ def take_over(state: TokenState, change: Change, now: float) -> None:
     another = moved or _account(old) != _account(new) or old.scope != new.scope
     mended = fresh.endpoint is not state.endpoint or _secrets(old) != _secrets(new)
     if fresh.gate is not state.gate:
-        state.gate.forget(state.name)
+        state.gate.passed(state.name, now)  # whose turn it is then comes by itself, within its own patience
     state.ledger = _ledger(state, change, moved=moved)
     state.sinks, look = _sinks(state, change)
     state.config, state.endpoint, state.gate, state.client = new, fresh.endpoint, fresh.gate, fresh.client
@@ -124,7 +124,8 @@ def take_over(state: TokenState, change: Change, now: float) -> None:
     if another:
         state.candidate, state.suspended, state.rotate_at = None, None, now
     if state.waits_for or (mended and state.failures):
-        state.wake_at = now  # whoever it waited for may not wake it any more; what failed may succeed by now
+        # Whoever it waited for may not wake it any more, and what failed may succeed by now.
+        state.wake_at, state.waits_for = now, ""
 
 
 def _account(config: TokenConfig) -> tuple[object, ...]:

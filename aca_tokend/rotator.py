@@ -16,8 +16,9 @@ from aca_tokend.core.outcome import Event, Failed, Failure, Reason, Resumed, Rot
 from aca_tokend.core.policy import death_delay, retry_delay
 from aca_tokend.credentials import Resolver
 from aca_tokend.granting import Granter
-from aca_tokend.guarding import Guard, Records, Wait
+from aca_tokend.guarding import Guard, Wait
 from aca_tokend.publishing import Publisher
+from aca_tokend.records import Records
 
 if TYPE_CHECKING:
     import random

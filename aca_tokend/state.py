@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.policy import Life
     from aca_tokend.core.ports import Sink, TokenEndpoint
     from aca_tokend.core.token import Document, Seen
-    from aca_tokend.guarding import Ledger
+    from aca_tokend.records import Ledger
 
 
 # The stamp of a sink that we have not written to: equal to no other.

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aca_tokend.admission import Shared
 from aca_tokend.core.config import Config, EnvReference
 from aca_tokend.core.errors import GrantError, LookError, MalformedTokenResponse, PublishError, SecretError
 from aca_tokend.core.grant import Credentials, Grant
@@ -18,6 +17,7 @@ from aca_tokend.core.secret import Secret
 from aca_tokend.core.steps import make
 from aca_tokend.core.token import Document, Seen
 from aca_tokend.rotator import Rotator
+from aca_tokend.shared import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence

@@ -37,7 +37,11 @@ class SinkView:
 
 @dataclass(frozen=True, slots=True)
 class TokenView:
-    """One token at the moment of looking. `rotate_at` is its rotation point, in wall seconds."""
+    """One token at the moment of looking.
+
+    `rotate_at` is its rotation point and `expires_at` when it expires, in wall seconds as the clock goes now: a clock
+    that was stepped since it was published changes neither.
+    """
 
     token: str
     document: Document | None
@@ -45,6 +49,14 @@ class TokenView:
     suspended: Reason | None
     consecutive_failures: int
     sinks: tuple[SinkView, ...]
+    expires_at: float | None = None
+
+    @property
+    def expires(self) -> float:
+        """When it expires, in wall seconds; 0 where none is held."""
+        if self.expires_at is not None:
+            return self.expires_at
+        return _seconds(self.document.expires_at) if self.document else 0.0
 
     @property
     def tried(self) -> bool:
@@ -54,7 +66,9 @@ class TokenView:
     @property
     def valid_until(self) -> float:
         """Until when every reader of this token finds a valid one; 0 where a sink holds none."""
-        return min((_seconds(sink.expires_at) for sink in self.sinks), default=0.0)
+        ours = self.document.expires_at if self.document else None
+        ends = (self.expires if sink.expires_at == ours else _seconds(sink.expires_at) for sink in self.sinks)
+        return min(ends, default=0.0)
 
 
 class Counts:
@@ -156,7 +170,7 @@ def _issued(row: Row) -> float:
 
 
 def _expires(row: Row) -> float:
-    return row.view.document.expires_at.timestamp() if row.view.document else 0.0
+    return row.view.expires
 
 
 def _ttl(row: Row) -> float:

@@ -16,9 +16,17 @@ if TYPE_CHECKING:
 
 # So many timelines are shown, the worst first.
 MOST_SHOWN = 20
-CELLS = 48
 FRESH, OUT, REFUSED = "─", "░", "█"
 STYLES = {FRESH: "green", OUT: "yellow", REFUSED: "bold red"}
+# What the columns beside the timeline take, and the least that is left to it.
+BESIDE = 40
+LEAST_CELLS = 20
+MOST_CELLS = 96
+LONGEST_NAME = 18
+COLUMNS = (
+    "refused: for how long; failed: attempts that brought no token; "
+    "survives: the longest outage that readers do not notice, from the worst moment on"
+)
 DAY = 86_400
 HOUR = 3_600
 
@@ -28,15 +36,17 @@ def show(result: Result, console: Console) -> None:
     options = result.options
     shown = result.worst(MOST_SHOWN)
     start, end = _window(options)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    table.add_column("token", overflow="fold", min_width=8)
-    table.add_column(_axis(start, end), min_width=CELLS, no_wrap=True)
-    for name in ("readers refused", "grants", "refused attempts", "survives"):
-        table.add_column(name, justify="right")
+    name_width = min(max(len("token"), *(len(token.token) for token in shown)), LONGEST_NAME)
+    cells = min(max(console.width - name_width - BESIDE, LEAST_CELLS), MOST_CELLS)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("token", width=name_width, overflow="fold")
+    table.add_column(_axis(start, end, cells), width=cells, no_wrap=True)
+    for name, width in (("refused", 7), ("grants", 6), ("failed", 6), ("survives", 8)):
+        table.add_column(name, width=width, justify="right", no_wrap=True)
     for token in shown:
         table.add_row(
             token.token,
-            timeline(token, options, start, end),
+            timeline(token, options, (start, end), cells),
             _refused(token),
             str(token.grants),
             str(token.refused_attempts),
@@ -51,11 +61,12 @@ def show(result: Result, console: Console) -> None:
     console.print(Text.assemble(*_legend()))
 
 
-def timeline(token: TokenResult, options: Options, start: float, end: float) -> Text:
+def timeline(token: TokenResult, options: Options, window: tuple[float, float], cells: int) -> Text:
     """One mark for each cell of time, the worst that happened in it."""
     text = Text()
-    width = (end - start) / CELLS
-    for cell in range(CELLS):
+    start, end = window
+    width = (end - start) / cells
+    for cell in range(cells):
         left = start + cell * width
         right = left + width
         mark = FRESH
@@ -73,9 +84,9 @@ def _window(options: Options) -> tuple[float, float]:
     return start, min(options.duration, options.at + options.outage + options.lifetime)
 
 
-def _axis(start: float, end: float) -> str:
+def _axis(start: float, end: float, cells: int) -> str:
     left, right = _clock(start), _clock(end)
-    return left + " " * max(CELLS - len(left) - len(right), 1) + right
+    return left + " " * max(cells - len(left) - len(right), 1) + right
 
 
 def _clock(seconds: float) -> str:
@@ -112,10 +123,9 @@ def _short(seconds: float) -> str:
 def _legend() -> list[tuple[str, str] | str]:
     return [
         (FRESH, STYLES[FRESH]),
-        " a valid token  ",
+        " a valid token   ",
         (OUT, STYLES[OUT]),
-        " endpoint out, the token still valid  ",
+        " the endpoint is out, the token still valid   ",
         (REFUSED, STYLES[REFUSED]),
-        " readers refused.  ",
-        "survives: the longest outage that readers do not notice, even from the worst moment on.",
+        f" readers are refused\n{COLUMNS}",
     ]

@@ -10,11 +10,11 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aca_tokend.admission import Shared
 from aca_tokend.core.config import FilePublish, VaultReference
 from aca_tokend.credentials import references
 from aca_tokend.reload import Change, compare, take_over
 from aca_tokend.rotator import Rotator
+from aca_tokend.shared import Shared
 from aca_tokend.simulation.driver import SimDriver, Work
 from aca_tokend.simulation.places import Place, SimSecrets, SimSink, Store
 from aca_tokend.simulation.server import Server, SimEndpoint

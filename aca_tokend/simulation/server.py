@@ -84,6 +84,7 @@ class Server:
     lost_mints: float = 0.2
     minted: dict[str, Minted] = field(default_factory=dict)
     latest: dict[str, tuple[str, Minted]] = field(default_factory=dict)
+    logged_out: dict[str, float] = field(default_factory=dict)
     asked: int = 0
     verified: int = 0
     recent: deque[float] = field(default_factory=deque)
@@ -130,7 +131,8 @@ class Server:
             raise VerifyError(Reason.TOKEN_REFUSED, f"{self.name} refused the token")
 
     def revoke(self, token: str) -> None:
-        """Somebody logs the account out: what was issued so far is dead."""
+        """Somebody logs the account out: what was issued so far is dead, and what is issued in this very second."""
+        self.logged_out[token] = self.world.now
         for minted in self.minted.values():
             if minted.token == token and minted.works_until > self.world.now:
                 minted.revoked = self.world.now
@@ -182,6 +184,8 @@ class Server:
         life = self.unnamed_lifetime if self.lifetime is None else self.lifetime
         value = f"{token}-{len(self.minted)}-{self.asked}"
         minted = Minted(token, endpoint.replica, sent, now, now, now + life)
+        if int(self.logged_out.get(token, -1.0)) == int(now):
+            minted.revoked = now
         self.minted[value] = minted
         self.latest[token] = (value, minted)
         return value, minted

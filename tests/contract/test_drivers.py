@@ -44,6 +44,9 @@ class Stage(Protocol):
     def hasten(self, name: str) -> None:
         """Brings it forward to now."""
 
+    def drop(self, name: str) -> None:
+        """Takes a token off the schedule."""
+
     def play(self, done: Callable[[], bool]) -> None:
         """Lets time pass until it is done."""
 
@@ -70,6 +73,9 @@ class RealStage:
     def hasten(self, name: str) -> None:
         self.scheduler.hasten(name, self.now())
 
+    def drop(self, name: str) -> None:
+        self.scheduler.drop(name)
+
     def play(self, done: Callable[[], bool]) -> None:
         self.scheduler.start()
         deadline = time.monotonic() + GENEROUS
@@ -94,6 +100,9 @@ class SimulatedStage:
 
     def hasten(self, name: str) -> None:
         self.driver.hasten(name, self.now())
+
+    def drop(self, name: str) -> None:
+        self.driver.drop(name)
 
     def play(self, done: Callable[[], bool]) -> None:
         while not done():
@@ -326,3 +335,70 @@ def test_hastening_never_delays(stage: Stage) -> None:
     stage.play(lambda: bool(told.lines))
 
     assert told.lines == ["begins"]
+
+
+def test_kept_anew_while_under_way_comes_after_it(stage: Stage) -> None:
+    """What is put on schedule for a token while an attempt of it is under way begins after that, and only that does."""
+    told = Told()
+
+    async def second() -> float:
+        told("second")
+        return math.inf
+
+    async def first() -> float:
+        told("first")
+        await Call("a", lambda: None)
+        stage.keep("one", second, 0.0, 0.0)
+        await Call("b", lambda: told("first goes on"))
+        return stage.now()
+
+    stage.keep("one", first, 0.0, 0.0)
+    stage.play(lambda: len(told.lines) == 3)
+
+    assert told.lines == ["first", "first goes on", "second"]
+
+
+def test_kept_anew_takes_the_place_of_what_was_on_schedule(stage: Stage) -> None:
+    """There is one next attempt of a token: the one put on schedule last."""
+    told = Told()
+
+    def tells(line: str) -> Callable[[], Coroutine[Any, Any, float]]:
+        async def attempt() -> float:
+            told(line)
+            return math.inf
+
+        return attempt
+
+    stage.keep("one", tells("first"), 0.05, 0.0)
+    stage.keep("one", tells("second"), 0.1, 0.0)
+    stage.keep("other", tells("other"), 0.3, 0.0)
+    stage.play(lambda: "other" in told.lines)
+
+    assert told.lines == ["second", "other"]
+
+
+def test_dropped_token_does_not_come_again(stage: Stage) -> None:
+    """A token that is dropped begins no further attempt; one that is under way goes on to its end."""
+    told = Told()
+
+    async def waiting() -> float:
+        told("never")
+        return math.inf
+
+    async def under_way() -> float:
+        stage.drop("waiting")
+        stage.drop("under way")
+        stage.drop("unknown")
+        await Call("b", lambda: told("to its end"))
+        return stage.now()
+
+    async def last() -> float:
+        told("last")
+        return math.inf
+
+    stage.keep("waiting", waiting, 0.2, 0.0)
+    stage.keep("under way", under_way, 0.0, 0.0)
+    stage.keep("last", last, 0.4, 0.0)
+    stage.play(lambda: "last" in told.lines)
+
+    assert told.lines == ["to its end", "last"]

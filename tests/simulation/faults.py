@@ -68,7 +68,8 @@ class Striker:
             "outage": lambda: self._outage(self.fault.seconds),
             "until expiry": self._until_expiry,
             "lifetime": self._shrink,
-            "revoke": lambda: self._server.revoke(f"t{self._token}"),
+            "log-out": self._log_out if self.fault.how != "amid" else self._log_out_amid,
+            "api": self._api,
             "sink": self._sink,
             "deface": self._deface,
             "kill": lambda: self._kill(self._replica),
@@ -131,6 +132,34 @@ class Striker:
         self.cluster.world.note("fault", "outage over")
         if not self.fault.value:
             self.checker.outage_over(self.needs_after(self.fault.how))
+
+    def _log_out(self) -> None:
+        """Somebody logs the account out: its token is dead, and the canary finds out."""
+        self._server.revoke(f"t{self._token}")
+        # found at the next canary, then one grant at once, and another if it was made in the same second
+        soon = self.scenario.verify_every + 2 * self.scenario.min_interval + 3 * self.needs_after("")
+        self.cluster.world.at(self._now + soon, self.checker.found_dead, self._place, self._now)
+
+    def _log_out_amid(self) -> None:
+        """In the very second in which the next token is granted."""
+        moments = [it.states[f"t{self._token}"].rotate_at for it in self.cluster.replicas if it.alive]
+        at = min(moments, default=0.0) + self.fault.value
+        if self._now < at < self._now + self.scenario.lifetime:
+            self.cluster.world.at(at, self._log_out)
+
+    def _api(self) -> None:
+        """The API fails, or refuses every token."""
+        server, refuses = self._server, self.fault.how == "refuses"
+        server.api_fault, server.api_refuses = "" if refuses else self.fault.how, refuses
+        key = "api" if refuses else "api answers"
+        # what was refused is tried again at the cap, and deaths found in a row are replaced an hour apart at most
+        self.conditions.falls_ill(key, self._now, 2 * 3600.0 + CAP if refuses else 0.0)
+
+        def mended() -> None:
+            server.api_fault, server.api_refuses = "", False
+            self.conditions.recovers(key, self._now)
+
+        self.cluster.world.at(self._now + self.fault.seconds, mended)
 
     def _shrink(self) -> None:
         server, as_ever = self._server, self.scenario.lifetime

@@ -26,6 +26,8 @@ HOUR = 3600.0
 PLAUSIBLE_SECONDS = 300.0
 PROBES_A_SECOND = 3
 RECOVERY_SECONDS = 10.0
+# With attempts a minute apart at most, and half of that in the middle.
+MOST_GRANTS_AN_HOUR = 200
 # More attempts of one token than this within so short a time are a loop.
 TIGHT_SECONDS = 0.5
 TIGHT_ATTEMPTS = 50
@@ -45,6 +47,9 @@ NAMES = {
     "few_probes": "an endpoint that fails for several tokens is asked at most three times a second by one process",
     "fresh_after_outage": "tokens that waited for an endpoint are fresh within ten seconds after it is back",
     "life_not_overstated": "what is published never claims to have been issued later than it was",
+    "dead_not_published": "where new tokens are tried, one that does not work is not published",
+    "death_noticed": "where the token in use is tried, one that died early is replaced soon",
+    "no_grant_storm": "an API that refuses every token does not lead to grant after grant",
     "jitter_kept": "the rotation point of a token lies at the same share of each life",
     "own_tokens_only": "nothing but this token's own is adopted or published, and nothing foreign is replaced",
     "adopted_works": "what is adopted works",
@@ -76,6 +81,7 @@ class Checker:
         self.last_answer: dict[tuple[int, int, str], float] = {}
         self.failures: dict[tuple[int, int, str], deque[float]] = defaultdict(deque)
         self.kills: list[float] = []
+        self.grants_of: dict[tuple[int, int, str], deque[float]] = defaultdict(deque)
         self.ends: dict[tuple[int, int, str], tuple[float, int]] = {}
         self.failed_tokens: dict[int, set[str]] = defaultdict(set)
         self.open_since: dict[int, float] = {}
@@ -115,6 +121,12 @@ class Checker:
             self.broken("min_interval", f"{minted.token}: two grants {minted.sent - last:.3f} s apart")
         self.last_grant[key] = minted.sent
         self.last_success[endpoint.replica] = minted.answered
+        recent = self.grants_of[key]
+        recent.append(now)
+        while recent[0] < now - HOUR:
+            recent.popleft()
+        if self.scenario.verify and len(recent) > MOST_GRANTS_AN_HOUR:
+            self.broken("no_grant_storm", f"{minted.token}: {len(recent)} grants within an hour")
         if not self.cluster.servers[endpoint.name].reuse:
             self._was_needed(endpoint, minted)
 
@@ -231,7 +243,8 @@ class Checker:
             rotation = scenario.rotation
             life = there.expires - there.issued
             earliest = there.sent + max(life * rotation.fraction * (1 - rotation.jitter), rotation.min_interval)
-            excuse = self.conditions.excuse((place.store.name, place.name, f"alive {replica.number}"), minted.sent)
+            whats = (place.store.name, place.name, f"alive {replica.number}", "api")
+            excuse = self.conditions.excuse(whats, minted.sent)
             if excuse or self.published_at[id(place)] > began or minted.sent >= earliest - EPSILON:
                 continue
             self.broken("no_needless_grant", f"{replica.name}, {minted.token}: {place.name} holds one that is fresh")
@@ -262,12 +275,24 @@ class Checker:
         if issued > minted.issued + EPSILON and not self.cluster.servers["main"].reuse:
             late = issued - minted.issued
             self.broken("life_not_overstated", f"{place.name}: issued {late:.3f} s late")
+        untried = self.conditions.excuse(("api answers", "main"), world.now) is not None
+        if self.scenario.verify and minted.works_until <= minted.answered and not untried:
+            self.broken("dead_not_published", f"{place.name}: it was dead before it was published")
         if held is not None and held is not minted:
             self.rotations[place.token] += place is self._first_place(place.token)
             allowed = abs(self.skew_at.get(id(held), 0.0) - skew)
             if minted.answered < held.sent - allowed - EPSILON:
                 self.broken("never_backwards", f"{place.name}: {held.sent:.3f} replaced by {minted.sent:.3f}")
         world.at(minted.works_until, self._expires, place, minted)
+
+    def found_dead(self, place: Place, died: float) -> None:
+        """A token died early a while ago: is there a new one?"""
+        now = self.cluster.world.now
+        well = not any(self.conditions.ill.values()) and self.conditions.disturbed_at < died
+        if well and self._excuse(place, now) is None and place.minted is not None:
+            self.checks += 1
+            if place.minted.works_until <= now:
+                self.broken("death_noticed", f"{place.name} holds a token that died {now - died:.1f} s ago")
 
     def _first_place(self, token: str) -> Place:
         return self.cluster.replicas[0].places[token][0]
@@ -288,6 +313,7 @@ class Checker:
 
     def _excuse(self, place: Place, now: float) -> str | None:
         whats = [
+            "api",
             f"configured {place.token}",
             "main",
             f"password {place.token}",
@@ -344,7 +370,7 @@ class Checker:
         if not state.suspended:
             left = life.expires - now if life else 0.0
             longest = rotation.backoff.cap
-            if life and now < life.rotate and not state.failures:
+            if life and now < life.rotate and not state.failures and not state.dead:
                 longest = max(life.rotate - now, 0.0)
             elif left > 0:
                 longest = min(longest, max(left * 0.75, 2 * URGENT_INTERVAL_SECONDS))

@@ -13,8 +13,9 @@ from aca_tokend.admission import Gate
 from aca_tokend.core.outcome import Adopted, Failure
 from aca_tokend.core.policy import Life, plan
 from aca_tokend.granting import Asked, Granter
-from aca_tokend.guarding import Claims, Guard, Records, Verdict
+from aca_tokend.guarding import Claims, Guard
 from aca_tokend.publishing import Publisher
+from aca_tokend.records import Records, Verdict
 from aca_tokend.rotator import Rotator
 from aca_tokend.simulation.driver import SimDriver, Work
 from aca_tokend.simulation.places import SimSink
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from aca_tokend.core.guard import Claim, SeenRecord
     from aca_tokend.core.token import Document, Seen
     from aca_tokend.credentials import Resolved
-    from aca_tokend.guarding import Ledger, Wait
+    from aca_tokend.guarding import Wait
+    from aca_tokend.records import Ledger
     from aca_tokend.simulation.replica import Replica
     from aca_tokend.state import Minted, SinkState, TokenState
 
@@ -521,4 +523,42 @@ plant(
     replicas=1,
     seconds=DAY,
     faults=OUTAGE,
+)
+
+# ── verify and canary ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class PublishesUntried(Granter):
+    """A new token is published whether it works or not."""
+
+    async def verify(self, state: TokenState, minted: Minted) -> Failure | None:
+        await super().verify(state, minted)
+        self._hold(state, minted)
+        return None
+
+
+plant("published_though_refused", ["dead_not_published"], "deaths", rotator(granter=PublishesUntried), replicas=1)
+
+
+class BlindCanary(Granter):
+    """The token in use is tried, and what comes of it ignored."""
+
+    async def is_dead(self, state: TokenState) -> bool:
+        await super().is_dead(state)
+        return False
+
+
+plant("early_death_ignored", ["death_noticed"], "deaths", rotator(granter=BlindCanary))
+
+
+class Stormy(Rotator):
+    """A token that is refused is replaced at once, again and again."""
+
+    def _delay(self, state: TokenState, failure: Failure) -> float:
+        del state, failure
+        return 1.0
+
+
+plant(
+    "grant_storm", ["no_grant_storm"], "deaths", rotator(Stormy), faults=(Fault("api", 4000.0, 9000.0, how="refuses"),)
 )

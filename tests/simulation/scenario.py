@@ -43,6 +43,7 @@ class Scenario:
     min_interval: float = 10.0
     retry_rejected: float = HOUR
     verify: bool = False
+    verify_every: float = 0.0
     file: bool = False
     latency: tuple[float, float, float] = (0.15, 0.02, 0.002)
     skews: tuple[float, ...] = ()
@@ -58,7 +59,7 @@ class Scenario:
     @cached_property
     def config(self) -> Config:
         """The configuration of its daemons."""
-        return _config(self.tokens, self.rotation_table, self.verify, self.file)
+        return _config(self.tokens, self.rotation_table, self.verify_every if self.verify else None, self.file)
 
     @property
     def rotation_table(self) -> tuple[tuple[str, object], ...]:
@@ -233,8 +234,8 @@ def _stormy(rng: random.Random, base: Scenario) -> Scenario:
 
 def _late(rng: random.Random, base: Scenario) -> Scenario:
     """Outages that end as late as the promise allows."""
-    base = replace(base, tokens=rng.randint(2, 6), replicas=rng.randint(1, 3), seconds=rng.uniform(5, 8) * DAY)
-    return replace(base, faults=_faults(rng, base, ("until expiry", "until expiry", "kill amid"), 20))
+    base = replace(base, tokens=rng.randint(2, 5), replicas=rng.randint(1, 3), seconds=rng.uniform(3, 5) * DAY)
+    return replace(base, faults=_faults(rng, base, ("until expiry", "until expiry", "kill amid"), 14))
 
 
 def _race(rng: random.Random, base: Scenario) -> Scenario:
@@ -286,6 +287,13 @@ def _foreign(rng: random.Random, base: Scenario) -> Scenario:
     return replace(base, faults=_faults(rng, base, ("deface", "kill"), 10))
 
 
+def _deaths(rng: random.Random, base: Scenario) -> Scenario:
+    """Accounts are logged out, and the API that tells so fails."""
+    every = rng.choice((30.0, 60.0, 300.0))
+    base = replace(base, tokens=4, replicas=rng.randint(1, 3), seconds=2 * DAY, verify=True, verify_every=every)
+    return replace(base, faults=_faults(rng, base, ("log-out", "log-out", "api", "outage", "kill amid"), 20))
+
+
 PROFILES: dict[str, Callable[[random.Random, Scenario], Scenario]] = {
     "quiet": _quiet,
     "steady": _steady,
@@ -296,6 +304,7 @@ PROFILES: dict[str, Callable[[random.Random, Scenario], Scenario]] = {
     "clocks": _clocks,
     "lifetimes": _lifetimes,
     "foreign": _foreign,
+    "deaths": _deaths,
 }
 
 
@@ -314,7 +323,7 @@ def _fault(rng: random.Random, base: Scenario, kind: str, at: float) -> Fault:
     drawn_fault = _DRAWN[kind](rng, base)
     if kind == "kill amid":
         return replace(drawn_fault, at=at, target=replica, how=f"t{token}")
-    of_token = kind in {"until expiry", "password", "deface", "reload"}
+    of_token = kind in {"until expiry", "password", "deface", "reload", "log-out"}
     return replace(drawn_fault, at=at, target=token if of_token else replica)
 
 
@@ -348,6 +357,8 @@ _DRAWN: dict[str, Callable[[random.Random, Scenario], Fault]] = {
     "kill amid": lambda rng, _: Fault("kill amid", 0.0, rng.uniform(0, 30), value=rng.uniform(0, 1.5)),
     "crash loop": lambda rng, _: Fault("crash loop", 0.0, rng.uniform(5, 60), value=rng.choice((0.3, 0.7, 1.5, 5.0))),
     "password": _password,
+    "log-out": lambda rng, _: Fault("log-out", 0.0, 0.0, how=rng.choice(("", "amid")), value=rng.uniform(0.0, 0.6)),
+    "api": lambda rng, base: Fault("api", 0.0, _while(rng, base), how=rng.choice(("refuses", "503", "500", "hang"))),
     "step": lambda rng, _: Fault("step", 0.0, 0.0, value=rng.choice((-3600.0, 3600.0, rng.uniform(-300, 300)))),
     "lifetime": lambda rng, _: Fault("lifetime", 0.0, 2 * HOUR, value=rng.choice((5.0, 20.0, 60.0, 600.0, HOUR))),
     "reload": lambda rng, base: Fault(
@@ -360,7 +371,7 @@ _DRAWN: dict[str, Callable[[random.Random, Scenario], Fault]] = {
 
 
 @cache
-def _config(tokens: int, rotation: tuple[tuple[str, object], ...], verify: bool, file: bool) -> Config:
+def _config(tokens: int, rotation: tuple[tuple[str, object], ...], every: float | None, file: bool) -> Config:
     entries = []
     for number in range(tokens):
         publish: list[dict[str, object]] = [{"to": "vault", "mount": "secret", "path": f"aca/t{number}"}]
@@ -375,8 +386,8 @@ def _config(tokens: int, rotation: tuple[tuple[str, object], ...], verify: bool,
             "client_secret": {"env": "CLIENT_SECRET"},
             "publish": publish,
         }
-        if verify:
-            entry["verify"] = {"path": "/api/me"}
+        if every is not None:
+            entry["verify"] = {"path": "/api/me", "every": f"{every:.0f}s"}
         entries.append(entry)
     rotating = {name: f"{round(it * 1000)}ms" if name in _DURATIONS else it for name, it in rotation}  # type: ignore[operator]
     document = {

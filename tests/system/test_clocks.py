@@ -58,10 +58,30 @@ def test_wall_clock_is_stepped(stage: Stage, wall: WallClock, ahead: int) -> Non
     assert min(gaps) > EARLIEST / 2, "no grant because of a step"
     assert len(daemon.events("clock_stepped")) == 3
     assert daemon.events("rotation_failed") == []
-    assert daemon.metric("token_unavailable_seconds_total", token="bookings") == 0
     assert daemon.get("/-/healthy")[0] == 200
     assert_nothing_leaked(stage, daemon)
     assert daemon.terminate() == 0
+
+
+def test_no_false_alarm_after_a_step(stage: Stage, wall: WallClock) -> None:
+    """A token that works is not told of as expired because the wall clock was set an hour forward."""
+    stage.lookalike.levers(lifetime=600.0)
+    daemon = stage.daemon(stage.config(["bookings"]), environment=wall.environment)
+    daemon.wait_for("token_rotated")
+
+    wall.set(HOUR)
+    daemon.wait_for("clock_stepped")
+
+    # the watch counts once a second; what it counted wrongly shows from its next round on
+    scrapes = [daemon.metric("token_unavailable_seconds_total", token="bookings")]
+    reader = stage.vault_reader("bookings")
+    wait_until(lambda: reader.accepted >= 40, "two seconds of a reader")
+    scrapes.append(daemon.metric("token_unavailable_seconds_total", token="bookings"))
+    assert reader.refused == 0, reader.last_refusal
+    assert scrapes == [0, 0]
+    assert daemon.metric("token_ready", token="bookings") == 1
+    assert daemon.metric("token_ttl_seconds", token="bookings") > 0
+    assert stage.lookalike.counts().grants == 1
 
 
 @pytest.mark.parametrize("ahead", [HOUR, -HOUR], ids=["ahead", "behind"])

@@ -437,7 +437,10 @@ def test_token_replaced_while_under_way_waits_for_the_end(rig: Rig) -> None:
     rig.scheduler.drop("one")
     rig.keep("one", new("second"))
     rig.keep("one", new("third"))
-    assert order == []
+    others = threading.Event()
+    rig.keep("other", counting(others, 20))
+    assert others.wait(GENEROUS)
+    assert order == [], "what would have begun had every opportunity"
     release.set()
 
     assert done.wait(GENEROUS)
@@ -483,6 +486,7 @@ def test_keep_and_drop_from_many_threads(rig: Rig) -> None:
             running += 1
             most = max(most, running)
             ran += 1
+        time.sleep(0.002)  # so that two would overlap; nothing is concluded from how long it takes
         with lock:
             running -= 1
 
@@ -550,6 +554,7 @@ def test_pool_that_grows_and_shrinks(rig: Rig) -> None:
         started.acquire(timeout=GENEROUS)
     wait_until(lambda: len(pool._waiting) == 3)
     rig.scheduler.set_pools({"b": 4})
+    assert pool._threads == 4
     for _ in range(2):
         assert started.acquire(timeout=GENEROUS)
     rig.scheduler.set_pools({"b": 1})

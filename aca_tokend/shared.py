@@ -1,0 +1,62 @@
+"""What the tokens of one configuration share: a gate for each endpoint, a client for each application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aca_tokend.admission import Client, Gate
+from aca_tokend.core.guard import CLIENT_RECORD, TOKEN_RECORD, Rules
+from aca_tokend.records import Ledger
+from aca_tokend.state import SinkState, TokenState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aca_tokend.core.config import TokenConfig
+    from aca_tokend.core.ports import Sink, TokenEndpoint
+
+
+class Shared:
+    """What the tokens of one configuration share: a gate for each endpoint, a client for each application."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, Gate] = {}
+        self._clients: dict[tuple[str, str], Client] = {}
+        self._homes: dict[str, tuple[tuple[str, str], Sink]] = {}  # by token: its client, and its first sink
+
+    def state(self, token: TokenConfig, endpoint: TokenEndpoint, sinks: Sequence[Sink], timeout: float) -> TokenState:
+        """The state of a token that nothing is known of yet; its `draw` and times are for the caller to set.
+
+        The record of a client lives beside the first sink of the first token of it, in the order of the configuration:
+        replicas with one configuration look for it in one place.
+        """
+        gate = self._gates.setdefault(endpoint.name, Gate(timeout, token.rotation.backoff.cap))
+        key = (endpoint.name, str(token.client_id))
+        client = self._clients.setdefault(key, Client(Ledger(sinks[0], CLIENT_RECORD)))
+        self._homes[token.name] = (key, sinks[0])
+        return TokenState(
+            config=token,
+            endpoint=endpoint,
+            sinks=tuple(SinkState(sink) for sink in sinks),
+            gate=gate,
+            client=client,
+            ledger=Ledger(sinks[0], TOKEN_RECORD),
+            rules=Rules.of(token.rotation, timeout),
+        )
+
+    def forget_endpoint(self, name: str, *, clients: bool) -> None:
+        """The next state gets a new gate; with `clients`, where it is another server by now, new clients too."""
+        self._gates.pop(name, None)
+        if clients:
+            self._clients = {key: client for key, client in self._clients.items() if key[0] != name}
+
+    def follow(self, tokens: Iterable[str]) -> None:
+        """After a reload with these tokens, in their order: moves the records of clients, forgets clients that left."""
+        self._homes = {name: self._homes[name] for name in tokens}
+        homes: dict[tuple[str, str], Sink] = {}
+        for key, sink in self._homes.values():
+            homes.setdefault(key, sink)
+        self._clients = {key: client for key, client in self._clients.items() if key in homes}
+        for key, client in self._clients.items():
+            if client.ledger.sink is not homes[key]:
+                client.ledger = Ledger(homes[key], CLIENT_RECORD, client.ledger.proven)
