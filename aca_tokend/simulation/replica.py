@@ -140,7 +140,8 @@ class Replica:
             state = self.states.pop(name)
             self.driver.drop(name)
             self.changes.pop(name, None)
-            state.gate.forget(name)
+            for wake in state.gate.passed(name, now):
+                self.wake(wake)
         for state in added:
             self.states[state.name] = state
             self.driver.keep(self._work(state), now)

@@ -7,7 +7,8 @@ import statistics
 import time
 from dataclasses import replace
 
-from tests.simulation.scenario import DAY, Scenario, drawn, run
+from tests.simulation.profiles import drawn
+from tests.simulation.scenario import DAY, Scenario, run
 from tests.simulation.test_simulation import SEEDS
 
 RUNS = 5

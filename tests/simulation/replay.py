@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from tests.simulation.planted import PLANTED
-from tests.simulation.scenario import drawn, run
+from tests.simulation.profiles import drawn
+from tests.simulation.scenario import run
 from tests.simulation.shrink import shrink, told
 
 

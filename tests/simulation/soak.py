@@ -8,7 +8,8 @@ import sys
 import time
 from itertools import count
 
-from tests.simulation.scenario import drawn, run
+from tests.simulation.profiles import drawn
+from tests.simulation.scenario import run
 from tests.simulation.shrink import shrink, told
 
 # The seeds below this are those of the test run.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.simulation.planted import PLANTED, Planted
-from tests.simulation.scenario import PROFILES, drawn, run
+from tests.simulation.profiles import PROFILES, drawn
+from tests.simulation.scenario import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.scenario import PROFILES, drawn, run
+from tests.simulation.profiles import PROFILES, drawn
+from tests.simulation.scenario import run
 from tests.simulation.shrink import shrink, told
 
 # Eleven of each profile.
