@@ -81,7 +81,7 @@ def timeline(token: TokenResult, options: Options, window: tuple[float, float], 
 def _window(options: Options) -> tuple[float, float]:
     """The outage with a lifetime on both sides."""
     start = max(0.0, options.at - options.lifetime)
-    return start, min(options.duration, options.at + options.outage + options.lifetime)
+    return start, min(options.until, options.at + options.outage + options.lifetime)
 
 
 def _axis(start: float, end: float, cells: int) -> str:

@@ -46,6 +46,11 @@ class Options:
     seed: int = 0
     json: bool = False
 
+    @property
+    def until(self) -> float:
+        """When the simulation ends: not before the outage is over and the tokens have recovered."""
+        return max(self.duration, self.at + self.outage + HOUR)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenResult:
@@ -155,7 +160,7 @@ def simulate(config: Config, options: Options) -> Result:
     cluster.start()
     for name in options.endpoints:
         _take_out(cluster, name, options.at, options.outage)
-    cluster.world.run(options.duration)
+    cluster.world.run(options.until)
     cluster.settle()
     survived: dict[object, float] = {}
     results = []

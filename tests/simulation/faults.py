@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from aca_tokend.simulation.places import Place, Store
     from aca_tokend.simulation.replica import Cluster, Replica
     from aca_tokend.simulation.server import Server
-    from tests.simulation.conditions import Conditions
     from tests.simulation.checker import Checker
+    from tests.simulation.conditions import Conditions
     from tests.simulation.scenario import Scenario
 
 CAP = 60.0

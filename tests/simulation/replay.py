@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.simulation.planted import PLANTED
+from tests.simulation.catalogue import PLANTED
 from tests.simulation.profiles import drawn
 from tests.simulation.scenario import run
 from tests.simulation.shrink import shrink, told

@@ -11,8 +11,8 @@ from aca_tokend.core.config import Config, parse
 from aca_tokend.core.token import Account
 from aca_tokend.simulation.replica import LATENCY_SPREAD, Cluster, Setup
 from aca_tokend.simulation.world import World
-from tests.simulation.faults import strike
 from tests.simulation.checker import Checker
+from tests.simulation.faults import strike
 from tests.simulation.invariants import Violated
 
 if TYPE_CHECKING:

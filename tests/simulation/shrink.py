@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 # So many runs at most.
 BUDGET = 150
+# Of so many last lines of the trace those about the token concerned are told, the last of them.
+KEPT_LINES = 5000
+TOLD_LINES = 40
+WIDTH = 180
 
 
 def shrink(outcome: Outcome) -> Outcome:
@@ -29,7 +34,7 @@ def shrink(outcome: Outcome) -> Outcome:
                 break
             if left <= 0:
                 break
-    return run(best.scenario, trace=True)
+    return run(best.scenario, trace=True, lines=KEPT_LINES)
 
 
 def _smaller(outcome: Outcome) -> Iterator[Scenario]:
@@ -64,6 +69,17 @@ def told(outcome: Outcome) -> str:
         f"smallest: {size}, faults:",
         *(f"  {fault}" for fault in scenario.faults),
         "the last that happened:",
-        *(f"  {when:14.3f} {who}: {what}" for when, who, what in outcome.trace),
+        *_last(outcome),
     ]
     return "\n".join(lines)
+
+
+def _last(outcome: Outcome) -> list[str]:
+    """The last lines about the token or tokens that the finding names; all tokens where it names none."""
+    concerned = re.findall(r"\bt[0-9]+\b", str(outcome.violated))
+    lines = [
+        f"  {when:14.3f} {who}: {what}"[:WIDTH]
+        for when, who, what in outcome.trace
+        if not who.startswith("replica") or not concerned or any(f"'{name}'" in what for name in concerned)
+    ]
+    return lines[-TOLD_LINES:]

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.simulation.planted import PLANTED, Planted
+from tests.simulation.catalogue import PLANTED
 from tests.simulation.profiles import PROFILES, drawn
 from tests.simulation.scenario import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.simulation.planting import Planted
     from tests.simulation.scenario import Scenario
 
 # So many worlds are tried at most, in each of which the engine without the fault breaks nothing.

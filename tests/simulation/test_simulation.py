@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.simulation.catalogue import PLANTED
 from tests.simulation.profiles import PROFILES, drawn
 from tests.simulation.scenario import run
 from tests.simulation.shrink import shrink, told
@@ -31,6 +32,21 @@ def test_enough_is_simulated() -> None:
     scenarios = [drawn(seed) for seed in SEEDS]
 
     assert sum(it.token_days for it in scenarios if it.profile != "lifetimes") >= TOKEN_DAYS
+
+
+def test_failing_run_is_told_with_its_replay_and_made_small() -> None:
+    """Of a run that breaks an invariant the command that replays it is told, and a smaller run that breaks the same."""
+    seed = list(PROFILES).index("locks")
+    outcome = run(drawn(seed, engine=PLANTED["rejection_not_counted"].engine))
+    smallest = shrink(outcome)
+    text = told(smallest)
+
+    assert outcome.violated is not None
+    assert smallest.violated is not None
+    assert smallest.violated.name == outcome.violated.name
+    assert len(smallest.scenario.faults) < len(outcome.scenario.faults)
+    assert f"python -m tests.simulation.replay --seed {seed}" in text
+    assert max(map(len, text.splitlines())) <= 240
 
 
 def test_same_seed_same_run() -> None:

@@ -68,6 +68,15 @@ def test_outage_beyond_a_life_refuses_readers_until_it_ends() -> None:
     assert bookings.refused_seconds == end - start
 
 
+def test_outage_longer_than_the_time_asked_for_is_simulated_to_its_end() -> None:
+    """The simulation goes on until the outage is over, however short a time was asked for."""
+    asked = Options(outage=30 * HOUR, endpoints=("main",), duration=HOUR)
+
+    (bookings,) = simulate(config(token("bookings")), asked).tokens
+    assert bookings.refused[-1][1] >= 32 * HOUR
+    assert bookings.refused[-1][1] < asked.until
+
+
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.667, 0.9])
 def test_longest_outage_survived_is_what_the_policy_says(fraction: float) -> None:
     """From the worst moment on, a simulated token survives the outage that the policy computes, but for seconds."""

@@ -1,0 +1,178 @@
+"""The invariants about what an endpoint is asked: how often, how soon again, with what, and whether needed."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aca_tokend.core.breaker import THRESHOLD
+from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
+
+if TYPE_CHECKING:
+    from aca_tokend.core.grant import Credentials
+    from aca_tokend.simulation.server import Minted, SimEndpoint
+    from tests.simulation.checker import Checker
+
+EPSILON = 1e-3
+HOUR = 3600.0
+PROBES_A_SECOND = 3
+# With attempts a minute apart at most, and half of that in the middle.
+MOST_GRANTS_AN_HOUR = 200
+
+# A token of a process: the replica, which of its processes, the token.
+Key = tuple[int, int, str]
+
+
+@dataclass
+class Asking:
+    """What endpoints were asked so far, and what the checker makes of it."""
+
+    checker: Checker
+    grants: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    refusals: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    refused_since: dict[tuple[str, str], float] = field(default_factory=dict)
+    last_grant: dict[Key, float] = field(default_factory=dict)
+    last_answer: dict[Key, float] = field(default_factory=dict)
+    last_success: dict[int, float] = field(default_factory=dict)
+    failures: dict[Key, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    grants_of: dict[Key, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    failed_tokens: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    open_since: dict[int, float] = field(default_factory=dict)
+    probes: dict[int, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+
+    def granted(self, endpoint: SimEndpoint, minted: Minted) -> None:
+        """A token was minted: was it needed, and is it far enough from the one before?"""
+        self.grants[minted.token] += 1
+        if minted.lost:
+            return
+        self.checker.skew_at[id(minted)] = endpoint.clock.skew
+        key = self._key(endpoint)
+        now = self.checker.cluster.world.now
+        if self._lives(endpoint):
+            self.works(endpoint.replica)
+        if minted.issued < now:  # handed out again
+            self._kept_distance(endpoint, key, now, slack=self.checker.scenario.longest_grant)
+            self.last_answer[key] = self.checker.cluster.world.answer_at
+            return
+        self._kept_distance(endpoint, key, minted.sent)
+        self.last_answer[key] = minted.answered
+        last = self.last_grant.get(key)
+        rotation = self.checker.scenario.rotation
+        if (
+            last is not None
+            and minted.sent - last < rotation.min_interval - EPSILON
+            and not self.checker.scenario.verify
+        ):
+            self.checker.broken("min_interval", f"{minted.token}: two grants {minted.sent - last:.3f} s apart")
+        self.last_grant[key] = minted.sent
+        self.last_success[endpoint.replica] = minted.answered
+        recent = self.grants_of[key]
+        recent.append(now)
+        while recent[0] < now - HOUR:
+            recent.popleft()
+        if self.checker.scenario.verify and len(recent) > MOST_GRANTS_AN_HOUR:
+            self.checker.broken("no_grant_storm", f"{minted.token}: {len(recent)} grants within an hour")
+        if not self.checker.cluster.servers[endpoint.name].reuse:
+            self._was_needed(endpoint, minted)
+
+    def refused(self, endpoint: SimEndpoint, credentials: Credentials) -> None:
+        """A credential was refused: how often by now?"""
+        self.works(endpoint.replica)
+        key = self._key(endpoint)
+        self._kept_distance(endpoint, key, self.checker.cluster.world.now, slack=self.checker.scenario.longest_grant)
+        self.last_answer[key] = self.checker.cluster.world.answer_at
+        credential = (endpoint.token, credentials.password.reveal())
+        self.refusals[credential] += 1
+        since = self.refused_since.setdefault(credential, self.checker.cluster.world.now)
+        rotation = self.checker.scenario.rotation
+        allowed = rotation.max_rejections
+        if rotation.retry_rejected:
+            allowed += int(
+                (self.checker.cluster.world.now - since + 2 * self.checker.scenario.longest_grant)
+                / rotation.retry_rejected
+            )
+        if self.refusals[credential] > allowed:
+            self.checker.broken("within_max_rejections", f"{endpoint.token}: refused {self.refusals[credential]} times")
+
+    def failed(self, endpoint: SimEndpoint) -> None:
+        """An attempt failed: are they far enough apart, and few?"""
+        world = self.checker.cluster.world
+        key = self._key(endpoint)
+        self._kept_distance(endpoint, key, world.now, slack=self.checker.scenario.longest_grant)
+        self.last_answer[key] = world.answer_at
+        self._was_probe(endpoint, world.now, world.answer_at)
+        recent = self.failures[key]
+        recent.append(world.now)
+        while recent[0] < world.now - HOUR:
+            recent.popleft()
+        if len(recent) > self.checker.scenario.most_failures_an_hour:
+            self.checker.broken("no_hammering", f"{endpoint.token}: {len(recent)} failed attempts within an hour")
+
+    def works(self, replica: int) -> None:
+        """The endpoint did its work for this process: it may be asked by everybody again."""
+        self.failed_tokens[replica].clear()
+        self.open_since.pop(replica, None)
+
+    def restarted(self, replica: int) -> None:
+        """A new process knows nothing."""
+        self.works(replica)
+        self.last_success.pop(replica, None)
+
+    def _was_probe(self, endpoint: SimEndpoint, now: float, answered: float) -> None:
+        """Once three tokens were told that the endpoint fails, the others hold back."""
+        replica, probes = endpoint.replica, self.probes[endpoint.replica]
+        sent_before = now - self.checker.scenario.longest_grant
+        if sent_before > self.open_since.get(replica, float("inf")) and self._lives(endpoint):
+            probes.append(now)
+            while probes[0] <= now - 1.0:
+                probes.popleft()
+            if len(probes) > PROBES_A_SECOND:
+                self.checker.broken("few_probes", f"replica {replica} asked {len(probes)} times within a second")
+        if not self._lives(endpoint):
+            return
+        tokens = self.failed_tokens[replica]
+        tokens.add(endpoint.token)
+        if len(tokens) >= THRESHOLD:
+            self.open_since.setdefault(replica, answered)
+
+    def _key(self, endpoint: SimEndpoint) -> tuple[int, int, str]:
+        return endpoint.replica, endpoint.start, endpoint.token
+
+    def _lives(self, endpoint: SimEndpoint) -> bool:
+        """Whether the process that sent this is still there."""
+        replica = self.checker.cluster.replicas[endpoint.replica]
+        return replica.alive and replica.starts == endpoint.start
+
+    def _kept_distance(self, endpoint: SimEndpoint, key: tuple[int, int, str], sent: float, slack: float = 0.0) -> None:
+        if not self._lives(endpoint):
+            return
+        last = self.last_answer.get(key)
+        least = min(URGENT_INTERVAL_SECONDS, self.checker.scenario.rotation.backoff.initial)
+        woken = self.last_success.get(endpoint.replica)
+        if last is not None and woken is not None and woken >= last - endpoint.server.timeout:
+            return  # the endpoint works again, and whoever waited for that goes at once
+        if last is not None and sent - last < least - slack - EPSILON:
+            self.checker.broken("no_hammering", f"{endpoint.token}: asked again {sent - last:.3f} s after an answer")
+
+    def _was_needed(self, endpoint: SimEndpoint, minted: Minted) -> None:
+        """A grant is needless if a fresh token had been there since before this attempt looked."""
+        scenario, replica = self.checker.scenario, self.checker.cluster.replicas[endpoint.replica]
+        if scenario.odd_clocks or scenario.odd_lifetimes or not self._lives(endpoint):
+            return
+        for place in replica.places[endpoint.token]:
+            there = place.minted
+            if there is None or there is minted or there.revoked <= minted.sent:
+                continue
+            began = replica.driver.began(endpoint.token)
+            began = minted.sent if began is None else began
+            rotation = scenario.rotation
+            life = there.expires - there.issued
+            earliest = there.sent + max(life * rotation.fraction * (1 - rotation.jitter), rotation.min_interval)
+            whats = (place.store.name, place.name, f"alive {replica.number}", "api")
+            excuse = self.checker.conditions.excuse(whats, minted.sent)
+            if excuse or self.checker.published_at[id(place)] > began or minted.sent >= earliest - EPSILON:
+                continue
+            self.checker.broken(
+                "no_needless_grant", f"{replica.name}, {minted.token}: {place.name} holds one that is fresh"
+            )
