@@ -23,11 +23,12 @@ import structlog
 
 from aca_tokend import __version__, log, sinks
 from aca_tokend.bell import Bell, handle_signals
+from aca_tokend.core.steps import Work
 from aca_tokend.metrics import Metrics, SinkView, TokenView
 from aca_tokend.parts import Parts
 from aca_tokend.reload import Change, Retired, Source, compare, take_over
 from aca_tokend.rotator import Rotator
-from aca_tokend.scheduler import RotationScheduler, Work
+from aca_tokend.scheduler import RotationScheduler
 from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend import sinks
-from aca_tokend.core.config import VaultReference
-from aca_tokend.credentials import endpoint_pool, references
+from aca_tokend.credentials import endpoint_pool
 from aca_tokend.oauth import HttpTokenEndpoint
 from aca_tokend.secrets import SecretResolver
-from aca_tokend.shared import Shared
+from aca_tokend.shared import FILE_POOL, FILE_POOL_SIZE, Shared
 from aca_tokend.vault import VaultSession
 
 if TYPE_CHECKING:
@@ -24,12 +23,6 @@ if TYPE_CHECKING:
     from aca_tokend.state import TokenState
 
     OnLogin = Callable[[str, str, bool, float | None], None]
-
-# How often a suspended token looks whether its credential changed; what Vault holds costs a request each time.
-POLL_SECONDS = 3.0
-POLL_VAULT_SECONDS = 60.0
-FILE_POOL = "file"
-FILE_POOL_SIZE = 4
 
 
 @dataclass(slots=True)
@@ -90,10 +83,7 @@ class Parts:
         """The state of a token that nothing is known of yet; its draw and times are for the caller to set."""
         built = [sinks.build(publish, self.vaults) for publish in token.publish]
         timeout = self.config.acaengine[token.acaengine].timeout
-        state = self.shared.state(token, self.endpoints[token.acaengine], built, timeout)
-        in_vault = any(isinstance(reference, VaultReference) for reference in references(token))
-        state.poll_seconds = POLL_VAULT_SECONDS if in_vault else POLL_SECONDS
-        return state
+        return self.shared.state(token, self.endpoints[token.acaengine], built, timeout)
 
     def pools(self) -> dict[str, int]:
         """The size of each pool by its name."""

@@ -23,7 +23,7 @@ from apscheduler.executors.base import BaseExecutor, run_job
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from aca_tokend.core.steps import make
+from aca_tokend.core.steps import Work, make
 from aca_tokend.pool import Pool
 
 if TYPE_CHECKING:
@@ -40,20 +40,6 @@ EARLY_SECONDS = 0.05
 
 class LostJobError(Exception):
     """APScheduler missed, skipped or failed a job: a token would not have been rotated again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is kept on schedule: one token's attempts.
-
-    `attempt` starts one; its coroutine returns when the next is due, in monotonic seconds (infinity: never).
-    `pool` is where it begins; `urgency` orders what waits there, smallest first.
-    """
-
-    name: str
-    pool: str
-    attempt: Callable[[], Coroutine[Any, Any, float]]
-    urgency: Callable[[], float]
 
 
 @dataclass(slots=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aca_tokend.admission import Client, Gate
+from aca_tokend.core.config import VaultReference
 from aca_tokend.core.guard import CLIENT_RECORD, TOKEN_RECORD, Rules
+from aca_tokend.credentials import references
 from aca_tokend.records import Ledger
 from aca_tokend.state import SinkState, TokenState
 
@@ -14,6 +16,13 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.ports import Sink, TokenEndpoint
+
+
+# How often a suspended token looks whether its credential changed; what Vault holds costs a request each time.
+POLL_SECONDS = 3.0
+POLL_VAULT_SECONDS = 60.0
+FILE_POOL = "file"
+FILE_POOL_SIZE = 4
 
 
 class Shared:
@@ -34,8 +43,10 @@ class Shared:
         key = (endpoint.name, str(token.client_id))
         client = self._clients.setdefault(key, Client(Ledger(sinks[0], CLIENT_RECORD)))
         self._homes[token.name] = (key, sinks[0])
+        in_vault = any(isinstance(reference, VaultReference) for reference in references(token))
         return TokenState(
             config=token,
+            poll_seconds=POLL_VAULT_SECONDS if in_vault else POLL_SECONDS,
             endpoint=endpoint,
             sinks=tuple(SinkState(sink) for sink in sinks),
             gate=gate,

@@ -8,12 +8,12 @@ the main flow reads from top to bottom while a Vault that hangs holds only threa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aca_tokend.core.errors import ReasonedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Sequence
 
 T = TypeVar("T")
 
@@ -61,3 +61,17 @@ def make(call: Call[T]) -> T | ReasonedError:
         return call.run()
     except ReasonedError as error:
         return error
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is kept on schedule: one token's attempts.
+
+    `attempt` starts one; its coroutine returns when the next is due, in monotonic seconds (infinity: never).
+    `pool` is where it begins; `urgency` orders what waits there, smallest first.
+    """
+
+    name: str
+    pool: str
+    attempt: Callable[[], Coroutine[Any, Any, float]]
+    urgency: Callable[[], float]

@@ -17,18 +17,8 @@ from aca_tokend.core.steps import make
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from aca_tokend.core.steps import Call
+    from aca_tokend.core.steps import Call, Work
     from aca_tokend.simulation.world import World
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One token's attempts, as `aca_tokend.scheduler.Work` has them."""
-
-    name: str
-    pool: str
-    attempt: Callable[[], Coroutine[Any, Any, float]]
-    urgency: Callable[[], float]
 
 
 @dataclass(slots=True, eq=False)

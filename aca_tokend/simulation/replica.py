@@ -10,12 +10,12 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aca_tokend.core.config import FilePublish, VaultReference
-from aca_tokend.credentials import references
+from aca_tokend.core.config import FilePublish
+from aca_tokend.core.steps import Work
 from aca_tokend.reload import Change, compare, take_over
 from aca_tokend.rotator import Rotator
-from aca_tokend.shared import Shared
-from aca_tokend.simulation.driver import SimDriver, Work
+from aca_tokend.shared import FILE_POOL, FILE_POOL_SIZE, Shared
+from aca_tokend.simulation.driver import SimDriver
 from aca_tokend.simulation.places import Place, SimSecrets, SimSink, Store
 from aca_tokend.simulation.server import Server, SimEndpoint
 from aca_tokend.simulation.world import SimClock, World
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from aca_tokend.simulation.places import Watch
     from aca_tokend.state import TokenState
 
-FILE_POOL = "file"
-FILE_POOL_SIZE = 4
-POLL_SECONDS = 3.0
-POLL_VAULT_SECONDS = 60.0
 # A call takes from a third of its median to three times as long.
 LATENCY_SPREAD = 3.0
 # The watchdog notices a stepped clock within a second, and attempts are spread over some more.
@@ -161,8 +157,6 @@ class Replica:
         timeout = self.config.acaengine[token.acaengine].timeout
         state = self.shared.state(token, endpoint, sinks, timeout)
         state.draw, state.rotate_at = draw, cluster.world.now
-        remote = any(isinstance(reference, VaultReference) for reference in references(token))
-        state.poll_seconds = POLL_VAULT_SECONDS if remote else POLL_SECONDS
         return state
 
     def _work(self, state: TokenState) -> Work:

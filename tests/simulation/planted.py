@@ -12,7 +12,7 @@ from aca_tokend.core.policy import Life, plan
 from aca_tokend.granting import Asked, Granter
 from aca_tokend.publishing import Publisher
 from aca_tokend.rotator import Rotator
-from aca_tokend.simulation.driver import SimDriver, Work
+from aca_tokend.simulation.driver import SimDriver
 from aca_tokend.simulation.places import SimSink
 from tests.simulation.faults import Fault
 from tests.simulation.planting import plant, rotator, sink
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.grant import Grant
+    from aca_tokend.core.steps import Work
     from aca_tokend.core.token import Document, Seen
     from aca_tokend.credentials import Resolved
     from aca_tokend.guarding import Wait

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aca_tokend.core.config import VaultReference, parse
-from aca_tokend.parts import POLL_SECONDS, POLL_VAULT_SECONDS, Parts
+from aca_tokend.parts import Parts
+from aca_tokend.shared import POLL_SECONDS, POLL_VAULT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

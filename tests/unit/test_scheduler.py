@@ -11,8 +11,8 @@ import pytest
 
 from aca_tokend.core.errors import LookError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.core.steps import Call, Calls
-from aca_tokend.scheduler import LostJobError, RotationScheduler, Work
+from aca_tokend.core.steps import Call, Calls, Work
+from aca_tokend.scheduler import LostJobError, RotationScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
