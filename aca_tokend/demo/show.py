@@ -159,7 +159,7 @@ def _perform(directory: Path, duration: float | None, shown: Screen, interruptio
         while not interruption.asked and not scene.over:
             _look(parts, scene)
             shown.draw(scene)
-            time.sleep(1 / FRAMES_A_SECOND)
+            time.sleep(1 / FRAMES_A_SECOND)  # the pace of the picture
         shown.step("stopping")
         return _stop(parts, scene)
 
@@ -203,7 +203,7 @@ def _first_tokens(parts: Parts, journal: Journal, interruption: Interruption) ->
             what = f"not every token was published within {FIRST_TOKENS_SECONDS:.0f} seconds"
             message = what + _last_words(parts.daemon.log)
             raise HelperError(message)
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks at the log
         journal.follow()
     return True
 

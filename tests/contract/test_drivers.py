@@ -80,7 +80,7 @@ class RealStage:
         while not done():
             assert not self.bugs
             assert time.monotonic() < deadline
-            time.sleep(0.002)
+            time.sleep(0.002)  # between two looks at a condition
 
 
 class SimulatedStage:
@@ -245,7 +245,7 @@ def waits(stage: RealStage) -> int:
 def _when(condition: Callable[[], bool], event: threading.Event) -> None:
     deadline = time.monotonic() + GENEROUS
     while not condition() and time.monotonic() < deadline:
-        time.sleep(0.002)
+        time.sleep(0.002)  # between two looks at a condition
     event.set()
 
 
