@@ -8,7 +8,6 @@ import http.client
 import io
 import ipaddress
 import json
-import logging
 import socket
 import ssl
 import threading
@@ -545,14 +544,3 @@ def test_client_ca_that_cannot_be_used(certificates: Certificates, tmp_path: Pat
             list,
             list,
         ).start()
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """Puts the process's logging back."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)

@@ -86,18 +86,6 @@ EVENTS: list[Event] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """Puts the process's logging back."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
-
-
 def configured(level: str = "debug", style: str = "json") -> io.StringIO:
     """Sets logging up as in a new process: pytest's own handlers stand aside."""
     logging.getLogger().handlers.clear()
