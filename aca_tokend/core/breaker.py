@@ -7,6 +7,7 @@ breaker is open at most one probe is out, and whenever tokens wait, a probe is o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 # So many tokens that failed since the endpoint last did its work open the breaker; one alone may have itself to blame.
 THRESHOLD = 3
@@ -14,7 +15,7 @@ THRESHOLD = 3
 PROBE_SECONDS = 1.0
 PROBE_CAP_SECONDS = 4.0
 PROBE_GROWTH = 1.5
-# Nearer than this no two probes are, however urgent.
+# Nearer than this no two probes are, however urgent, nor a token's failure and its next request.
 URGENT_PROBE_SECONDS = 0.5
 # A probe comes at this share of what the most urgent token has left, if that is sooner.
 SHARE_OF_REMAINING = 0.25
@@ -51,6 +52,7 @@ class Breaker:
     _told: str | None = None  # whose turn it is to probe next
     _waiting: dict[str, float] = field(default_factory=dict)  # when each token that waits expires
     _failed: dict[str, int] = field(default_factory=dict)  # how often each failed since the endpoint last did its work
+    _failed_at: dict[str, float] = field(default_factory=dict)  # and when it last did
 
     def admit(self, token: str, expires: float, now: float, *, probe: bool = True) -> bool:
         """Whether a token's request may be sent now. One that may not will be woken.
@@ -74,6 +76,7 @@ class Breaker:
     def failed(self, token: str, expires: float, now: float, retry_after: float | None, draw: float) -> Wake | None:
         """The endpoint is down. Returns the token to probe it next and when, None while the breaker is closed."""
         self._failed[token] = self._failed.get(token, 0) + 1
+        self._failed_at[token] = now
         self._waiting[token] = expires
         if retry_after is None and len(self._failed) < THRESHOLD and not self.open:
             return None  # the token tries again by itself, or goes on once another is answered
@@ -107,21 +110,25 @@ class Breaker:
 
     def answered(self, token: str, now: float) -> list[Wake]:
         """The endpoint is up, be it to refuse. Closes the breaker and lets the waiting go, most urgent first."""
-        self._failed.clear()
         self._waiting.pop(token, None)
         self.open = False
         self.held_until = self.probe_at = 0.0
         self._interval, self._probe, self._told = PROBE_SECONDS, None, None
-        expiries = self._waiting
+        expiries, failed_at = self._waiting, self._failed_at
         order = sorted(expiries, key=expiries.__getitem__)
-        self._waiting = {}
+        self._waiting, self._failed, self._failed_at = {}, {}, {}
         spacing = min(RELEASE_SPACING_SECONDS, RELEASE_WITHIN_SECONDS / max(len(order), 1))
-        return [Wake(name, now + _release(number * spacing, expiries[name] - now)) for number, name in enumerate(order)]
+        wakes = []
+        for number, name in enumerate(order):
+            at = now + _release(number * spacing, expiries[name] - now)
+            wakes.append(Wake(name, max(at, failed_at.get(name, -inf) + URGENT_PROBE_SECONDS)))
+        return wakes
 
     def passed(self, token: str, now: float) -> Wake | None:
         """The token made no request: it adopted one, could not, or left. If it was its turn, another's comes."""
         self._waiting.pop(token, None)
         self._failed.pop(token, None)
+        self._failed_at.pop(token, None)
         turn = token in {self._told, self._probe}
         if self._probe == token:
             self._probe = None

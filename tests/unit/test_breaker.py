@@ -29,9 +29,21 @@ def test_closed_lets_everybody_go() -> None:
     for _ in range(10):
         for number in range(THRESHOLD - 1):
             assert breaker.failed(f"t{number}", FAR, 0.0, None, 1.0) is None
-        assert breaker.answered("t0", 0.0) == [Wake("t1", 0.0)], "who failed before may go on at once"
+        assert breaker.answered("t0", 1.0) == [Wake("t1", 1.0)], "who failed before may go on at once"
 
     assert breaker.admit("t1", FAR, 0.0)
+
+
+def test_who_failed_just_now_is_not_woken_at_once() -> None:
+    """An answer to another token of the endpoint does not send a token again half a second after its own failure."""
+    breaker = Breaker(probe_lost_seconds=25.0)
+    breaker.failed("just", FAR, 9.9, None, 1.0)
+    breaker.failed("before", FAR, 9.0, None, 1.0)
+
+    assert breaker.answered("well", 10.0) == [
+        Wake("just", 9.9 + URGENT_PROBE_SECONDS),
+        Wake("before", 10.0 + RELEASE_SPACING_SECONDS),
+    ]
 
 
 def test_open_lets_one_probe_go() -> None:
