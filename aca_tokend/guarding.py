@@ -57,6 +57,8 @@ class Guard:
         client_claim: Claim | None = None
         decision: Claim | Denied | ReasonedError
         try:
+            if state.document is not None and resolved.credential != state.ledger.proven:
+                await self._recall_client(state, resolved)
             if resolved.client != state.client.ledger.proven:
                 if not state.client.try_probe(state.name, state.urgency):
                     return Wait("client_unproven", patience(state, self.clock.monotonic()))
@@ -78,6 +80,15 @@ class Guard:
             return self._denied(state, resolved, decision, Reason.ATTEMPTS_SPENT)
         message = f"no attempt without its record: {decision.message}"
         return Failure(Step.GRANT, decision.reason, message, decision.retry_after_seconds)
+
+    async def _recall_client(self, state: TokenState, resolved: Resolved) -> None:
+        """Whoever takes a token over looks whether another process was refused with its client meanwhile."""
+        ledger = state.client.ledger
+        if resolved.client == ledger.proven:
+            await self.records.read(ledger, state.urgency)
+            known = ledger.record.of(resolved.client)
+            if known is None or not known.proven:
+                ledger.proven = ""
 
     def _denied(self, state: TokenState, resolved: Resolved, denied: Denied, otherwise: Reason) -> Failure | Wait:
         """What a denied attempt means: suspended, or only wait until a claim whose process died has run out."""

@@ -296,6 +296,7 @@ class Crowd:
     secrets: FakeSecrets = field(default_factory=lambda: FakeSecrets({"PASSWORD": "p", "CLIENT_SECRET": "s"}))
     endpoint: ScriptedEndpoint = field(init=False)
     sinks: list[MemorySink] = field(default_factory=list)
+    seed: int = 7
     states: dict[str, TokenState] = field(init=False)
     due: dict[str, float] = field(init=False)
     rotator: Rotator = field(init=False)
@@ -307,12 +308,12 @@ class Crowd:
 
     def restart(self) -> None:
         """A new process."""
-        rng, shared = random.Random(7), Shared()  # noqa: S311 -- a test
+        rng, shared = random.Random(self.seed), Shared()  # noqa: S311 -- a test
         self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake)
         config = token_config(retry_rejected="0s")
         self.states = {}
         for number, sink in enumerate(self.sinks):
-            named = config.model_copy(update={"name": f"t{number}"})
+            named = config.model_copy(update={"name": f"t{number}", "username": f"svc-{number}"})
             state = shared.state(named, self.endpoint, [sink], 10.0)
             state.draw, state.rotate_at = rng.random(), self.clock.now
             self.states[state.name] = state

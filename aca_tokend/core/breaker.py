@@ -60,6 +60,8 @@ class Breaker:
         With `probe` set to False it only asks, and does not become the probe that others wait for.
         """
         if not self.open and now >= self.held_until:
+            if probe:
+                self._waiting.pop(token, None)  # its own answer is what it waits for now
             return True
         probe_is_out = self._probe is not None and now < self._probe_since + self.probe_lost_seconds
         if probe_is_out or now < self.probe_at:

@@ -33,8 +33,8 @@ class Asking:
     refusals: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     refused_since: dict[tuple[str, str], float] = field(default_factory=dict)
     last_grant: dict[Key, float] = field(default_factory=dict)
-    last_answer: dict[Key, float] = field(default_factory=dict)
-    last_success: dict[int, float] = field(default_factory=dict)
+    # of each endpoint as configured: after a reload that changed it a token asks at once, for it may be mended
+    last_answer: dict[SimEndpoint, float] = field(default_factory=dict)
     failures: dict[Key, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     grants_of: dict[Key, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     failed_tokens: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -52,11 +52,11 @@ class Asking:
         if self._lives(endpoint):
             self.works(endpoint.replica)
         if minted.issued < now:  # handed out again
-            self._kept_distance(endpoint, key, now, slack=self.checker.scenario.longest_grant)
-            self.last_answer[key] = self.checker.cluster.world.answer_at
+            self._kept_distance(endpoint, now, slack=self.checker.scenario.longest_grant)
+            self.last_answer[endpoint] = self.checker.cluster.world.answer_at
             return
-        self._kept_distance(endpoint, key, minted.sent)
-        self.last_answer[key] = minted.answered
+        self._kept_distance(endpoint, minted.sent)
+        self.last_answer[endpoint] = minted.answered
         last = self.last_grant.get(key)
         rotation = self.checker.scenario.rotation
         if (
@@ -66,7 +66,6 @@ class Asking:
         ):
             self.checker.broken("min_interval", f"{minted.token}: two grants {minted.sent - last:.3f} s apart")
         self.last_grant[key] = minted.sent
-        self.last_success[endpoint.replica] = minted.answered
         recent = self.grants_of[key]
         recent.append(now)
         while recent[0] < now - HOUR:
@@ -79,9 +78,8 @@ class Asking:
     def refused(self, endpoint: SimEndpoint, credentials: Credentials) -> None:
         """A credential was refused: how often by now?"""
         self.works(endpoint.replica)
-        key = self._key(endpoint)
-        self._kept_distance(endpoint, key, self.checker.cluster.world.now, slack=self.checker.scenario.longest_grant)
-        self.last_answer[key] = self.checker.cluster.world.answer_at
+        self._kept_distance(endpoint, self.checker.cluster.world.now, slack=self.checker.scenario.longest_grant)
+        self.last_answer[endpoint] = self.checker.cluster.world.answer_at
         credential = (endpoint.token, credentials.password.reveal())
         self.refusals[credential] += 1
         since = self.refused_since.setdefault(credential, self.checker.cluster.world.now)
@@ -99,8 +97,8 @@ class Asking:
         """An attempt failed: are they far enough apart, and few?"""
         world = self.checker.cluster.world
         key = self._key(endpoint)
-        self._kept_distance(endpoint, key, world.now, slack=self.checker.scenario.longest_grant)
-        self.last_answer[key] = world.answer_at
+        self._kept_distance(endpoint, world.now, slack=self.checker.scenario.longest_grant)
+        self.last_answer[endpoint] = world.answer_at
         self._was_probe(endpoint, world.now, world.answer_at)
         recent = self.failures[key]
         recent.append(world.now)
@@ -113,11 +111,6 @@ class Asking:
         """The endpoint did its work for this process: it may be asked by everybody again."""
         self.failed_tokens[replica].clear()
         self.open_since.pop(replica, None)
-
-    def restarted(self, replica: int) -> None:
-        """A new process knows nothing."""
-        self.works(replica)
-        self.last_success.pop(replica, None)
 
     def _was_probe(self, endpoint: SimEndpoint, now: float, answered: float) -> None:
         """Once three tokens were told that the endpoint fails, the others hold back."""
@@ -144,14 +137,11 @@ class Asking:
         replica = self.checker.cluster.replicas[endpoint.replica]
         return replica.alive and replica.starts == endpoint.start
 
-    def _kept_distance(self, endpoint: SimEndpoint, key: tuple[int, int, str], sent: float, slack: float = 0.0) -> None:
+    def _kept_distance(self, endpoint: SimEndpoint, sent: float, slack: float = 0.0) -> None:
         if not self._lives(endpoint):
             return
-        last = self.last_answer.get(key)
+        last = self.last_answer.get(endpoint)
         least = min(URGENT_INTERVAL_SECONDS, self.checker.scenario.rotation.backoff.initial)
-        woken = self.last_success.get(endpoint.replica)
-        if last is not None and woken is not None and woken >= last - endpoint.server.timeout:
-            return  # the endpoint works again, and whoever waited for that goes at once
         if last is not None and sent - last < least - slack - EPSILON:
             self.checker.broken("no_hammering", f"{endpoint.token}: asked again {sent - last:.3f} s after an answer")
 

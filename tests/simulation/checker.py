@@ -67,7 +67,7 @@ class Checker:
 
     def restarted(self, replica: int) -> None:
         """A new process knows nothing."""
-        self.asking.restarted(replica)
+        self.asking.works(replica)
 
     def reconfigured(self, replica: Replica, tokens: set[str]) -> None:
         """A token that left and comes back draws its jitter anew, and a changed endpoint is met as a new one."""

@@ -46,6 +46,15 @@ def test_who_failed_just_now_is_not_woken_at_once() -> None:
     ]
 
 
+def test_who_asks_by_itself_is_not_woken() -> None:
+    """A token whose next attempt is under way is not sent again by an answer to another."""
+    breaker = Breaker(probe_lost_seconds=25.0)
+    breaker.failed("slow", FAR, 0.0, None, 1.0)
+    assert breaker.admit("slow", FAR, 5.0)
+
+    assert breaker.answered("well", 6.0) == []
+
+
 def test_open_lets_one_probe_go() -> None:
     """Once open one token goes at the time of the probe, and the others wait."""
     breaker = opened()

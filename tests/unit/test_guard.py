@@ -328,6 +328,23 @@ def test_cautious_attempts_of_replicas_are_told_once() -> None:
     assert 8 <= len(resumed) <= 10
 
 
+def test_client_secret_that_stops_working_under_three_replicas() -> None:
+    """When a proven client secret stops working, no user's credential is sent more than twice by all replicas."""
+    first = Crowd(6)
+    first.run_for(5)
+    crowds = [first, *(Crowd(6, clock=first.clock, sinks=first.sinks, seed=seed) for seed in (8, 9))]
+    Crowd.run_together(crowds, 7200 * 3)  # each leads some of the tokens by now, and has proven the client
+    assert all(crowd.endpoint.asked for crowd in crowds)
+    for crowd in crowds:
+        crowd.endpoint.broken = GrantRejected(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
+        crowd.endpoint.asked.clear()
+    Crowd.run_together(crowds, 20_000)
+
+    asked = [credentials.username for crowd in crowds for credentials in crowd.endpoint.asked]
+    assert 2 <= len(asked) <= 2 + len(crowds)
+    assert max(asked.count(name) for name in asked) <= 2
+
+
 @pytest.mark.parametrize("reason", [Reason.UNAUTHORIZED, Reason.UNSUPPORTED_GRANT_TYPE, Reason.INVALID_REQUEST])
 def test_refusals_that_say_nothing_of_the_client(reason: Reason) -> None:
     """A refusal that may come before the client is looked at does not prove the client."""
