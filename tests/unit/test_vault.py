@@ -15,7 +15,8 @@ from aca_tokend.core.config import AppRoleAuth, EnvReference, TokenAuth, VaultCo
 from aca_tokend.core.errors import LookError, PublishError, SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.vault import KvRead, VaultSession
+from aca_tokend.vault import VaultSession
+from aca_tokend.vault_kv import KvRead
 from tests.unit.scripted_server import Authority, ScriptedServer, response
 from tests.unit.vault_stub import DENIED, LOOKUP, answer, vault_stub
 

@@ -4,19 +4,14 @@ Pure: `aca_tokend.config_files` reads the files. A secret is a reference here, a
 be one.
 """
 
+from aca_tokend.core.config._auth import AppRoleAuth, TokenAuth
 from aca_tokend.core.config._parse import parse
+from aca_tokend.core.config._publish import FilePublish, VaultPublish
 from aca_tokend.core.config._references import EnvReference, FileReference, LocalReference, Reference, VaultReference
 from aca_tokend.core.config._rotation import BackoffConfig, RotationConfig
 from aca_tokend.core.config._schema import schema
-from aca_tokend.core.config._servers import (
-    AdminConfig,
-    AppRoleAuth,
-    EndpointConfig,
-    LogConfig,
-    TokenAuth,
-    VaultConfig,
-)
-from aca_tokend.core.config._tokens import Config, FilePublish, TokenConfig, VaultPublish, VerifyConfig
+from aca_tokend.core.config._servers import AdminConfig, EndpointConfig, LogConfig, VaultConfig
+from aca_tokend.core.config._tokens import Config, TokenConfig, VerifyConfig
 
 __all__ = [
     "AdminConfig",

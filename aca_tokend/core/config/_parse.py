@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from aca_tokend.core.config._addresses import server
+from aca_tokend.core.config._publish import default_name
 from aca_tokend.core.config._references import Names
 from aca_tokend.core.config._rotation import RotationConfig
 from aca_tokend.core.config._table import Table
-from aca_tokend.core.config._tokens import Config, TokenConfig, default_name
+from aca_tokend.core.config._tokens import Config, TokenConfig
 from aca_tokend.core.config._wrong import key, kind_of
 from aca_tokend.core.errors import ConfigError, Problem
 
