@@ -76,7 +76,15 @@ def check(config: ConfigOption = DEFAULT_CONFIG, log_format: LogFormatOption = N
     del log_format
     loaded = _load(config)
     count = len(loaded.tokens)
-    typer.echo(f"{config}: well, {count} token{'s' * (count != 1)}")
+    shards = ""
+    if loaded.shard is not None:
+        from aca_tokend.core.shards import shard_of
+
+        held = [0] * loaded.shard.count
+        for token in loaded.tokens:
+            held[shard_of(token.name, loaded.shard.count)] += 1
+        shards = f" in {loaded.shard.count} shard{'s' * (loaded.shard.count != 1)} of {min(held)} to {max(held)}"
+    typer.echo(f"{config}: well, {count} token{'s' * (count != 1)}{shards}")
 
 
 @app.command()

@@ -23,6 +23,8 @@ import structlog
 
 from aca_tokend import __version__, log, sinks
 from aca_tokend.bell import Bell, handle_signals
+from aca_tokend.core.errors import SecretError, TokendError
+from aca_tokend.core.shards import parse_index, share
 from aca_tokend.core.steps import Work
 from aca_tokend.metrics import Metrics, SinkView, TokenView
 from aca_tokend.parts import Parts
@@ -70,6 +72,7 @@ class Daemon:
     config: Config
     clock: SystemClock = field(default_factory=SystemClock)
     bug: BaseException | None = None
+    shard: int = field(init=False)
     parts: Parts = field(init=False)
     states: dict[str, TokenState] = field(init=False)
     rotator: Rotator = field(init=False)
@@ -86,6 +89,8 @@ class Daemon:
     def __post_init__(self) -> None:
         """Builds the parts; opens no connection."""
         self.parts = Parts(self.config, self.clock.wall, self._on_login)
+        self.shard = _shard(self.config, self.parts)
+        self.config = share(self.config, self.shard)
         self.states = {token.name: self._begin(self.parts.state(token)) for token in self.config.tokens}
         self.metrics = Metrics(self._views, self.clock.wall, self.config.acaengine, self.parts.methods())
         self.rotator = Rotator(self.clock, self.parts.secrets, self.rng, self._observe, self._wake)
@@ -214,6 +219,7 @@ class Daemon:
 
     def _swap(self, config: Config) -> None:
         """Adds, changes and removes tokens. Attempts under way go on; the next one of a token begins after them."""
+        config = share(config, self.shard)
         changes, now = compare(self.config, config), self.clock.monotonic()
         closing = self.parts.follow(config)
         self.config = config
@@ -279,7 +285,8 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
         admin.start()
         address = f"{config.admin.listen.rpartition(':')[0]}:{admin.port}"
     daemon.start()
-    logger.info("daemon_started", version=__version__, tokens=len(daemon.states), admin=address)
+    shards = {"shard": daemon.shard, "shards": config.shard.count} if config.shard else {}
+    logger.info("daemon_started", version=__version__, tokens=len(daemon.states), admin=address, **shards)
     files = daemon.watch_files(path)
     daemon.watch()
     logger.info("daemon_stopping")
@@ -307,6 +314,23 @@ def run_once(config: Config) -> int:
         daemon.logger.critical("daemon_stopped", why="a bug; please report it", exc_info=daemon.bug)
         return 1
     return 0 if all(state.published and not state.failures for state in daemon.states.values()) else 1
+
+
+def _shard(config: Config, parts: Parts) -> int:
+    """The number of this shard, 0 where there are none. Raises TokendError."""
+    if config.shard is None:
+        return 0
+    index = config.shard.index
+    if isinstance(index, int):
+        return index
+    try:
+        return parse_index(parts.secrets.resolve(index).reveal().strip(), config.shard.count)
+    except SecretError as error:
+        problem = error.message
+    except ValueError as error:
+        problem = f"{index} {error}"
+    message = f"shard.index: {problem}"
+    raise TokendError(message)
 
 
 def harden() -> None:

@@ -258,7 +258,11 @@ class Source:
         ]
         if log.format != written.log.format:
             keys.append("log.format")
+        shard, wanted = self.running.shard, written.shard
+        if (shard and shard.index) != (wanted and wanted.index):
+            keys.append("shard.index")
+            wanted = shard
         if keys:
             self.logger.warning("config_needs_restart", keys=keys)
         kept = written.log.model_copy(update={"format": log.format})
-        return written.model_copy(update={"admin": admin, "log": kept})
+        return written.model_copy(update={"admin": admin, "log": kept, "shard": wanted})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from aca_tokend import sinks
 from aca_tokend.core.errors import TokendError
 from aca_tokend.core.guard import CLIENT_RECORD, TOKEN_RECORD
+from aca_tokend.core.shards import shard_of, share
 from aca_tokend.secrets import SecretResolver
 from aca_tokend.vault import VaultSession
 
@@ -39,8 +40,9 @@ def resume(config: Config, name: str) -> tuple[str, ...]:
         vaults[vault_name] = VaultSession(
             vault_name, vault, secrets.resolve, wall=time.time, on_login=lambda *_told: None
         )
-    # The record of a client lives beside the first token of it: admission.py says so.
-    first = next(it for it in config.tokens if (it.acaengine, it.client_id) == (token.acaengine, token.client_id))
+    # The record of a client lives beside the first token of it, in each shard: shared.py says so.
+    ours = share(config, shard_of(name, config.shard.count) if config.shard else 0)
+    first = next(it for it in ours.tokens if (it.acaengine, it.client_id) == (token.acaengine, token.client_id))
     try:
         places = ((token, TOKEN_RECORD), (first, CLIENT_RECORD))
         return tuple(_clear(sinks.build(it.publish[0], vaults), record) for it, record in places)

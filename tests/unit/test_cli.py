@@ -120,6 +120,22 @@ def test_resume_clears_the_record(tmp_path: Path) -> None:
     assert f"file:{tmp_path}/bookings.json: attempts cleared" in result.stdout
 
 
+def test_shards_in_check_and_resume(tmp_path: Path) -> None:
+    """`check` counts the tokens of each shard; `resume` clears the client's record in the shard of the token."""
+    head, entry = CONFIG.split("[[tokens]]")
+    tokens = "".join(
+        "[[tokens]]" + entry.replace('"bookings"', f'"{name}"').replace("/run/aca/bookings", f"{tmp_path}/{name}")
+        for name in ("rooms-7", "b", "signage", "bookings")  # in shards 0, 3, 2 and 0 of 4
+    )
+    path = tmp_path / "config.toml"
+    path.write_text(f"{head}[shard]\ncount = 4\nindex = 0\n{tokens}")
+
+    assert call("check", "--config", str(path)).stdout == f"{path}: well, 4 tokens in 4 shards of 0 to 2\n"
+    for name, first in (("bookings", "rooms-7"), ("b", "b")):
+        cleared = call("resume", name, "--config", str(path)).stdout
+        assert f"file:{tmp_path}/{first}.json: client-attempts was clear already\n" in cleared
+
+
 def test_resume_of_an_unknown_token(config: Path) -> None:
     """`resume` of a token that is not configured exits 2 and names the nearest one."""
     result = call("resume", "booking", "--config", str(config))

@@ -27,6 +27,7 @@ MODELS = {model.__name__: model for model in Table.__subclasses__()}
 HEADINGS = {
     "Top level": "Config",
     "`[admin]`": "AdminConfig",
+    "`[shard]`": "ShardConfig",
     "`[log]`": "LogConfig",
     "`[acaengine.NAME]`": "EndpointConfig",
     "`[vault.NAME]`": "VaultConfig",
@@ -70,7 +71,8 @@ def kind(rule: dict[str, Any], field: FieldInfo) -> str:
         return " or ".join(f"`{toml(choice)}`" for choice in rule.get("enum", [rule.get("const")]))
     if "anyOf" in rule:
         targets = frozenset(each["$ref"].rpartition("/")[2] for each in rule["anyOf"] if "$ref" in each)
-        return ("text or " if {"type": "string"} in rule["anyOf"] else "") + REFERENCES[targets]
+        literal = next((WORDS[each["type"]] for each in rule["anyOf"] if "type" in each), "")
+        return (f"{literal} or " if literal else "") + REFERENCES[targets]
     form = rule.get("type", "table")
     inner = "text" if {"type": "string"} in (rule.get("items"), rule.get("additionalProperties")) else "tables"
     words = {**WORDS, "array": f"array of {inner}", "object": f"table of {inner}", "table": "table"}

@@ -481,11 +481,11 @@ publish = [{ to = "file", path = "/run/aca/bookings.json" }]
 class Files:
     """A configuration in files, and what reading it again told."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, text: str = MAIN) -> None:
         from aca_tokend.config_files import load
 
         self.main = folder / "config.toml"
-        self.main.write_text(MAIN)
+        self.main.write_text(text)
         loaded = load(self.main)
         self.told, self.observed = Told(), list[bool]()
         self.source = Source(self.main, loaded, loaded, self.told, self.observed.append)
@@ -534,3 +534,20 @@ def test_source_keeps_what_needs_a_restart(tmp_path: Path) -> None:
     assert files.source.read(asked=False) is None
     files.source.read(asked=True)
     assert len(files.told.lines) == 2
+
+
+def test_source_keeps_the_number_of_its_shard(tmp_path: Path) -> None:
+    """How many shards there are may change while it runs; which of them this is takes a restart."""
+    files = Files(tmp_path)
+    files.main.write_text(f"{MAIN}[shard]\ncount = 2\nindex = 1\n")
+    read = files.source.read(asked=False)
+    assert read is not None
+    assert read.shard is None
+    assert files.told.lines == [("config_needs_restart", {"keys": ["shard.index"]})]
+
+    sharded = Files(tmp_path, f"{MAIN}[shard]\ncount = 2\nindex = 1\n")
+    sharded.main.write_text(f"{MAIN}[shard]\ncount = 3\nindex = 1\n")
+    read = sharded.source.read(asked=False)
+    assert read is not None
+    assert read.shard is not None
+    assert (read.shard.count, read.shard.index, sharded.told.lines) == (3, 1, [])

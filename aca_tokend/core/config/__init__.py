@@ -11,6 +11,7 @@ from aca_tokend.core.config._references import EnvReference, FileReference, Loca
 from aca_tokend.core.config._rotation import BackoffConfig, RotationConfig
 from aca_tokend.core.config._schema import schema
 from aca_tokend.core.config._servers import AdminConfig, EndpointConfig, LogConfig, VaultConfig
+from aca_tokend.core.config._shard import ShardConfig
 from aca_tokend.core.config._tokens import Config, TokenConfig, VerifyConfig
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "LogConfig",
     "Reference",
     "RotationConfig",
+    "ShardConfig",
     "TokenAuth",
     "TokenConfig",
     "VaultConfig",

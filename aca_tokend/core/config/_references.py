@@ -105,19 +105,22 @@ LocalReference = EnvReference | FileReference
 _TABLES: dict[str, type[Reference]] = {"env": EnvReference, "file": FileReference, "vault": VaultReference}
 
 
-def _reader(*kinds: str, literal: bool = False) -> Callable[[object, ValidationInfo], str | Reference]:
-    """A validator that takes references of these kinds and, with `literal`, text."""
+def _reader(
+    *kinds: str, literal: type[str | int] | None = None, what: str = "a log-in to Vault"
+) -> Callable[[object, ValidationInfo], str | int | Reference]:
+    """A validator that takes references of these kinds and, with `literal`, text or a number; messages say `what`."""
     forms = " or ".join(f'{{ {kind} = "…" }}' for kind in kinds)
 
-    def read(value: object, info: ValidationInfo) -> str | Reference:
+    def read(value: object, info: ValidationInfo) -> str | int | Reference:
         if isinstance(value, EnvReference | FileReference | VaultReference):
             return value
-        if literal and isinstance(value, str):
-            return text(value)
+        if literal is not None and type(value) is literal:
+            return text(value) if isinstance(value, str) else value
         if not isinstance(value, dict):
             # for a secret not even the kind of value is told
-            if literal:
-                refuse(f"must be text or a reference, not {kind_of(value)}", f"write it as text, or as {forms}")
+            if literal is not None:
+                form = "text" if literal is str else "a number"
+                refuse(f"must be {form} or a reference, not {kind_of(value)}", f"write it as {form}, or as {forms}")
             refuse(
                 "is a secret, which is never written here",
                 f"keep it elsewhere and write {info.field_name} = {forms}; change the secret if others saw this file",
@@ -126,7 +129,7 @@ def _reader(*kinds: str, literal: bool = False) -> Callable[[object, ValidationI
         if len(found) != 1:
             refuse("is not a reference" if not found else f"refers to {' and '.join(found)} at once", f"write {forms}")
         if found[0] not in kinds:
-            refuse("a log-in to Vault cannot come from Vault", f"write {forms}")
+            refuse(f"{what} cannot come from Vault", f"write {forms}")
         return _TABLES[found[0]].model_validate(value, context=info.context)
 
     return read
@@ -137,7 +140,7 @@ SecretReference = Annotated[
 ]
 TextOrReference = Annotated[
     str | Reference,
-    PlainValidator(_reader("env", "file", "vault", literal=True), json_schema_input_type=str | Reference),
+    PlainValidator(_reader("env", "file", "vault", literal=str), json_schema_input_type=str | Reference),
 ]
 # What logs in to a Vault cannot wait for a log-in to one.
 LocalSecretReference = Annotated[
@@ -145,5 +148,12 @@ LocalSecretReference = Annotated[
 ]
 TextOrLocalReference = Annotated[
     str | LocalReference,
-    PlainValidator(_reader("env", "file", literal=True), json_schema_input_type=str | LocalReference),
+    PlainValidator(_reader("env", "file", literal=str), json_schema_input_type=str | LocalReference),
+]
+
+NumberOrLocalReference = Annotated[
+    int | LocalReference,
+    PlainValidator(
+        _reader("env", "file", literal=int, what="the number of a shard"), json_schema_input_type=int | LocalReference
+    ),
 ]

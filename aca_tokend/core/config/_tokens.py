@@ -10,6 +10,7 @@ from aca_tokend.core.config._publish import Publish
 from aca_tokend.core.config._references import SecretReference, TextOrReference, defined
 from aca_tokend.core.config._rotation import RotationConfig
 from aca_tokend.core.config._servers import AdminConfig, EndpointConfig, LogConfig, VaultConfig
+from aca_tokend.core.config._shard import ShardConfig
 from aca_tokend.core.config._table import Table
 from aca_tokend.core.config._wrong import listed, refuse
 
@@ -87,6 +88,9 @@ class Config(Table):
         examples=[["tokens.d/*.toml"]],
     )
     admin: AdminConfig = Field(default=AdminConfig(), description="The pages for Prometheus, probes and people.")
+    shard: ShardConfig | None = Field(
+        default=None, description="This daemon's share of the tokens; left out, it keeps them all."
+    )
     log: LogConfig = Field(default=LogConfig(), description="What is logged, and how.")
     acaengine: Annotated[dict[Name, EndpointConfig], Field(min_length=1)] = Field(
         description="The servers that grant tokens, by name.", examples=[{"main": {"url": "https://aca.example.com"}}]
