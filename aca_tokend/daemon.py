@@ -23,7 +23,9 @@ import structlog
 
 from aca_tokend import __version__, log, sinks
 from aca_tokend.bell import Bell, handle_signals
+from aca_tokend.core.demand import Demand
 from aca_tokend.core.errors import SecretError, TokendError
+from aca_tokend.core.outcome import Granted
 from aca_tokend.core.shards import parse_index, share
 from aca_tokend.core.steps import Work
 from aca_tokend.metrics import Metrics, SinkView, TokenView
@@ -84,10 +86,13 @@ class Daemon:
     rng: random.Random = field(default_factory=random.SystemRandom)
     source: Source | None = None
     retired: Retired = field(default_factory=Retired)
+    demand: Demand = field(init=False)
+    _behind: set[str] = field(default_factory=set)
     _changes: dict[str, list[Change]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Builds the parts; opens no connection."""
+        self.demand = Demand(self.clock.monotonic())
         self.parts = Parts(self.config, self.clock.wall, self._on_login)
         self.shard = _shard(self.config, self.parts)
         self.config = share(self.config, self.shard)
@@ -106,6 +111,8 @@ class Daemon:
     def _observe(self, event: Event) -> None:
         self.metrics.observe(event)
         self.events.observe(event)
+        if isinstance(event, Granted):
+            self.demand.granted(event.endpoint, event.duration_seconds)
 
     def _wake(self, wake: Wake) -> None:
         """Brings the attempt of a token forward that waited for another's."""
@@ -192,6 +199,8 @@ class Daemon:
             if abs(step) > STEP_SECONDS:
                 offset += step
                 self._clock_stepped(step)
+            if self.demand.complete(self.clock.monotonic()):
+                self._weigh()
             self.retired.settle(self.scheduler.under_way)
             self.metrics.tick(now)
 
@@ -201,6 +210,20 @@ class Daemon:
         for state in list(self.states.values()):
             state.clock_stepped = True
             self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * STEP_SPREAD_SECONDS)
+
+    def _weigh(self) -> None:
+        """Tells of endpoints that cannot give what their tokens need, and of those that can again."""
+        due: dict[str, float] = {}
+        for state in list(self.states.values()):
+            if state.life is not None:
+                each = max(state.life.rotate - state.life.issued, state.config.rotation.min_interval)
+                due[state.endpoint.name] = due.get(state.endpoint.name, 0.0) + 1.0 / each
+        at_once = {name: endpoint.max_concurrency for name, endpoint in self.config.acaengine.items()}
+        for name, load in self.demand.take(self.clock.monotonic(), due, at_once).items():
+            self.metrics.observe_demand(name, load.ratio)
+            if load.too_slow is not (name in self._behind):
+                self.events.observe_demand(name, load)
+                self._behind ^= {name}
 
     def watch_files(self, path: Path) -> ConfigWatch:
         """From now on changes of these files reload the configuration; `watch` does it."""

@@ -42,10 +42,16 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict, Processor, WrappedLogger
 
+    from aca_tokend.core.demand import Load
     from aca_tokend.core.token import Document
 
 # These say at INFO and DEBUG what they send, or what we say ourselves; neither belongs in our log.
 CAPPED = ("apscheduler", "httpcore", "httpx", "hvac", "requests", "urllib3", "watchfiles")
+
+TOO_SLOW = (
+    "tokens are rotated later and later; raise max_concurrency if the server can take it, or ask its operator for a"
+    " faster one or for tokens that live longer"
+)
 
 SECRET_NAMES = frozenset(
     {
@@ -222,6 +228,20 @@ class EventLog:
                     duration_seconds=_rounded(event.duration_seconds),
                     **_known(skew_seconds=event.skew_seconds),
                 )
+
+    def observe_demand(self, endpoint: str, load: Load) -> None:
+        """Logs that an endpoint falls behind, or keeps up again, with the arithmetic."""
+        keys = {
+            "endpoint": endpoint,
+            "due_per_second": round(load.due_per_second, 3),
+            "given_per_second": round(load.given_per_second, 3),
+            "seconds_each": round(load.seconds_each, 3),
+            "at_once": load.at_once,
+        }
+        if load.too_slow:
+            self._log.warning("endpoint_too_slow", **keys, advice=TOO_SLOW)
+        else:
+            self._log.info("endpoint_keeps_up", **keys)
 
     def observe_login(self, vault: str, method: str, succeeded: bool, expires_at: float | None) -> None:
         """Logs a log-in to Vault. `expires_at` is in wall seconds, None for a Vault token that never expires."""

@@ -89,6 +89,10 @@ class Metrics:
         """Counts how much later than due an attempt began."""
         self._registry.lag.observe(max(0.0, seconds))
 
+    def observe_demand(self, endpoint: str, ratio: float) -> None:
+        """Notes what is asked of an endpoint, as a share of what it gives."""
+        self._registry.demand.labels(endpoint).set(ratio)
+
     def observe_login(self, vault: str, method: str, succeeded: bool, expires_at: float | None) -> None:
         """Counts a log-in to Vault. `expires_at` is in wall seconds, None for a Vault token that never expires."""
         self._registry.logins.labels(vault, method, LOGIN_RESULTS[0 if succeeded else 1]).inc()

@@ -53,6 +53,11 @@ class Registry:
             "1 if the last grant was answered by 200, 400 or 401, as OAuth servers do; no series before the first.",
             "endpoint",
         )
+        self.demand = self._gauge(
+            "endpoint_demand_ratio",
+            "Grants due a second as a share of what the endpoint gives; above 1 it falls behind.",
+            "endpoint",
+        )
         self.skew = self._gauge(
             "clock_skew_seconds", "The server's clock minus ours, by the Date of its last answer.", "endpoint"
         )
@@ -87,7 +92,7 @@ class Registry:
         self._endpoints |= there
         self._vaults |= methods
         for endpoint in self._endpoints - there:
-            for metric in (self.grant, self.skew, self.endpoint_up):
+            for metric in (self.grant, self.skew, self.endpoint_up, self.demand):
                 metric.remove_by_labels({"endpoint": endpoint})
         for vault, method in self._vaults - methods:
             self.logins.remove_by_labels({"vault": vault, "method": method})
@@ -96,6 +101,7 @@ class Registry:
         for endpoint in there:
             self.grant.labels(endpoint, "200")
             self.skew.labels(endpoint)
+            self.demand.labels(endpoint)
         for vault, method in methods:
             self.vault_expires.labels(vault)
             for result in LOGIN_RESULTS:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from aca_tokend.vault import VaultSession
 
 
+_UNCHANGED = {field: field for field in FIELDS}
+
+
 class KvSink:
     """One secret that holds one token. What it stamps is the version of the secret."""
 
@@ -28,7 +31,7 @@ class KvSink:
         self._path = config.path
         self._session = session
         # the name in Vault of each field of the document
-        self._names = {field: config.fields.get(field, field) for field in FIELDS}
+        self._names = {field: config.fields.get(field, field) for field in FIELDS} if config.fields else _UNCHANGED
         self.replace_foreign = config.replace_foreign
 
     @property

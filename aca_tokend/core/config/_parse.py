@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from aca_tokend.core.config._addresses import server
 from aca_tokend.core.config._publish import default_name
-from aca_tokend.core.config._references import Names
+from aca_tokend.core.config._references import EnvReference, FileReference, Names, VaultReference
 from aca_tokend.core.config._rotation import RotationConfig
 from aca_tokend.core.config._table import Table
 from aca_tokend.core.config._tokens import Config, TokenConfig
@@ -60,9 +60,10 @@ def parse(documents: Sequence[tuple[str, Mapping[str, Any]]], earlier: Sequence[
         problems.append(Problem(file, "tokens", "there is no token to keep", "add a [[tokens]]"))
     rotation = config.rotation if config else RotationConfig()
     tokens = []
+    shared: dict[object, Any] = {}
     for entry in entries:
         token, found = _read_token(entry.table, names, _table(main, "rotation"), rotation)
-        tokens.append(token)
+        tokens.append(_compact(token, shared) if token else None)
         problems += _problems(entry.file, entry.where, found)
     problems += _same_names(entries)
     problems += _same_places(entries, _table(main, "vault"))
@@ -133,6 +134,19 @@ def _read_token(
         rotation = own or rotation
     token, others = _read(TokenConfig, {**table, "rotation": rotation}, names)
     return token, [*others, *(wrong._replace(place=("rotation", *wrong.place)) for wrong in found)]
+
+
+def _compact(table: T, shared: dict[object, Any]) -> T:
+    """Lets tables that say the same be one object, and what pydantic notes of each: thousands of tokens are alike."""
+    for name, value in table:
+        if isinstance(value, EnvReference | FileReference | VaultReference):
+            table.__dict__[name] = shared.setdefault(value, value)
+        elif isinstance(value, tuple):
+            for item in value:
+                _compact(item, shared)
+    noted = table.model_fields_set
+    object.__setattr__(table, "__pydantic_fields_set__", shared.setdefault(frozenset(noted), noted))
+    return table
 
 
 def _override(
