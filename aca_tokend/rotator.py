@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 RECORD_POLL_SECONDS = 60.0
 # A token that waits for its endpoint looks for a replica's token so often, however often it comes to ask.
 LOOK_AGAIN_SECONDS = 10.0
+# A look is still good after so long: thousands of tokens that start at once wait behind one that proves their client.
+SAME_LOOK_SECONDS = 1.0
 # A token that was granted in the very second of a log-out is dead too: the next is asked for in another second.
 NEXT_SECOND = 1.1
 
@@ -91,7 +93,7 @@ class Rotator:
         state.requested = False
         outcome: Failure | Wait | None = self._still_held(state, began)
         if outcome is None:
-            outcome = await self._resolver.identify(state) or await self._publisher.look(state)
+            outcome = await self._resolver.identify(state) or await self._look(state, began)
         granted = False
         if outcome is None and state.due(self.clock.monotonic()):
             outcome = await self._obtain(state)
@@ -112,6 +114,13 @@ class Rotator:
         self._tell_rotated(state)
         if granted and state.rotating_since is not None:
             self._undelivered(state)
+
+    async def _look(self, state: TokenState, now: float) -> Failure | None:
+        """Looks, unless this token has just looked and then waited for another to prove their client."""
+        looked_at = min(sink.seen_at if sink.seen else -math.inf for sink in state.sinks)
+        if state.waits_for == "client_unproven" and now < looked_at + SAME_LOOK_SECONDS:
+            return None
+        return await self._publisher.look(state)
 
     def _still_held(self, state: TokenState, now: float) -> Wait | None:
         """Spares the sinks a look each time that a token comes back only to find its endpoint still down."""
@@ -137,7 +146,8 @@ class Rotator:
         state.deaths += 1
         state.dead, state.canary_at = True, None
         soonest = max(now + death_delay(state.deaths, rotation), state.granted_at + rotation.min_interval)
-        state.rotate_at = min(state.rotate_at, soonest)
+        if not state.failures:  # else the next attempt is set already, and no sooner than the last failure allows
+            state.rotate_at = min(state.rotate_at, soonest)
         message = f"acaengine.{state.endpoint.name}: the token in use is refused before its time"
         failure = Failure(Step.VERIFY, Reason.TOKEN_REFUSED, message)
         self.observe(Failed(state.name, failure, state.deaths, state.rotate_at - now, _expires_at(state)))

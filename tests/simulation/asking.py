@@ -155,7 +155,8 @@ class Asking:
             if there is None or there is minted or there.revoked <= minted.sent:
                 continue
             began = replica.driver.began(endpoint.token)
-            began = minted.sent if began is None else began
+            looked = max(sink.seen_at for sink in replica.states[endpoint.token].sinks)
+            began = min(looked, minted.sent if began is None else began)
             rotation = scenario.rotation
             life = there.expires - there.issued
             earliest = there.sent + max(life * rotation.fraction * (1 - rotation.jitter), rotation.min_interval)

@@ -17,6 +17,7 @@ from aca_tokend.core.outcome import (
     Reason,
     Resumed,
     Rotated,
+    Skipped,
     Step,
     Suspended,
 )
@@ -709,6 +710,42 @@ def test_canary_replaces_a_token_that_died_early() -> None:
 
     assert bench.sinks[0].content.access_token == Secret("token-2")
     assert bench.told(Failed)[0].failure.reason is Reason.TOKEN_REFUSED
+
+
+def test_canary_brings_no_retry_forward() -> None:
+    """Where a new token was refused in the second of a log-out, the dead one in use hastens no attempt in it."""
+    bench = canary()
+    bench.endpoint.verify_error = REFUSED
+    bench.clock.now = bench.next_at = bench.state.rotate_at
+    bench.state.canary_at = bench.clock.now + 0.2
+    bench.attempt()
+    asked, refused_at = len(bench.endpoint.asked), bench.clock.now
+    assert bench.state.failures == 1
+
+    bench.run_for(0.5)
+    assert bench.state.dead, "the canary told"
+    assert len(bench.endpoint.asked) == asked
+    bench.endpoint.verify_error = None
+    bench.run_for(3.0)
+    assert bench.endpoint.asked[asked:]
+    assert bench.state.granted_at > refused_at + 1.0
+
+
+def test_who_waited_for_the_client_looks_once() -> None:
+    """Tokens that start at once and wait for one to prove their client do not read their places twice."""
+    crowd = Crowd(20)
+
+    def meanwhile() -> None:
+        crowd.endpoint.before_answer = None
+        for _ in range(19):
+            crowd.attempt()
+
+    crowd.endpoint.before_answer = meanwhile
+    crowd.run_for(0.5)
+
+    assert [event.why for event in crowd.events if isinstance(event, Skipped)] == ["client_unproven"] * 19
+    assert len(crowd.endpoint.asked) == 20
+    assert [sink.looks for sink in crowd.sinks] == [1] * 20
 
 
 def test_api_that_fails_is_no_dead_token() -> None:
