@@ -4,7 +4,7 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-on check bench soak format lock clean
+.PHONY: help demo test test-system test-on check bench bench-quick bench-simulation soak format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +47,13 @@ check: .venv/test/.made ## ruff, mypy --strict, import-linter
 	@.venv/test/bin/mypy
 	@.venv/test/bin/lint-imports
 
-bench: .venv/test/.made ## what an operator waits for, and how fast the simulation runs
-	@.venv/test/bin/python -m tests.bench.first_tokens
+bench: .venv/test/.made ## every figure with its target, beside what people use today; needs nginx, wrk, curl
+	@.venv/test/bin/python -m tests.bench $(ARGS)
+
+bench-quick: .venv/test/.made ## little of everything, under two minutes
+	@.venv/test/bin/python -m tests.bench --quick $(ARGS)
+
+bench-simulation: .venv/test/.made ## how fast the simulation runs
 	@.venv/test/bin/python -m tests.bench.simulation
 
 soak: .venv/test/.made ## a long simulation; ARGS="--minutes 30"

@@ -1,0 +1,68 @@
+"""`make bench`: every figure with its target, in the terminal and as JSON. `--quick` is for use while working.
+
+Nothing is made faster for it: OpenBao syncs each write, and the daemon has check-and-set, the guard and its metrics on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.figures import FULL, QUICK, Bench
+from tests.bench.servers import Servers
+
+
+def main() -> None:
+    """Measures and tells."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="little of everything, under two minutes")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the figures go")
+    arguments = parser.parse_args()
+    console, began = Console(), time.monotonic()
+
+    def tell(what: str) -> None:
+        console.print(f"[dim]{time.monotonic() - began:6.0f} s  {what}[/dim]", highlight=False)
+
+    with tempfile.TemporaryDirectory() as directory, Servers(Path(directory)) as servers:
+        bench = Bench(servers, QUICK if arguments.quick else FULL, tell)
+        bench.measure()
+    table = Table(title=machine(), caption="medians; x: a ratio taken in this run; fsync and check-and-set are on")
+    for heading in ("figure", "value", "spread", "target", "", "beside"):
+        table.add_column(heading)
+    for it in bench.figures:
+        spread = f"{min(it.samples):.3g} to {max(it.samples):.3g}" if len(it.samples) > 1 else ""
+        target = f"{'at least' if it.least else 'at most'} {it.target:g}"
+        table.add_row(
+            it.name,
+            f"{it.value:.3g} {it.unit}",
+            spread,
+            target,
+            "[green]met[/]" if it.met else "[red]not met[/]",
+            it.note,
+        )
+    console.print(table)
+    figures = [
+        {"name": it.name, "samples": it.samples, "unit": it.unit, "target": it.target, "least": it.least, "met": it.met}
+        for it in bench.figures
+    ]
+    arguments.json.write_text(json.dumps({"machine": machine(), "figures": figures, "raw": bench.raw}, indent=1) + "\n")
+    tell(f"done; the figures are in {arguments.json}")
+
+
+def machine() -> str:
+    """What it was measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.machine())
+    return f"{os.cpu_count()} x {model}, {platform.python_implementation()} {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    main()

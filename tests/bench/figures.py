@@ -1,0 +1,250 @@
+"""The figures: what each measures, against what, and the target. Peers are interleaved with ours, A B A B."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aca_tokend.demo.child import Child, wait_until
+from tests.bench.measure import ROOT, Run, Watched, buckets, cold_start, quantile, resident, rotations, run, run_peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.bench.servers import Servers
+
+PEERS = ROOT / "tests" / "bench" / "peers"
+MB = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is done: `make bench`, or `make bench-quick` for use while working."""
+
+    rounds: int
+    many: int
+    loops: int
+    idle_seconds: float
+    steady_seconds: float
+    wrk_seconds: int
+
+
+FULL = Scale(rounds=2, many=10_000, loops=20, idle_seconds=30.0, steady_seconds=60.0, wrk_seconds=10)
+QUICK = Scale(rounds=1, many=500, loops=5, idle_seconds=5.0, steady_seconds=15.0, wrk_seconds=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One row: samples of a value with its unit, and the target as `at least` or `at most`."""
+
+    name: str
+    samples: list[float]
+    unit: str
+    target: float
+    least: bool = False
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        """The median."""
+        return statistics.median(self.samples)
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is met."""
+        return self.value >= self.target if self.least else self.value <= self.target
+
+
+@dataclass(slots=True)
+class Bench:
+    """Measures everything on the same two servers."""
+
+    servers: Servers
+    scale: Scale
+    tell: Callable[[str], None]
+    figures: list[Figure] = field(default_factory=list)
+    raw: dict[str, object] = field(default_factory=dict)
+
+    def measure(self) -> None:
+        """Every figure, in an order that lets the later ones use the earlier."""
+        self.small()
+        ours = self.cold()
+        self.shells(ours)
+        self.ceiling(ours)
+        self.steady()
+
+    def _peer(self, mode: str, count: int, rounds: int = 1) -> Run:
+        servers = self.servers
+        prefix, token = servers.fresh_prefix(), servers.bao.root_token.reveal()
+        return run_peer(
+            "bare", mode, servers.token_url(7200), servers.bao.address, token, prefix, str(count), str(rounds)
+        )
+
+    def small(self) -> None:
+        """One token: how soon, how large; and 1,000 of which none is due."""
+        firsts, sizes = [], []
+        for _ in range(3):
+            self.tell("one token: start and memory")
+            prefix = self.servers.fresh_prefix()
+            config = self.servers.config(prefix, 1, 86400)
+            watched = Watched(config, self.servers.directory / f"{prefix}.log")
+            watched.daemon.wait_for("token_rotated")
+            firsts.append(time.monotonic() - watched.began)
+            time.sleep(1.0)
+            sizes.append(watched.resident() / MB)
+            watched.stop()
+        self.raw["one_token_bytes"] = statistics.median(sizes) * MB
+        self.figures.append(Figure("start to first published token", firsts, "s", 1.0))
+        agent = self.agent()
+        self.figures.append(
+            Figure("resident, one token", sizes, "MB", 70.0, note=f"OpenBao Agent: {agent / MB:.0f} MB")
+        )
+        count = min(1000, self.scale.many)
+        self.tell(f"{count} tokens, nothing due")
+        prefix = self.servers.fresh_prefix()
+        watched = Watched(self.servers.config(prefix, count, 86400), self.servers.directory / f"{prefix}.log")
+        watched.wait_for_rotations(count, 300.0)
+        time.sleep(2.0)
+        began, cpu = time.monotonic(), watched.cpu()
+        time.sleep(self.scale.idle_seconds)
+        share = 100 * (watched.cpu() - cpu) / (time.monotonic() - began)
+        watched.stop()
+        self.figures.append(Figure(f"CPU when nothing is due, {count} tokens", [share], "% of a core", 0.2))
+
+    def agent(self) -> float:
+        """The resident memory of an OpenBao Agent that renders one secret."""
+        directory = self.servers.directory / "agent"
+        directory.mkdir(exist_ok=True)
+        bao = self.servers.bao
+        bao.client().secrets.kv.v2.create_or_update_secret("agent/one", {"access_token": "x"}, mount_point="secret")
+        (directory / "agent.hcl").write_text(f"""
+vault {{ address = "{bao.address}" }}
+auto_auth {{ method "token_file" {{ config = {{ token_file_path = "{self.servers.directory}/vault-token" }} }} }}
+template {{
+  contents = "{{{{ with secret \\"secret/data/agent/one\\" }}}}{{{{ .Data.data.access_token }}}}{{{{ end }}}}"
+  destination = "{directory}/token"
+}}
+""")
+        child = Child([_bao(), "agent", f"-config={directory}/agent.hcl"], log=directory / "agent.log")
+        try:
+            wait_until((directory / "token").exists, "the agent's file")
+            time.sleep(1.0)
+            return resident(child.pid)
+        finally:
+            child.stop()
+
+    def cold(self) -> list[Run]:
+        """The cold start of a deployment, against the bare loop."""
+        ours, bare = [], []
+        for number in range(self.scale.rounds):
+            self.tell(f"cold start of {self.scale.many}: ours, {number + 1} of {self.scale.rounds}")
+            config = self.servers.config(self.servers.fresh_prefix(), self.scale.many, 7200)
+            ours.append(cold_start(config, self.scale.many))
+            self.tell(f"cold start of {self.scale.many}: bare loop, {number + 1} of {self.scale.rounds}")
+            bare.append(self._peer("first", self.scale.many))
+        pairs = list(zip(ours, bare, strict=True))
+        self.raw["cold"] = {
+            "ours_per_second": [it.rate for it in ours],
+            "bare_per_second": [it.rate for it in bare],
+            "ours_cpu_ms": [1000 * it.cpu_each for it in ours],
+            "bare_cpu_ms": [1000 * it.cpu_each for it in bare],
+        }
+        name = f"cold start of {self.scale.many}: rotations a second / bare loop"
+        note = f"{ours[0].rate:.0f}/s against {bare[0].rate:.0f}/s"
+        self.figures.append(Figure(name, [a.rate / b.rate for a, b in pairs], "x", 0.9, least=True, note=note))
+        note = (
+            f"{1000 * ours[0].cpu_each:.2f} ms against {1000 * bare[0].cpu_each:.2f} ms, the process's start included"
+        )
+        self.figures.append(
+            Figure(
+                "cold start: CPU a rotation / bare loop",
+                [a.cpu_each / b.cpu_each for a, b in pairs],
+                "x",
+                1.25,
+                note=note,
+            )
+        )
+        return ours
+
+    def shells(self, ours: list[Run]) -> None:
+        """What people use today."""
+        servers, rate = self.servers, statistics.median(it.rate for it in ours)
+        token = servers.bao.root_token.reveal()
+        for how, target, count in (("bao", 50.0, self.scale.loops), ("curl", 8.0, 4 * self.scale.loops)):
+            self.tell(f"shell loop with {how}")
+            arguments = [how, servers.token_url(7200), servers.bao.address, token, servers.fresh_prefix(), str(count)]
+            loop = run(["/bin/sh", str(PEERS / "loop.sh"), *arguments, _bao()], count)
+            name = f"rotations a second / shell loop with {'bao kv put' if how == 'bao' else 'curl alone'}"
+            self.figures.append(Figure(name, [rate / loop.rate], "x", target, least=True, note=f"{loop.rate:.1f}/s"))
+        self.tell("naive Python script")
+        count = 10 * self.scale.loops
+        arguments = [servers.token_url(7200), servers.bao.address, token, servers.fresh_prefix(), str(count)]
+        naive = run([sys.executable, str(PEERS / "naive.py"), *arguments], count)
+        self.raw["naive_per_second"] = naive.rate
+
+    def ceiling(self, ours: list[Run]) -> None:
+        """What OpenBao takes from wrk, which does nothing else."""
+        self.tell("the ceiling: wrk")
+        command = ["wrk", "-t2", "-c16", f"-d{self.scale.wrk_seconds}s", "-s", str(PEERS / "kv.lua")]
+        environment = {**os.environ, "BAO_TOKEN": self.servers.bao.root_token.reveal()}
+        told = subprocess.run(
+            [*command, self.servers.bao.address], check=True, capture_output=True, text=True, env=environment
+        ).stdout
+        found = re.search(r"Requests/sec:\s+([\d.]+)", told)
+        assert found, told
+        assert "Non-2xx" not in told, told
+        ceiling = float(found[1])
+        steady = self._peer("again", min(1000, self.scale.many), 2)
+        self.raw["ceiling_writes_per_second"] = ceiling
+        self.raw["bare_again_per_second"] = steady.rate
+        note = f"{ceiling:.0f} writes/s; the bare loop of later rotations makes {steady.rate:.0f}/s"
+        samples = [it.rate / ceiling for it in ours]
+        self.figures.append(Figure("rotations a second / wrk's KV writes", samples, "x", 0.4, least=True, note=note))
+
+    def steady(self) -> None:
+        """Many tokens that rotate every minute: lag, CPU, memory, the page."""
+        count, lifetime = self.scale.many, 95 if self.scale is FULL else 30
+        self.tell(f"{count} tokens of {lifetime} s: first tokens")
+        prefix = self.servers.fresh_prefix()
+        watched = Watched(self.servers.config(prefix, count, lifetime), self.servers.directory / f"{prefix}.log")
+        try:
+            watched.wait_for_rotations(int(1.9 * count), 600.0)
+            self.tell(f"{count} tokens of {lifetime} s: {self.scale.steady_seconds:g} s of rotations")
+            page, cpu = watched.page(), watched.cpu()
+            time.sleep(self.scale.steady_seconds)
+            used, later = watched.cpu() - cpu, watched.page()
+            lag = quantile(0.99, buckets(page, "scheduler_lag_seconds"), buckets(later, "scheduler_lag_seconds"))
+            each = used / (rotations(later) - rotations(page))
+            seconds = []
+            for _ in range(3):
+                began = time.monotonic()
+                size = len(watched.page())
+                seconds.append(time.monotonic() - began)
+            grown = (watched.resident() - float(str(self.raw["one_token_bytes"]))) / (count - 1)
+        finally:
+            watched.stop()
+        self.tell("bare loop of later rotations")
+        bare = self._peer("again", min(2000, count), 2)
+        self.raw["steady"] = {"ours_cpu_ms": 1000 * each, "bare_cpu_ms": 1000 * bare.cpu_each, "page_bytes": size}
+        note = f"{1000 * each:.2f} ms against {1000 * bare.cpu_each:.2f} ms"
+        self.figures += [
+            Figure("CPU a rotation / bare loop", [each / bare.cpu_each], "x", 1.25, note=note),
+            Figure(
+                f"scheduler lag, 99th percentile, {count} tokens every minute", [lag], "s", 0.5, note="bucket's bound"
+            ),
+            Figure(f"resident, each further token of {count}", [grown / 1024], "KiB", 6.0),
+            Figure(f"/metrics with {count} tokens", seconds, "s", 1.0, note=f"{size / MB:.1f} MB"),
+        ]
+
+
+def _bao() -> str:
+    beside = Path(sys.executable).parent / "bao"
+    return str(beside) if beside.exists() else str(shutil.which("bao"))

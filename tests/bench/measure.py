@@ -1,0 +1,127 @@
+"""How the benchmark measures: whole processes, their CPU time and memory, and the daemon's own page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aca_tokend.demo.stage import DaemonProcess, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ROOT = Path(__file__).parents[2]
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What became of a whole process: seconds it took, CPU seconds it used, rotations it made."""
+
+    seconds: float
+    cpu: float
+    rotations: int
+
+    @property
+    def rate(self) -> float:
+        """Rotations a second."""
+        return self.rotations / self.seconds
+
+    @property
+    def cpu_each(self) -> float:
+        """CPU seconds a rotation."""
+        return self.cpu / self.rotations
+
+
+def run(command: Sequence[str], rotations: int, environment: Mapping[str, str] | None = None) -> Run:
+    """Runs a program to its end. Raises CalledProcessError where it fails."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Run(time.monotonic() - began, usage.ru_utime + usage.ru_stime, rotations)
+
+
+def run_peer(name: str, *arguments: str) -> Run:
+    """Runs a Python peer that tells its own time, without that of starting Python."""
+    command = [sys.executable, "-m", f"tests.bench.peers.{name}", *arguments]
+    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return Run(**json.loads(told))
+
+
+def cold_start(config: Path, count: int) -> Run:
+    """A new deployment: `aca-tokend run --once` from the start of the process to its end."""
+    command = [sys.executable, "-m", "aca_tokend", "run", "--once", "--config", str(config), "--log-format", "json"]
+    return run(command, count)
+
+
+class Watched:
+    """A running daemon, watched through /proc and its own page."""
+
+    def __init__(self, config: Path, log: Path) -> None:
+        self.began = time.monotonic()
+        self.daemon = DaemonProcess.start(config, log)
+        self.port = self.daemon.admin_port
+
+    def page(self) -> str:
+        """The metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=120) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def wait_for_rotations(self, count: int, seconds: float) -> None:
+        """Waits until it has rotated so many times, however many tokens that were."""
+        wait_until(lambda: rotations(self.page()) >= count, f"{count} rotations", seconds)
+
+    def cpu(self) -> float:
+        """The CPU seconds that it has used."""
+        fields = Path(f"/proc/{self.daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICK
+
+    def resident(self) -> float:
+        """Its resident memory in bytes."""
+        return resident(self.daemon.process.pid)
+
+    def stop(self) -> None:
+        """Ends it."""
+        self.daemon.terminate()
+
+
+def resident(pid: int) -> float:
+    """The resident memory of a process in bytes."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+def rotations(page: str) -> float:
+    """How many rotations a page tells of."""
+    return sum(
+        float(value)
+        for value in re.findall(r'^aca_tokend_rotations_total\{.*result="rotated"\} (\S+)', page, re.MULTILINE)
+    )
+
+
+def buckets(page: str, name: str) -> dict[float, float]:
+    """A histogram without labels: how many were at most so long."""
+    found = re.findall(rf'^aca_tokend_{name}_bucket\{{le="([^"]+)"\}} (\S+)', page, re.MULTILINE)
+    return {float(bound): float(count) for bound, count in found}
+
+
+def quantile(share: float, before: Mapping[float, float], after: Mapping[float, float]) -> float:
+    """The bound that this share of what came between two pages stays within."""
+    counts = {bound: after[bound] - before.get(bound, 0.0) for bound in after}
+    total = max(counts.values())
+    return next(bound for bound, count in sorted(counts.items()) if count >= share * total)
