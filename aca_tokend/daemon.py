@@ -25,12 +25,14 @@ from aca_tokend import __version__, log, sinks
 from aca_tokend.bell import Bell, handle_signals
 from aca_tokend.core.demand import Demand
 from aca_tokend.core.errors import SecretError, TokendError
+from aca_tokend.core.login import LoggedIn, LoginFailed
 from aca_tokend.core.outcome import Granted
 from aca_tokend.core.shards import parse_index, share
-from aca_tokend.core.steps import Work
+from aca_tokend.core.steps import Call, Work
+from aca_tokend.hooking import Hooker
 from aca_tokend.metrics import Metrics, SinkView, TokenView
 from aca_tokend.parts import Parts
-from aca_tokend.reload import Change, Retired, Source, compare, take_over
+from aca_tokend.reload import Change, Retired, Source, compare, take_over, vaults_of
 from aca_tokend.rotator import Rotator
 from aca_tokend.scheduler import RotationScheduler
 from aca_tokend.watching import ConfigWatch
@@ -41,8 +43,9 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import Config
+    from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.outcome import Event
-    from aca_tokend.state import TokenState
+    from aca_tokend.state import HookState, TokenState
 
 # Rotations under way get this long to finish after SIGTERM; Kubernetes kills after 30 seconds by default.
 STOP_SECONDS = 12.0
@@ -51,6 +54,10 @@ STUCK_TIMEOUTS = 5.0
 STUCK_AT_LEAST_SECONDS = 60.0
 # The wall clock was stepped, or the machine slept, if it moved this much against the clock that threads wait by.
 STEP_SECONDS = 1.0
+# On the schedule, the keeping of our own token in a Vault; no token has a name with a colon in it.
+KEEPER = "vault:"
+# When a Vault can be logged in to again, its tokens are tried within so many seconds rather than all at once.
+BACK_SPREAD_SECONDS = 1.0
 # Then every token reckons anew, within so many seconds rather than all at once.
 STEP_SPREAD_SECONDS = 2.0
 
@@ -78,6 +85,7 @@ class Daemon:
     parts: Parts = field(init=False)
     states: dict[str, TokenState] = field(init=False)
     rotator: Rotator = field(init=False)
+    hooker: Hooker = field(init=False)
     scheduler: RotationScheduler = field(init=False)
     metrics: Metrics = field(init=False)
     events: log.EventLog = field(default_factory=log.EventLog)
@@ -89,16 +97,18 @@ class Daemon:
     demand: Demand = field(init=False)
     _behind: set[str] = field(default_factory=set)
     _changes: dict[str, list[Change]] = field(default_factory=dict)
+    _once: bool = False
 
     def __post_init__(self) -> None:
         """Builds the parts; opens no connection."""
         self.demand = Demand(self.clock.monotonic())
-        self.parts = Parts(self.config, self.clock.wall, self._on_login)
+        self.parts = Parts(self.config, self.clock, self._on_login)
         self.shard = _shard(self.config, self.parts)
         self.config = share(self.config, self.shard)
         self.states = {token.name: self._begin(self.parts.state(token)) for token in self.config.tokens}
         self.metrics = Metrics(self._views, self.clock.wall, self.config.acaengine, self.parts.methods())
         self.rotator = Rotator(self.clock, self.parts.secrets, self.rng, self._observe, self._wake)
+        self.hooker = Hooker(self.clock, self.rng, self._observe)
         self.scheduler = RotationScheduler(self.parts.pools(), self.clock, self._on_bug, self.metrics.observe_lag)
 
     def _begin(self, state: TokenState) -> TokenState:
@@ -115,15 +125,32 @@ class Daemon:
             self.demand.granted(event.endpoint, event.duration_seconds)
 
     def _wake(self, wake: Wake) -> None:
-        """Brings the attempt of a token forward that waited for another's."""
-        state = self.states.get(wake.token)
-        if state is not None:
+        """Brings the attempt of a token forward that waited for another's, or puts a hook on schedule."""
+        state, hook = self.states.get(wake.token), self.parts.hooks.get(wake.token)
+        if hook is not None and hook.tokens:
+            self.scheduler.keep(self._hook_work(hook), wake.at)
+        elif state is not None:
             state.wake_at = wake.at
             self.scheduler.hasten(wake.token, wake.at)
 
-    def _on_login(self, vault: str, method: str, ok: bool, expires_at: float | None) -> None:
-        self.metrics.observe_login(vault, method, ok, expires_at)
-        self.events.observe_login(vault, method, ok, expires_at)
+    def _on_login(self, event: LoginEvent) -> None:
+        self.metrics.observe_login(event)
+        self.events.observe_login(event)
+        if isinstance(event, LoggedIn | LoginFailed) and event.vault in self.config.vault and not self._once:
+            work = self._keep_work(event.vault)
+            if event.keep_at == math.inf:  # a token that never expires
+                self.scheduler.drop(work.name)
+            else:
+                self.scheduler.keep(work, event.keep_at)
+        if isinstance(event, LoggedIn) and event.recovered:
+            self._vault_is_back(event.vault)
+
+    def _vault_is_back(self, name: str) -> None:
+        """The tokens that failed while nobody could log in to this Vault are tried again, spread over a moment."""
+        for state in list(self.states.values()):
+            if name in vaults_of(state.config) and state.failing:
+                state.vault_is_back = True
+                self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * BACK_SPREAD_SECONDS)
 
     def _on_bug(self, bug: BaseException) -> None:
         """What nobody expected ends the process: a daemon that goes on after a bug goes on without a token."""
@@ -139,7 +166,7 @@ class Daemon:
                 rotate_at=state.life.rotate + offset if state.life else None,
                 expires_at=state.life.expires + offset if state.life else None,
                 suspended=state.suspended.reason if state.suspended else None,
-                consecutive_failures=max(state.failures, state.publish_failures),
+                consecutive_failures=max(state.failures, state.publish_failures, *_hook_failures(state)),
                 sinks=tuple(
                     SinkView(
                         sink.sink.name,
@@ -156,7 +183,7 @@ class Daemon:
     def unhealthy(self) -> list[str]:
         """What a restart would mend; an endpoint or a Vault that fails is none of it."""
         limit = max([STUCK_AT_LEAST_SECONDS, *(timeout * STUCK_TIMEOUTS for timeout in self.parts.timeouts())])
-        problems = [f"token {name}: its next attempt is overdue" for name in self.scheduler.overdue()]
+        problems = [f"{self._who(name)}: its next attempt is overdue" for name in self.scheduler.overdue()]
         problems += [f"pool {name}: a call hangs past every timeout" for name in self.scheduler.stuck(limit)]
         if self.bug is not None:
             problems.append("a bug ended the work of this process")
@@ -170,21 +197,46 @@ class Daemon:
 
     def start(self, *, once: bool = False) -> None:
         """Puts every token on schedule for now; with `once` for a single attempt."""
-        sinks.sweep(publish for token in self.config.tokens for publish in token.publish if publish.to == "file")
+        self._once = once
+        sinks.sweep(publish for token in self.config.tokens for publish in token.publish)
         for state in self.states.values():
-            self.scheduler.keep(self._work(state, once=once), state.rotate_at)
+            self.scheduler.keep(self._work(state), state.rotate_at)
         self.scheduler.start()
 
-    def _work(self, state: TokenState, pool: str = "", *, once: bool = False) -> Work:
+    def _keep_work(self, vault: str) -> Work:
+        """Keeps our own token in a Vault alive. It goes before all that needs that token."""
+        pool = f"vault.{vault}"
+
+        async def keep() -> float:
+            session = self.parts.vaults.get(vault)
+            return await Call(pool, session.keep, -math.inf) if session else math.inf
+
+        return Work(_keeper(vault), pool, keep, lambda: -math.inf)
+
+    def _work(self, state: TokenState, pool: str = "") -> Work:
         async def attempt() -> float:
             changes = self._changes.get(state.name, [])
             while changes:
                 take_over(state, changes.pop(0), self.clock.monotonic())
             next_at = await self.rotator.attempt(state)
             # A token that only waits for another to prove their client has not had its attempt yet.
-            return math.inf if once and state.waits_for != "client_unproven" else next_at
+            return math.inf if self._once and state.waits_for != "client_unproven" else next_at
 
         return Work(state.name, pool or state.sinks[0].sink.pool, attempt, lambda: state.urgency)
+
+    def _hook_work(self, hook: HookState) -> Work:
+        async def attempt() -> float:
+            next_at = await self.hooker.attempt(hook)
+            return math.inf if self._once and hook.failures else next_at
+
+        return Work(hook.name, hook.name, attempt, lambda: 0.0, finish=True)
+
+    def _who(self, name: str) -> str:
+        """A name on the schedule, as people are told it."""
+        if name.startswith(KEEPER):
+            return f"our own token in vault {name.removeprefix(KEEPER)}"
+        hook = self.parts.hooks.get(name)
+        return f"hook {hook.hook.label}" if hook else f"token {name}"
 
     def watch(self) -> None:
         """Once a second until told to stop."""
@@ -236,6 +288,10 @@ class Daemon:
     def reload(self) -> None:
         """Reads the configuration again and, if all of it is well, swaps it in."""
         asked, self.bell.asked = self.bell.asked, False
+        if asked:
+            for name, session in self.parts.vaults.items():
+                session.retry()
+                self.scheduler.hasten(_keeper(name), self.clock.monotonic())
         config = self.source.read(asked=asked) if self.source else None
         if config is not None and not self.bell.stop:
             self._swap(config)
@@ -244,6 +300,7 @@ class Daemon:
         """Adds, changes and removes tokens. Attempts under way go on; the next one of a token begins after them."""
         config = share(config, self.shard)
         changes, now = compare(self.config, config), self.clock.monotonic()
+        vaults_before = self.config.vault.keys()
         closing = self.parts.follow(config)
         self.config = config
         self.scheduler.set_pools(self.parts.pools())
@@ -253,6 +310,9 @@ class Daemon:
         changed = [Change(self.parts.state(token), origins) for token, origins in changes.changed]
         self.parts.shared.follow(token.name for token in config.tokens)
         gone = [self.states.pop(name) for name in changes.removed]
+        for hook in self.parts.hooks.values():
+            if not hook.tokens:
+                self.scheduler.drop(hook.name)
         for state in gone:
             self.scheduler.drop(state.name)
             self._changes.pop(state.name, None)
@@ -264,7 +324,12 @@ class Daemon:
             name = change.fresh.name
             self._changes.setdefault(name, []).append(change)
             self.scheduler.keep(self._work(self.states[name], change.fresh.sinks[0].sink.pool), now)
-        ending: list[Callable[[], None]] = [*closing, *(partial(self._pass_turn, state) for state in gone), self._tidy]
+        ending: list[Callable[[], None]] = [
+            *closing,
+            *(partial(self._pass_turn, state) for state in gone),
+            *(partial(self.scheduler.drop, _keeper(name)) for name in vaults_before - config.vault.keys()),
+            self._tidy,
+        ]
         self.retired.add(self.scheduler.under_way(), ending)
         self.logger.info(
             "config_reloaded",
@@ -286,9 +351,15 @@ class Daemon:
 
     def stop(self) -> tuple[str, ...]:
         """Lets rotations under way finish; returns the tokens whose rotation did not within the time."""
+        for hook in self.parts.hooks.values():
+            hook.last = True
         left = self.scheduler.stop(0.0 if self.bug else STOP_SECONDS)
         self.parts.close()
-        return left
+        return tuple(name if name in self.states else self._who(name) for name in left if not name.startswith(KEEPER))
+
+
+def _keeper(vault: str) -> str:
+    return KEEPER + vault
 
 
 def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
@@ -336,7 +407,16 @@ def run_once(config: Config) -> int:
     if daemon.bug is not None:
         daemon.logger.critical("daemon_stopped", why="a bug; please report it", exc_info=daemon.bug)
         return 1
-    return 0 if all(state.published and not state.failures for state in daemon.states.values()) else 1
+    hooked = not any(hook.failures for hook in daemon.parts.hooks.values())
+    return 0 if hooked and all(state.published and not state.failures for state in daemon.states.values()) else 1
+
+
+def _hook_failures(state: TokenState) -> Iterator[int]:
+    """How often the hooks failed that this token waits for; one 0 at least, so that there is a greatest."""
+    yield 0
+    for sink in state.sinks:
+        if sink.hook is not None and state.name in sink.hook.failing:
+            yield sink.hook.failures
 
 
 def _shard(config: Config, parts: Parts) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from aca_tokend.core.login import LoggedIn, LoginEvent, LoginFailed, RenewalFailed, Renewed
 from aca_tokend.core.outcome import (
     ADVICE,
     Adopted,
@@ -25,6 +26,7 @@ from aca_tokend.core.outcome import (
     Failed,
     Failure,
     Granted,
+    HookRan,
     Noticed,
     Published,
     PublishResult,
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.demand import Load
     from aca_tokend.core.token import Document
+
+# A hook may have run for thousands of tokens: so many are named.
+NAMED = 20
 
 # These say at INFO and DEBUG what they send, or what we say ourselves; neither belongs in our log.
 CAPPED = ("apscheduler", "httpcore", "httpx", "hvac", "requests", "urllib3", "watchfiles")
@@ -217,8 +222,8 @@ class EventLog:
                 self._log.debug("rotation_skipped", token=event.token, why=event.why)
             case Noticed():
                 self._log.warning("token_noticed", token=event.token, what=event.what)
-            case Published():
-                self._published(event)
+            case Published() | HookRan():
+                self._delivered(event)
             case Granted():
                 self._log.debug(
                     "grant_answered",
@@ -243,13 +248,45 @@ class EventLog:
         else:
             self._log.info("endpoint_keeps_up", **keys)
 
-    def observe_login(self, vault: str, method: str, succeeded: bool, expires_at: float | None) -> None:
-        """Logs a log-in to Vault. `expires_at` is in wall seconds, None for a Vault token that never expires."""
-        if succeeded:
-            moment = None if expires_at is None else datetime.fromtimestamp(expires_at, UTC)
-            self._log.info("vault_logged_in", vault=vault, method=method, **_known(expires_at=moment))
+    def observe_login(self, event: LoginEvent) -> None:
+        """Logs what happened to our token in a Vault."""
+        match event:
+            case LoggedIn():
+                life = _known(expires_at=_moment(event.expires_at))
+                self._log.info("vault_logged_in", vault=event.vault, method=event.method, **life)
+            case LoginFailed():
+                self._login_failed(event)
+            case Renewed():
+                life = _known(expires_at=_moment(event.expires_at))
+                self._log.debug("vault_token_renewed", vault=event.vault, **life)
+            case RenewalFailed():
+                self._log.warning(
+                    "vault_token_not_renewed",
+                    vault=event.vault,
+                    reason=event.reason.value,
+                    message=event.message,
+                    advice=ADVICE[event.reason],
+                    **_known(expires_at=_moment(event.expires_at)),
+                )
+
+    def _login_failed(self, event: LoginFailed) -> None:
+        """Tells it once, however long it goes on: the next that fails just so is worth nobody's attention."""
+        place = {"vault": event.vault, "method": event.method}
+        why = {"reason": event.reason.value, "message": event.message, "advice": ADVICE[event.reason]}
+        again = _known(next_attempt_at=self._after(event.next_seconds))
+        if event.suspended:
+            self._log.error("vault_login_suspended", **place, **why, **again)
+        elif event.repeated:
+            self._log.debug("vault_login_still_failing", **place, **why, **again)
         else:
-            self._log.warning("vault_login_failed", vault=vault, method=method)
+            self._log.warning("vault_login_failed", **place, **why, **again)
+
+    def _delivered(self, event: Published | HookRan) -> None:
+        """What became of a token on the way to its readers."""
+        if isinstance(event, Published):
+            self._published(event)
+        else:
+            self._hook_ran(event)
 
     def _published(self, event: Published) -> None:
         place = {"token": event.token, "sink": event.sink, "kind": event.kind}
@@ -265,6 +302,19 @@ class EventLog:
                 self._log.debug("publish_unchanged", **place)
             case PublishResult.WRITTEN:
                 self._log.debug("publish_written", **place, duration_seconds=_rounded(event.duration_seconds))
+
+    def _hook_ran(self, event: HookRan) -> None:
+        more = len(event.tokens) - NAMED
+        whose = {"hook": event.hook, "tokens": event.tokens[:NAMED], **_known(more=more if more > 0 else None)}
+        said = _known(output=event.output or None)
+        if event.failure is not None:
+            next_at = self._after(event.next_attempt_seconds)
+            again = {"attempt": event.attempt, **_known(next_attempt_at=next_at)}
+            self._log.warning("hook_failed", **whose, **_failure(event.failure), **again, **said)
+            return
+        if event.recovered:
+            self._log.info("hook_recovered", **whose)
+        self._log.debug("hook_ran", **whose, duration_seconds=_rounded(event.duration_seconds), **said)
 
     def _after(self, seconds: float) -> datetime | None:
         """The wall time in so many seconds; None for never."""
@@ -292,6 +342,11 @@ def _failure(failure: Failure) -> dict[str, Any]:
 def _known(**keys: object) -> dict[str, Any]:
     """Leaves out what is not known."""
     return {key: value for key, value in keys.items() if value is not None}
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    """A wall time; None for never."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _rounded(seconds: float) -> float:

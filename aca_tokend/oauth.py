@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import ssl
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import httpx
 
 from aca_tokend import __version__
 from aca_tokend.core.answer import Answer
-from aca_tokend.core.errors import GrantUnavailable, VerifyError
+from aca_tokend.core.errors import GrantUnavailable, ReachError, VerifyError
 from aca_tokend.core.grant import MAX_BODY_BYTES, OK, fits_in_header, form, read_answer, read_verification
 from aca_tokend.core.outcome import Reason
 from aca_tokend.network import Certificates, CertificatesError, Deadline, NameNotResolvedError, Network, Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aca_tokend.core.config import EndpointConfig
     from aca_tokend.core.grant import Credentials, Grant
     from aca_tokend.core.secret import Secret
@@ -34,6 +37,24 @@ _HEADERS = {
     "Accept-Encoding": "identity",
     "User-Agent": f"aca-tokend/{__version__}",
 }
+
+
+AUTHORITY_PATH = "/auth/authority"
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What the server says of itself.
+
+    Attributes:
+        status: 404 where it has no tenant of our Host.
+        skew_seconds: its clock minus ours, None where it sends none.
+        certificate: what it showed, as `ssl.SSLSocket.getpeercert` has it; None over plain HTTP.
+    """
+
+    status: int
+    skew_seconds: float | None
+    certificate: Mapping[str, Any] | None
 
 
 class HttpTokenEndpoint:
@@ -96,6 +117,21 @@ class HttpTokenEndpoint:
             reason, problem = self._what_failed(exc)
             raise VerifyError(reason, f"{place}: {problem}") from _tellable(exc)
         read_verification(answer)
+
+    def authority(self) -> Authority:
+        """Asks whether the server has a tenant of our Host; no credential is sent. Raises ReachError."""
+        request = self._client.build_request("GET", self._url(AUTHORITY_PATH))
+        self._deadline.start(self._config.timeout)
+        try:
+            with closing(self._client.send(request, stream=True)) as response:
+                received_at = datetime.now(UTC)
+                secured = response.extensions["network_stream"].get_extra_info("ssl_object")
+                certificate = None if secured is None else secured.getpeercert()
+        except httpx.HTTPError as exc:
+            reason, problem = self._what_failed(exc)
+            raise ReachError(reason, problem) from _tellable(exc)
+        answer = Answer(self._place(AUTHORITY_PATH), response.status_code, response.headers, b"", received_at)
+        return Authority(answer.status, answer.skew_seconds, certificate)
 
     def close(self) -> None:
         """Closes the connections that are kept for the next request."""

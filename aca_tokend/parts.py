@@ -6,36 +6,49 @@ connection, and what is no longer needed is handed back to be closed by whoever 
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aca_tokend import sinks
+from aca_tokend import hooks, sinks
+from aca_tokend.core.config import CommandHook, after_of
 from aca_tokend.credentials import endpoint_pool
 from aca_tokend.oauth import HttpTokenEndpoint
 from aca_tokend.secrets import SecretResolver
 from aca_tokend.shared import FILE_POOL, FILE_POOL_SIZE, Shared
+from aca_tokend.state import HookState
 from aca_tokend.vault import VaultSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from aca_tokend.core.config import Config, TokenConfig
+    from aca_tokend.core.config import After, Config, TokenConfig
+    from aca_tokend.core.login import LoginEvent
+    from aca_tokend.core.ports import Clock
     from aca_tokend.state import TokenState
 
-    OnLogin = Callable[[str, str, bool, float | None], None]
+    OnLogin = Callable[[LoginEvent], None]
+
+# When the daemon ends, all Vaults together get this long to revoke our tokens.
+CLOSE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
 class Parts:
-    """The parts of `config`. `wall` is the wall clock; `on_login` is told of each log-in to a Vault."""
+    """The parts of `config`. `on_login` is told of each log-in to a Vault, and of what becomes of our token there."""
 
     config: Config
-    wall: Callable[[], float]
+    clock: Clock
     on_login: OnLogin
     endpoints: dict[str, HttpTokenEndpoint] = field(default_factory=dict)
     vaults: dict[str, VaultSession] = field(default_factory=dict)
     secrets: SecretResolver = field(init=False)
     shared: Shared = field(default_factory=Shared)
+    hooks: dict[str, HookState] = field(default_factory=dict)
+    _hook_names: dict[After, str] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
         """Builds endpoints and sessions; states are built by `state`, one by one."""
@@ -44,6 +57,7 @@ class Parts:
             self._build_endpoint(name)
         for name in self.config.vault:
             self._build_vault(name)
+        self._follow_hooks()
 
     def follow(self, config: Config) -> list[Callable[[], None]]:
         """Builds what is new or changed. Returns what closes the rest, for when no attempt uses it any longer."""
@@ -59,11 +73,32 @@ class Parts:
             self._build_endpoint(name)
         for name, vault in before.vault.items():
             if config.vault.get(name) != vault:
-                closing.append(self.vaults[name].close)
+                closing.append(_apart(self.vaults[name]).start)
         for name in config.vault:
             if config.vault[name] != before.vault.get(name):
                 self._build_vault(name)
-        return [*closing, self._forget_vaults]
+        self._follow_hooks()
+        return [*closing, self._forget_vaults, self._forget_hooks]
+
+    def _follow_hooks(self) -> None:
+        """One hook for all sinks that have the same, however many they are; one that left has no token any more."""
+        tokens: dict[After, set[str]] = {after: set() for after in self._hook_names}
+        for token in self.config.tokens:
+            for publish in token.publish:
+                if (after := after_of(publish)) is not None:
+                    tokens.setdefault(after, set()).add(token.name)
+        for after, names in tokens.items():
+            name, backoff = self._hook_names.get(after), self.config.rotation.backoff
+            if name is None:
+                # no token has a name with a space in it
+                name = self._hook_names[after] = f"hook {next(self._numbers)}"
+                self.hooks[name] = HookState(name, hooks.build(after), backoff)
+            self.hooks[name].tokens, self.hooks[name].backoff = frozenset(names), backoff
+
+    def _forget_hooks(self) -> None:
+        """Until now their last run may have been under way."""
+        self.hooks = {name: hook for name, hook in self.hooks.items() if hook.tokens}
+        self._hook_names = {after: name for after, name in self._hook_names.items() if name in self.hooks}
 
     def _build_endpoint(self, name: str) -> HttpTokenEndpoint:
         endpoint = self.endpoints[name] = HttpTokenEndpoint(name, self.config.acaengine[name])
@@ -71,7 +106,12 @@ class Parts:
 
     def _build_vault(self, name: str) -> None:
         self.vaults[name] = VaultSession(
-            name, self.config.vault[name], self.secrets.resolve, wall=self.wall, on_login=self.on_login
+            name,
+            self.config.vault[name],
+            self.secrets.resolve,
+            wall=self.clock.wall,
+            on_login=self.on_login,
+            monotonic=self.clock.monotonic,
         )
 
     def _forget_vaults(self) -> None:
@@ -83,12 +123,18 @@ class Parts:
         """The state of a token that nothing is known of yet; its draw and times are for the caller to set."""
         built = [sinks.build(publish, self.vaults) for publish in token.publish]
         timeout = self.config.acaengine[token.acaengine].timeout
-        return self.shared.state(token, self.endpoints[token.acaengine], built, timeout)
+        state = self.shared.state(token, self.endpoints[token.acaengine], built, timeout)
+        for sink, publish in zip(state.sinks, token.publish, strict=True):
+            after = after_of(publish)
+            sink.hook = None if after is None else self.hooks[self._hook_names[after]]
+        return state
 
     def pools(self) -> dict[str, int]:
         """The size of each pool by its name."""
         pools = {endpoint_pool(self.endpoints[name]): it.max_concurrency for name, it in self.config.acaengine.items()}
         pools |= {f"vault.{name}": it.max_concurrency for name, it in self.config.vault.items()}
+        # one run at a time of each hook, and a hook that hangs holds up no other
+        pools |= {hook.name: 1 for hook in self.hooks.values() if hook.tokens}
         return pools | {FILE_POOL: FILE_POOL_SIZE}
 
     def methods(self) -> dict[str, str]:
@@ -96,13 +142,25 @@ class Parts:
         return {name: vault.auth.method for name, vault in self.config.vault.items()}
 
     def timeouts(self) -> list[float]:
-        """The time limits of all requests, in seconds."""
+        """The time limits of all requests and commands, in seconds."""
         endpoints, vaults = self.config.acaengine.values(), self.config.vault.values()
-        return [*(it.timeout for it in endpoints), *(it.timeout for it in vaults)]
+        commands = [after.timeout for after in self._hook_names if isinstance(after, CommandHook)]
+        return [*(it.timeout for it in endpoints), *(it.timeout for it in vaults), *commands]
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Closes every connection, and ends the commands that still run."""
+        for hook in self.hooks.values():
+            hook.hook.close()
         for endpoint in self.endpoints.values():
             endpoint.close()
-        for vault in self.vaults.values():
-            vault.close()
+        ending = [_apart(vault) for vault in self.vaults.values()]
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in ending:
+            thread.start()
+        for thread in ending:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+
+
+def _apart(vault: VaultSession) -> threading.Thread:
+    """Closes it once started: to revoke our token takes a request, which may hang until its timeout."""
+    return threading.Thread(target=vault.close, name=f"close-{vault.name}", daemon=True)

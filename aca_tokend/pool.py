@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# A thread with nothing to do for so long ends: there may be thousands of pools that are seldom used, one for each hook.
+IDLE_SECONDS = 60.0
+
 
 class Pool:
     """A bounded pool of threads that takes what is most urgent first.
@@ -22,12 +25,16 @@ class Pool:
         name: the beginning of its threads' names.
         size: how many calls may run at once.
         on_bug: told, from any thread, of what a call raised.
+        idle_seconds: for how long a thread with nothing to do is kept.
     """
 
-    def __init__(self, name: str, size: int, on_bug: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, name: str, size: int, on_bug: Callable[[BaseException], None], idle_seconds: float = IDLE_SECONDS
+    ) -> None:
         self.name = name
         self.size = size
         self._on_bug = on_bug
+        self._idle_seconds = idle_seconds
         self._waiting: list[tuple[bool, float, int, Callable[[], None], Callable[[], None]]] = []
         self._order = itertools.count()
         self._ready = threading.Condition()
@@ -90,11 +97,12 @@ class Pool:
         me = threading.get_ident()
         while True:
             with self._ready:
-                while not self._waiting and not self._one_too_many():
+                rested = False
+                while not self._waiting and not rested and not self._one_too_many():
                     self._idle += 1
-                    self._ready.wait()
+                    rested = not self._ready.wait(self._idle_seconds)
                     self._idle -= 1
-                if self._one_too_many():
+                if self._one_too_many() or not self._waiting:
                     self._threads -= 1
                     self._ready.notify()  # it may have been woken for a call that another has to make now
                     return

@@ -10,11 +10,13 @@ from aca_tokend.core.outcome import Adopted, Event, Failure, Published, PublishR
 from aca_tokend.core.policy import Life, plan, retry_delay
 from aca_tokend.core.steps import Call, Calls
 from aca_tokend.core.token import Document, Seen
+from aca_tokend.hooking import ask
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
+    from aca_tokend.core.breaker import Wake
     from aca_tokend.core.ports import Clock
     from aca_tokend.state import SinkState, TokenState
 
@@ -32,11 +34,12 @@ class Wrote:
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """Looks at sinks, adopts and publishes. There is no other path to a sink."""
+    """Looks at sinks, adopts and publishes. There is no other path to a sink. `wake` brings a hook's run forward."""
 
     clock: Clock
     rng: random.Random
     observe: Callable[[Event], None]
+    wake: Callable[[Wake], None]
 
     async def look(self, state: TokenState) -> Failure | None:
         """Reads what is published and adopts the latest token of ours. A failure if there is no sink to serve."""
@@ -119,6 +122,7 @@ class Publisher:
             if not conflicts or not rounds_left:
                 break
             sinks = await self._look_again(state, conflicts)
+        ask(state, self.clock.monotonic(), self.wake)
         failed = [sink for sink in state.sinks if sink.failure]
         for sink in failed:
             sink.failing = True
@@ -146,7 +150,7 @@ class Publisher:
         for sink in sinks:
             if sink.seen is None or sink.failure:
                 continue
-            if sink.published == document:
+            if sink.published == document and not sink.seen.outdated:
                 self._settle(state, sink, PublishResult.UNCHANGED if document is ours else PublishResult.FENCED)
             elif self._may_replace(state, sink, document):
                 behind.append(sink)
@@ -156,6 +160,8 @@ class Publisher:
         conflicts: list[SinkState] = []
         for sink, result in zip(behind, results, strict=True):
             if isinstance(result, Wrote):
+                if sink.seen is not None and sink.seen.outdated:
+                    sink.hooked = None  # the same token, but whoever reads it must read it anew
                 sink.seen, sink.published, sink.seen_at = result.seen, document, self.clock.monotonic()
                 sink.written = result.seen.stamp
                 self._settle(state, sink, PublishResult.WRITTEN, result.seconds)
@@ -174,7 +180,7 @@ class Publisher:
         """
         found = sink.published
         ours_is_later = document is state.granted and sink.seen_at <= state.granted_at
-        return found is None or ours_is_later or document.issued_after(found)
+        return found is None or found == document or ours_is_later or document.issued_after(found)
 
     def _settle(self, state: TokenState, sink: SinkState, result: PublishResult, seconds: float = 0.0) -> None:
         sink.failure = None

@@ -10,19 +10,20 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aca_tokend import config_files
-from aca_tokend.core.config import FilePublish, VaultReference
+from aca_tokend.core.config import VaultPublish, VaultReference, after_of
 from aca_tokend.core.errors import ConfigError
 from aca_tokend.core.outcome import Failure, Reason, Step
 from aca_tokend.core.policy import plan
 from aca_tokend.credentials import references
-from aca_tokend.state import SinkState
+from aca_tokend.state import SinkState, Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from aca_tokend.core.config import Config, TokenConfig, VaultPublish
+    from aca_tokend.core.config import AnyPublish, Config, TokenConfig
     from aca_tokend.core.errors import Problem
+    from aca_tokend.core.token import Document
     from aca_tokend.records import Ledger
     from aca_tokend.state import TokenState
 
@@ -65,7 +66,7 @@ def compare(old: Config, new: Config) -> Changes:
         known = before.pop(token.name, None)
         if known is None:
             added.append(token)
-        elif known != token or token.acaengine in endpoints or not vaults.isdisjoint(_vaults(token)):
+        elif known != token or token.acaengine in endpoints or not vaults.isdisjoint(vaults_of(token)):
             changed.append((token, tuple(_origin(known, old, sink, new) for sink in token.publish)))
     unchanged = len(new.tokens) - len(added) - len(changed)
     return Changes(tuple(added), tuple(changed), tuple(before), unchanged)
@@ -75,28 +76,34 @@ def _differing(old: Mapping[str, object], new: Mapping[str, object]) -> frozense
     return frozenset(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
-def _vaults(token: TokenConfig) -> Iterable[str]:
+def vaults_of(token: TokenConfig) -> Iterable[str]:
+    """The Vaults that a token is published to or takes a secret from; some may come twice."""
     for sink in token.publish:
-        if not isinstance(sink, FilePublish):
+        if isinstance(sink, VaultPublish):
             yield sink.vault_name
     for reference in references(token):
         if isinstance(reference, VaultReference):
             yield reference.vault_name
 
 
-def _origin(known: TokenConfig, old: Config, sink: VaultPublish | FilePublish, new: Config) -> Origin | None:
+def _origin(known: TokenConfig, old: Config, sink: AnyPublish, new: Config) -> Origin | None:
     place = _place(sink, new)
     for number, candidate in enumerate(known.publish):
         if _place(candidate, old) == place:
-            return Origin(number, candidate == sink)
+            return Origin(number, _without_hook(candidate) == _without_hook(sink))
     return None
 
 
-def _place(sink: VaultPublish | FilePublish, config: Config) -> tuple[str, ...]:
-    if isinstance(sink, FilePublish):
-        return ("file", sink.path)
+def _without_hook(sink: AnyPublish) -> AnyPublish:
+    """What is run after a write changes nothing of what is written."""
+    return sink if after_of(sink) is None else sink.model_copy(update={"after": None})
+
+
+def _place(sink: AnyPublish, config: Config) -> tuple[str, ...]:
+    if not isinstance(sink, VaultPublish):
+        return (sink.to, sink.path)
     vault = config.vault[sink.vault_name]
-    return ("vault", vault.address, vault.namespace, sink.mount, sink.path)
+    return ("vault", " ".join(vault.addresses), vault.namespace, sink.mount, sink.path)
 
 
 def take_over(state: TokenState, change: Change, now: float) -> None:
@@ -151,17 +158,25 @@ def _sinks(state: TokenState, change: Change) -> tuple[tuple[SinkState, ...], bo
     sinks, look = [], False
     for fresh, origin in zip(change.fresh.sinks, change.origins, strict=True):
         if origin is None:
-            sink = SinkState(fresh.sink, failure=_not_looked_at(fresh.sink.name))
+            sink = SinkState(fresh.sink, failure=_not_looked_at(fresh.sink.name), hook=fresh.hook)
         else:
             known = state.sinks[origin.number]
-            sink = replace(known, sink=fresh.sink)
+            sink = replace(known, sink=fresh.sink, hook=fresh.hook, hooked=_hooked(state.name, known, fresh))
             if known.published is not None and known.seen is not None:
                 sink.written = known.seen.stamp  # ours to replace, should it read as another account's from now on
             if not origin.alike:
                 sink.seen, sink.failure = None, _not_looked_at(fresh.sink.name)
-        look = look or sink.seen is None
+        look = look or sink.seen is None or (sink.hook is not None and sink.hooked != sink.published)
         sinks.append(sink)
     return tuple(sinks), look
+
+
+def _hooked(token: str, known: SinkState, fresh: SinkState) -> Document | None:
+    """What the hook was asked to run for. Another hook begins with the next write, and with what the old one owes."""
+    if known.hook is None or known.hook is fresh.hook:
+        return known.published if known.hook is None else known.hooked
+    owed = known.hooked != known.published or known.hook.owes(Written(token, known.sink.name))
+    return None if owed else known.published
 
 
 def _not_looked_at(sink: str) -> Failure:

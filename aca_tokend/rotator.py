@@ -42,7 +42,7 @@ NEXT_SECOND = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Rotator:
-    """Rotates tokens. `observe` is told each event as it happens; `wake` brings another token's attempt forward."""
+    """Rotates tokens. `observe` is told each event as it happens; `wake` brings another attempt forward."""
 
     clock: Clock
     secrets: Secrets
@@ -61,13 +61,15 @@ class Rotator:
         object.__setattr__(self, "_resolver", resolver)
         object.__setattr__(self, "_guard", guard)
         object.__setattr__(self, "_granter", granter)
-        object.__setattr__(self, "_publisher", Publisher(self.clock, self.rng, self.observe))
+        object.__setattr__(self, "_publisher", Publisher(self.clock, self.rng, self.observe, self.wake))
 
     async def attempt(self, state: TokenState) -> float:
         """One attempt: does what is due for this token and returns when to come again, in monotonic seconds."""
         if state.clock_stepped:
             state.clock_stepped = False
             self._publisher.redraw(state)
+        if state.vault_is_back:
+            self._try_again(state)
         if state.suspended:
             await self._resume(state)
         now = self.clock.monotonic()
@@ -121,6 +123,14 @@ class Rotator:
         if state.waits_for == "client_unproven" and now < looked_at + SAME_LOOK_SECONDS:
             return None
         return await self._publisher.look(state)
+
+    def _try_again(self, state: TokenState) -> None:
+        """A Vault that failed can be logged in to again: what failed is due now."""
+        state.vault_is_back, now = False, self.clock.monotonic()
+        if state.publish_at is not None:
+            state.publish_at = min(state.publish_at, now)
+        elif state.failing:
+            state.rotate_at = min(state.rotate_at, now)
 
     def _still_held(self, state: TokenState, now: float) -> Wait | None:
         """Spares the sinks a look each time that a token comes back only to find its endpoint still down."""

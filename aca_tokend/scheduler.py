@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
@@ -174,6 +175,8 @@ class RotationScheduler:
     def _put(self, work: Work, at: float) -> _Ticket | None:
         """Notes when the next attempt is due; the caller holds the lock, and then adds the job without it."""
         if self._stopping:
+            if work.finish:
+                self._begin_at_last(work)
             return None
         # An id of its own for each attempt: APScheduler loses a job that adds its own id again for "now".
         ticket = self._due[work.name] = _Ticket(f"{work.name}#{next(self._numbers)}", at, work)
@@ -219,6 +222,7 @@ class RotationScheduler:
         """Starts nothing more, lets rotations under way finish, and returns the names of those that did not."""
         with self._lock:
             self._stopping = True
+            last = [ticket.work for ticket in self._due.values() if ticket.work.finish]
             self._due.clear()
         if self._scheduler.running:
             # A shutdown amid a round of due jobs breaks APScheduler's thread: pause, wait the round out, shut down.
@@ -227,6 +231,9 @@ class RotationScheduler:
             self._scheduler.shutdown(wait=False)
         for pool in self._pools.values():
             pool.stop()
+        with self._lock:
+            for work in last:
+                self._begin_at_last(work)
         deadline = time.monotonic() + timeout
         with self._lock:
             # In slices, because a signal handler runs only between two waits of the main thread.
@@ -270,6 +277,13 @@ class RotationScheduler:
             return
         self._on_lag(max(-early, 0.0))
         self._drive(task, None, work.pool)
+
+    def _begin_at_last(self, work: Work) -> None:
+        """Begins what finishes what was published, though we are stopping; the caller holds the lock."""
+        if work.name not in self._under_way:
+            task = self._under_way[work.name] = _Task(next(self._numbers), work, work.attempt())
+            begin = partial(self._drive, task, None, work.pool)
+            self._pools[work.pool].submit(work.urgency(), begin, lambda: None, finish=True)
 
     def _drive(self, task: _Task, results: Sequence[Any] | None, here: str) -> None:
         """Goes on with an attempt in a thread of the pool `here`, until its next calls belong in another."""

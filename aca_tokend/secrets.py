@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from aca_tokend.core.config import EnvReference, FileReference, VaultReference
+from aca_tokend.core.config import EnvReference, FileReference, PublicFileReference, VaultReference
 from aca_tokend.core.errors import SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
@@ -71,7 +71,8 @@ class SecretResolver:
         except OSError as exc:
             problem = (exc.strerror or "unreadable").lower()
             raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: {problem}") from exc
-        self._warn_if_open(reference.file, status)
+        if not isinstance(reference, PublicFileReference):
+            self._warn_if_open(reference.file, status)
         if len(content) > MAX_SECRET_BYTES:
             raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: holds more than {MAX_SECRET_BYTES} bytes")
         try:

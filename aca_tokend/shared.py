@@ -14,8 +14,11 @@ from aca_tokend.state import SinkState, TokenState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aca_tokend.core.config import TokenConfig
+    from aca_tokend.core.config import Reference, TokenConfig
     from aca_tokend.core.ports import Sink, TokenEndpoint
+
+    # An application: its endpoint, and its id as it is configured.
+    ClientKey = tuple[str, str | Reference]
 
 
 # How often a suspended token looks whether its credential changed; what Vault holds costs a request each time.
@@ -30,8 +33,8 @@ class Shared:
 
     def __init__(self) -> None:
         self._gates: dict[str, Gate] = {}
-        self._clients: dict[tuple[str, str], Client] = {}
-        self._homes: dict[str, tuple[tuple[str, str], Sink]] = {}  # by token: its client, and its first sink
+        self._clients: dict[ClientKey, Client] = {}
+        self._homes: dict[str, tuple[ClientKey, Sink]] = {}  # by token: its client, and its first sink
 
     def state(self, token: TokenConfig, endpoint: TokenEndpoint, sinks: Sequence[Sink], timeout: float) -> TokenState:
         """The state of a token that nothing is known of yet; its `draw` and times are for the caller to set.
@@ -40,7 +43,7 @@ class Shared:
         replicas with one configuration look for it in one place.
         """
         gate = self._gates.setdefault(endpoint.name, Gate(timeout, token.rotation.backoff.cap))
-        key = (endpoint.name, str(token.client_id))
+        key = (endpoint.name, token.client_id)
         client = self._clients.setdefault(key, Client(Ledger(sinks[0], CLIENT_RECORD)))
         self._homes[token.name] = (key, sinks[0])
         in_vault = any(isinstance(reference, VaultReference) for reference in references(token))
@@ -64,7 +67,7 @@ class Shared:
     def follow(self, tokens: Iterable[str]) -> None:
         """After a reload with these tokens, in their order: moves the records of clients, forgets clients that left."""
         self._homes = {name: self._homes[name] for name in tokens}
-        homes: dict[tuple[str, str], Sink] = {}
+        homes: dict[ClientKey, Sink] = {}
         for key, sink in self._homes.values():
             homes.setdefault(key, sink)
         self._clients = {key: client for key, client in self._clients.items() if key in homes}

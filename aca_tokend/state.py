@@ -2,18 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aca_tokend.admission import Client, Gate
-    from aca_tokend.core.config import TokenConfig
+    from aca_tokend.core.config import BackoffConfig, TokenConfig
     from aca_tokend.core.guard import Rules
     from aca_tokend.core.outcome import Failure
     from aca_tokend.core.policy import Life
-    from aca_tokend.core.ports import Sink, TokenEndpoint
+    from aca_tokend.core.ports import Hook, Sink, TokenEndpoint
+    from aca_tokend.core.secret import Secret
     from aca_tokend.core.token import Document, Seen
     from aca_tokend.records import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A sink that holds a token which its hook was not run for yet."""
+
+    token: str
+    sink: str
+
+
+@dataclass(slots=True, eq=False)
+class HookState:
+    """What is known of one hook, shared by all sinks that have the same: one run is for everything written before it.
+
+    Its own attempts write it, one at a time; the attempts of tokens only add to `asked` and `known`, as `ask` does.
+
+    Attributes:
+        name: of its pool, and on the schedule.
+        tokens: the tokens that have this hook by the configuration.
+        asked: what was written and not taken up yet.
+        waiting: what was taken up and had no run that succeeded.
+        known: the tokens that its output may show: those that its sinks hold, and held before.
+        not_before: no run begins sooner, in monotonic seconds.
+        last: the daemon stops, so a run begins at once, and none follows one that failed.
+        failures: how many runs failed since the last success, and `failing` for which tokens the last of them.
+    """
+
+    name: str
+    hook: Hook
+    backoff: BackoffConfig
+    tokens: frozenset[str] = frozenset()
+    asked: deque[Written] = field(default_factory=deque)
+    waiting: dict[Written, None] = field(default_factory=dict)
+    known: dict[Written, tuple[Secret, ...]] = field(default_factory=dict)
+    not_before: float = 0.0
+    last: bool = False
+    failures: int = 0
+    failing: frozenset[str] = frozenset()
+
+    def ask(self, written: Written, secrets: tuple[Secret, ...]) -> None:
+        """Asks for a run that begins after now. Called by attempts of tokens, from any thread."""
+        self.known[written] = secrets
+        self.asked.append(written)
+
+    def owes(self, written: Written) -> bool:
+        """Whether no run for it may have succeeded yet."""
+        return bool(self.asked) or written in self.waiting
 
 
 # The stamp of a sink that we have not written to: equal to no other.
@@ -32,6 +81,8 @@ class SinkState:
     failing: bool = False  # a failure was told of, and no success since
     appeared: tuple[Document | None, float] | None = None  # the document last read, and when it was first seen
     written: object = NOTHING  # the stamp of what we wrote there ourselves
+    hook: HookState | None = None
+    hooked: Document | None = None  # what the hook was last asked to run for
 
 
 @dataclass(slots=True)
@@ -55,6 +106,7 @@ class TokenState:
         polled_at: when the attempt record was last read while suspended.
         deaths: how many tokens running were found dead before their time; `dead`: the one in use is.
         requested: whether its attempt under way has asked the endpoint.
+        vault_is_back: a Vault of its that could not be logged in to can be: what failed is due now.
         waits_for: why its last attempt made no request; empty where it made one.
         settled: looked at, rotated or honestly failed at least once.
     """
@@ -91,6 +143,7 @@ class TokenState:
     request_id: str | None = None
     noticed: frozenset[str] = frozenset()
     clock_stepped: bool = False
+    vault_is_back: bool = False
     waits_for: str = ""
     requested: bool = False
     settled: bool = False
@@ -108,6 +161,12 @@ class TokenState:
     def needs_a_token(self, now: float) -> bool:
         """Whether it waits for a new token; one that adopted a replica's meanwhile does not."""
         return self.life is None or now >= self.life.rotate or self.dead
+
+    @property
+    def failing(self) -> bool:
+        """Whether it waits to try again what failed, other than for a refusal of its own credential."""
+        rejected = self.suspended is not None or (self.failure is not None and self.failure.rejected)
+        return self.publish_at is not None or (self.failures > 0 and not rejected)
 
     @property
     def urgency(self) -> float:

@@ -1,4 +1,4 @@
-"""The session with one Vault or OpenBao: log-in, log-in again where our token died, and the KV version 2 calls.
+"""The session with one Vault or OpenBao: calls with a live token of ours (vault_token.py), and what went wrong.
 
 Used from several threads at once. It logs in when first used; it never sleeps, and sends a request again only after a
 log-in that replaced a dead token. What went wrong becomes an error of the caller's step, with its place and its reason.
@@ -6,7 +6,8 @@ log-in that replaced a dead token. What went wrong becomes an error of the calle
 
 from __future__ import annotations
 
-import threading
+import contextlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,26 +15,27 @@ from aca_tokend import vault_kv
 from aca_tokend.core.errors import LookError, PublishError, ReasonedError, SecretError, VaultLoginError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.vault_http import RequestFailedError, client_of, http_session
-from aca_tokend.vault_login import Login, log_in
+from aca_tokend.vault_http import RequestFailedError
+from aca_tokend.vault_nodes import Nodes
+from aca_tokend.vault_token import TokenKeeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import hvac
 
     from aca_tokend.core.config import Reference, VaultConfig
+    from aca_tokend.core.login import LoginEvent, OwnToken
     from aca_tokend.vault_kv import KvRead
+    from aca_tokend.vault_login import Login
 
     Resolve = Callable[[Reference], Secret]
-    OnLogin = Callable[[str, str, bool, float | None], None]
+    OnLogin = Callable[[LoginEvent], None]
 
 T = TypeVar("T")
 
-# How Vault answers, in one way or another, to a log-in that it refuses.
-_LOGIN_REFUSED = frozenset(
-    {Reason.REQUEST_REFUSED, Reason.PERMISSION_DENIED, Reason.MOUNT_MISSING, Reason.NOT_FOUND, Reason.NOT_JSON}
-)
+# Where Vault will not say what is mounted somewhere, or is too old to be asked.
+_SAYS_NOTHING = frozenset({Reason.PERMISSION_DENIED, Reason.NOT_FOUND, Reason.MOUNT_MISSING, Reason.REQUEST_REFUSED})
 
 
 class VaultSession:
@@ -44,34 +46,54 @@ class VaultSession:
         config: that table.
         resolve: gives the secret behind a reference now, or raises SecretError.
         wall: the wall clock, in seconds of the epoch.
-        on_login: told of each log-in: vault, method, whether it succeeded, and when our token expires (None: never).
+        on_login: told of each log-in and each renewal of our token, and how it went.
+        monotonic: the clock that deadlines go by, in seconds.
     """
 
     def __init__(
-        self, name: str, config: VaultConfig, resolve: Resolve, *, wall: Callable[[], float], on_login: OnLogin
+        self,
+        name: str,
+        config: VaultConfig,
+        resolve: Resolve,
+        *,
+        wall: Callable[[], float],
+        on_login: OnLogin,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self._config = config
-        self._resolve = resolve
-        self._wall = wall
-        self._on_login = on_login
-        self._http = http_session(config)
-        self._lock = threading.Lock()
-        # the outcome of the latest log-in
-        self._login: Login | VaultLoginError = VaultLoginError(Reason.VAULT_LOGIN_FAILED, "not logged in yet")
+        self._nodes = Nodes(config)
+        self._own = TokenKeeper(name, config, self._nodes, resolve, monotonic, wall, on_login)
+        self._mounts: dict[str, int] = {}  # the KV version of each mount that was asked about
 
     @property
     def expires_at(self) -> float | None:
         """When our Vault token expires, in seconds of the epoch; None where it never does or where we hold none."""
-        login = self._login
-        return login.expires_at if isinstance(login, Login) else None
+        return self._own.expires_at
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether we hold a token."""
+        return self._own.current is not None
+
+    def keep(self) -> float:
+        """Does what is due for our token, and returns when to come again, in monotonic seconds; infinity for never."""
+        return self._own.keep()
+
+    def retry(self) -> None:
+        """Somebody mended something: a log-in that was refused is made again at once."""
+        self._own.retry()
+
+    def own_token(self) -> OwnToken:
+        """What Vault says of our token, in one request. Raises VaultLoginError."""
+        return self._own.own_token()
 
     def close(self) -> None:
-        """Closes the connections."""
-        self._http.close()
+        """Revokes our token if we logged in for it, and closes the connections."""
+        self._own.close()
+        self._nodes.close()
 
     def read_kv(self, mount: str, path: str) -> KvRead:
-        """Reads the latest version of a secret, in one request. Raises LookError."""
+        """Reads the latest version of a KV version 2 secret, in one request. Raises LookError."""
         return self._read(mount, path, LookError)
 
     def write_kv(self, mount: str, path: str, fields: Mapping[str, object], cas: int) -> int:
@@ -80,8 +102,25 @@ class VaultSession:
         Raises:
             PublishError: nothing was written; CONFLICT where the latest version is not `cas`.
         """
-        call = _Call(f"{mount}/data/{path}", '"create" and "update"', PublishError)
+        call = _Call(mount, f"{mount}/data/{path}", PublishError, "update" if cas else "create")
         return self._call(call, lambda client: vault_kv.write(client, mount, path, fields, cas))
+
+    def describe_kv(self, mount: str, path: str, about: Mapping[str, str]) -> None:
+        """Writes the custom metadata of a KV version 2 secret if it can, in one request, and says nothing if not."""
+        login = self._own.current
+        if login is not None:
+            with contextlib.suppress(RequestFailedError):
+                vault_kv.describe(login.client, mount, path, about)
+
+    def read_kv1(self, mount: str, path: str) -> Mapping[str, object] | None:
+        """Reads a KV version 1 secret, in one request; None where there is none. Raises LookError."""
+        call = _Call(mount, f"{mount}/{path}", LookError, "read", version=1)
+        return self._call(call, lambda client: vault_kv.read1(client, mount, path))
+
+    def write_kv1(self, mount: str, path: str, fields: Mapping[str, object]) -> None:
+        """Replaces a KV version 1 secret, whatever it is by now, in one request. Raises PublishError."""
+        call = _Call(mount, f"{mount}/{path}", PublishError, "update", version=1)
+        self._call(call, lambda client: vault_kv.write1(client, mount, path, fields))
 
     def read_field(self, mount: str, path: str, name: str) -> Secret:
         """Reads one field of a secret, in one request. Raises SecretError."""
@@ -95,87 +134,107 @@ class VaultSession:
             raise SecretError(Reason.SECRET_NOT_TEXT, f"vault {self.name}: field {name} of {mount}/{path} is not text")
         return Secret(value)
 
+    def capabilities(self, paths: Sequence[str]) -> Mapping[str, frozenset[str]]:
+        """What our token may do on each of these paths, in one request: `read`, `create`, …, or `deny`.
+
+        Raises LookError.
+        """
+        call = _Call("", "sys/capabilities-self", LookError, "update")
+        return self._call(call, lambda client: vault_kv.capabilities(client, paths))
+
+    def mount_version(self, mount: str) -> int | None:
+        """The version of the KV engine mounted there; None where there is none, or where we may not know.
+
+        It is asked once for each mount. Raises LookError.
+        """
+        call = _Call("", f"sys/internal/ui/mounts/{mount}", LookError, "read")
+        return self._call(call, lambda client: self._mount_version(client, mount))
+
+    def _mount_version(self, client: hvac.Client, mount: str) -> int | None:
+        if mount not in self._mounts:
+            try:
+                version = vault_kv.mount_version(client, mount)
+            except RequestFailedError as failed:
+                if failed.reason not in _SAYS_NOTHING:
+                    raise
+                return None  # the policy may be changed, so it is asked again
+            if version is None:
+                return None
+            self._mounts[mount] = version
+        return self._mounts[mount]
+
     def _read(self, mount: str, path: str, error: type[ReasonedError]) -> KvRead:
-        return self._call(
-            _Call(f"{mount}/data/{path}", '"read"', error), lambda client: vault_kv.read(client, mount, path)
-        )
+        call = _Call(mount, f"{mount}/data/{path}", error, "read")
+
+        def send(client: hvac.Client) -> KvRead:
+            read = vault_kv.read(client, mount, path)
+            if read.version:
+                self._mounts[mount] = 2
+            elif self._mount_version(client, mount) == 1:  # to it, there is just no secret of this name
+                raise RequestFailedError(Reason.MOUNT_MISSING, _other_version(1))
+            return read
+
+        return self._call(call, send)
 
     def _call(self, call: _Call, send: Callable[[hvac.Client], T]) -> T:
         """Sends a request with a live token; the one place where what went wrong is given its place and its class."""
         try:
-            login = self._login
-            if not isinstance(login, Login):
-                login = self._log_in_instead_of(login)
+            login = self._own.login()
             try:
-                return send(login.client)
-            except RequestFailedError as failed:
-                if failed.reason is not Reason.PERMISSION_DENIED or _is_alive(login):
-                    raise
-            return send(self._log_in_instead_of(login).client)
+                return self._send(login, call, send)
+            except _DeadTokenError:
+                pass
+            return self._send(self._own.instead_of(login), call, send)
         except VaultLoginError as error:
             raise call.error(error.reason, error.message, retry_after_seconds=error.retry_after_seconds) from error
+        except _DeadTokenError as dead:
+            message = f"vault {self.name}: {call.path}: permission denied, also with a new token"
+            raise call.error(Reason.PERMISSION_DENIED, message) from dead
         except RequestFailedError as failed:
-            text = f"{failed.text}; needs {call.needs}" if failed.reason is Reason.PERMISSION_DENIED else failed.text
-            message = f"vault {self.name}: {call.path}: {text}"
+            message = f"vault {self.name}: {call.path}: {failed.text}"
             raise call.error(failed.reason, message, retry_after_seconds=failed.retry_after_seconds) from failed
 
-    def _log_in_instead_of(self, old: Login | VaultLoginError) -> Login:
-        """A log-in newer than `old`. Raises VaultLoginError.
-
-        Of several threads that find `old` of no use one logs in and the others take its outcome, failure included: a
-        Vault that refuses is asked once, not once a thread.
-        """
-        with self._lock:
-            if self._login is old:
-                self._login = self._log_in()
-            login = self._login
-        if isinstance(login, Login):
-            return login
-        # each thread raises an error of its own: one raised in several threads would gather all their tracebacks
-        raise VaultLoginError(login.reason, login.message, retry_after_seconds=login.retry_after_seconds) from login
-
-    def _log_in(self) -> Login | VaultLoginError:
-        """One log-in and its outcome, of which `on_login` is told."""
-        method = self._config.auth.method
+    def _send(self, login: Login, call: _Call, send: Callable[[hvac.Client], T]) -> T:
+        """Sends a request. Where it is denied it is found out why; raises _DeadTokenError where it is our token."""
         try:
-            login = self._by_method()
-        except VaultLoginError as error:
-            self._on_login(self.name, method, False, None)
-            return error
-        self._on_login(self.name, method, True, login.expires_at)
-        return login
-
-    def _by_method(self) -> Login:
-        what = f"vault {self.name}: log-in by {self._config.auth.method}"
-        try:
-            return log_in(self._config, self._client, self._resolve, self._wall)
-        except SecretError as error:
-            raise VaultLoginError(error.reason, f"{what}: {error.message}") from error
+            return send(login.client)
         except RequestFailedError as failed:
-            reason = Reason.VAULT_LOGIN_FAILED if failed.reason in _LOGIN_REFUSED else failed.reason
-            message = f"{what}: {failed.text}"
-            raise VaultLoginError(reason, message, retry_after_seconds=failed.retry_after_seconds) from failed
+            if failed.reason is not Reason.PERMISSION_DENIED:
+                raise
+            denied = failed
+        try:
+            may = vault_kv.capabilities(login.client, [call.path])[call.path]
+        except RequestFailedError as failed:
+            if failed.reason is Reason.PERMISSION_DENIED:
+                raise _DeadTokenError from denied
+            raise
+        if call.needs in may or "root" in may:
+            raise RequestFailedError(
+                Reason.PERMISSION_DENIED, f'permission denied, though the policy has "{call.needs}"'
+            ) from denied
+        version = self._mount_version(login.client, call.mount) if call.mount else None
+        if version not in {None, call.version}:
+            # a policy for the other version allows none of the paths of this one
+            raise RequestFailedError(Reason.MOUNT_MISSING, _other_version(version)) from denied
+        raise RequestFailedError(
+            Reason.PERMISSION_DENIED, f'permission denied; the policy lacks "{call.needs}"'
+        ) from denied
 
-    def _client(self, token: Secret | None) -> hvac.Client:
-        """A client for one log-in: a thread in the middle of a call keeps the token that it began with."""
-        return client_of(self._config, self._http, token)
+
+class _DeadTokenError(Exception):
+    """Our token counts no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What a request is for: the path and capabilities as a policy names them, and the error its failure becomes."""
+    """What a request is for: path and capability as a policy names them, and the error its failure becomes."""
 
+    mount: str
     path: str
-    needs: str
     error: type[ReasonedError]
+    needs: str
+    version: int = 2
 
 
-def _is_alive(login: Login) -> bool:
-    """Whether our token still counts: then it is the policy that denies, and a log-in would not help."""
-    try:
-        login.client.auth.token.lookup_self()
-    except RequestFailedError as failed:
-        if failed.reason is Reason.PERMISSION_DENIED:
-            return False
-        raise
-    return True
+def _other_version(version: int | None) -> str:
+    return f"KV version {version} is mounted there; set kv_version = {version}"

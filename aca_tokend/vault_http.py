@@ -1,30 +1,31 @@
-"""HTTP with one Vault through hvac: connections, one request, and what became of it as a reason and a few words.
+"""HTTP with one Vault through hvac: one request, and what became of it as a reason and a few words.
 
-It takes no proxy, token, CA or client certificate from the environment, and follows no redirect: the Vault token would
-go along to wherever it points. Nothing of an answer's body reaches a message, and nothing is sent twice.
+It takes no Vault token from the environment. Nothing of an answer's body reaches a message. A request goes to another
+node only where the one before has done nothing of it, and to each node once.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import ssl
-from http.cookiejar import DefaultCookiePolicy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import hvac
 import requests
-from hvac.adapters import RawAdapter
-from requests.adapters import HTTPAdapter
+from hvac.adapters import Adapter
 from urllib3.exceptions import MaxRetryError, NameResolutionError, NewConnectionError, ReadTimeoutError
 
 from aca_tokend.core.answer import LONGEST_RETRY_AFTER_SECONDS
 from aca_tokend.core.outcome import Reason
+from aca_tokend.vault_nodes import LARGEST_ANSWER, Answer, Nodes, RedirectError, Request, TooLargeError
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import VaultConfig
     from aca_tokend.core.secret import Secret
 
-# The only sentences that are looked for in an answer's list of errors.
+# The only sentences that are looked for in the errors and warnings of an answer.
 _BY_SENTENCE = (
     (
         400,
@@ -32,8 +33,35 @@ _BY_SENTENCE = (
         Reason.CONFLICT,
         "it is no longer what was read",
     ),
+    (400, "check-and-set parameter required", Reason.REQUEST_REFUSED, "the mount demands check-and-set"),
+    (400, "error connecting to host", Reason.UNAVAILABLE, "Vault cannot reach the directory"),
     (404, "no handler for route", Reason.MOUNT_MISSING, "nothing is mounted there"),
+    (
+        404,
+        "Invalid path for a versioned K/V",
+        Reason.MOUNT_MISSING,
+        "KV version 2 is mounted there; set kv_version = 2",
+    ),
+    (404, "unsupported path", Reason.MOUNT_MISSING, "what is mounted there is no KV engine"),
+    (500, "active cluster node not found", Reason.UNAVAILABLE, "the cluster has no active node"),
     (503, "Vault is sealed", Reason.VAULT_SEALED, "Vault is sealed"),
+)
+# Where a node says one of these it did nothing, and another node may.
+_ELSEWHERE = frozenset({"the cluster has no active node", "Vault is sealed"})
+
+# After one of these the next request goes to the next node first: this one may be what is ill.
+_ILL = frozenset(
+    {
+        Reason.TIMEOUT,
+        Reason.CONNECTION_LOST,
+        Reason.CONNECT_FAILED,
+        Reason.SERVER_ERROR,
+        Reason.UNAVAILABLE,
+        Reason.REDIRECTED,
+        Reason.NOT_JSON,
+        Reason.RESPONSE_TOO_LARGE,
+        Reason.UNEXPECTED_STATUS,
+    }
 )
 _BY_STATUS = {
     200: (Reason.NOT_JSON, "the answer is not one of Vault"),
@@ -60,92 +88,134 @@ class RequestFailedError(Exception):
     """A request that did not succeed, as a reason and a few words.
 
     `version` is that of the KV secret which a 404 says is not there to read; None where it says nothing of a secret.
+    `elsewhere`: nothing was done, and another node of the same cluster may do it.
     """
 
     def __init__(
-        self, reason: Reason, text: str, *, retry_after_seconds: float | None = None, version: int | None = None
+        self,
+        reason: Reason,
+        text: str,
+        *,
+        retry_after_seconds: float | None = None,
+        version: int | None = None,
+        elsewhere: bool = False,
     ) -> None:
         super().__init__(text)
         self.reason = reason
         self.text = text
         self.retry_after_seconds = retry_after_seconds
         self.version = version
+        self.elsewhere = elsewhere
 
 
-def http_session(config: VaultConfig) -> requests.Session:
-    """The connections of all threads. They share its pool; without cookies no request changes the session itself."""
-    session = requests.Session()
-    session.trust_env = False
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-    session.verify = config.ca_file or True
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=config.max_concurrency)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session
-
-
-def client_of(config: VaultConfig, http: requests.Session, token: Secret | None) -> hvac.Client:
-    """A client of this Vault that carries `token`, over the connections of `http`. Raises RequestFailedError."""
+def client_of(config: VaultConfig, nodes: Nodes, token: Secret | None) -> hvac.Client:
+    """A client of this Vault that carries `token`, over the connections to its nodes. Raises RequestFailedError."""
     if token is not None and not _TOKEN.fullmatch(token.reveal()):
         raise RequestFailedError(Reason.VAULT_LOGIN_FAILED, "the token is empty or has characters that no token has")
     return hvac.Client(
-        url=config.address,
+        url=config.addresses[0],
         token=token.reveal() if token else "",  # None would make hvac look for one in the environment
         cert=False,  # None likewise
-        timeout=config.timeout,
-        allow_redirects=False,
-        session=http,
-        adapter=_Adapter,
+        session=nodes.session,
+        adapter=partial(_Adapter, nodes),
         namespace=config.namespace or None,
     )
 
 
-class _Adapter(RawAdapter):  # type: ignore[misc]  # hvac publishes no types
+class _Adapter(Adapter):  # type: ignore[misc]  # hvac publishes no types
     """Gives the JSON of an answer, or raises RequestFailedError.
 
-    hvac's own errors are not used: they show a body that is not JSON, whatever it holds, and drop the Retry-After.
+    hvac's own requests and errors are not used: they read an answer of any size for any time, show a body that is not
+    JSON, whatever it holds, and drop the Retry-After.
     """
 
-    def request(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401  # as hvac passes them
-        """Sends one request."""
-        kwargs["raise_exception"] = False
+    def __init__(self, nodes: Nodes, **settings: Any) -> None:  # noqa: ANN401  # as hvac passes them
+        super().__init__(**settings)
+        self._nodes = nodes
+
+    def get_login_token(self, response: dict[str, Any]) -> str:
+        """The token of an answer to a log-in."""
+        token: str = response["auth"]["client_token"]
+        return token
+
+    def request(self, method: str, url: str, headers: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Sends one request, to the next node where one has done nothing of it."""
+        options.pop("raise_exception", None)
+        headers = {**(headers or {}), "X-Vault-Request": "true"}
+        if self.token:
+            headers["X-Vault-Token"] = self.token
+        if self.namespace:
+            headers["X-Vault-Namespace"] = self.namespace
+        request = self._nodes.request(method, "/" + url.lstrip("/"), headers, options)
+        failures: list[tuple[str, RequestFailedError]] = []
+        for node in self._nodes.in_turn():
+            answer = self._answer(node, request)
+            if not isinstance(answer, RequestFailedError):
+                return answer
+            failures.append((node, answer))
+            if not answer.elsewhere:
+                break
+        raise _of_all(failures)
+
+    def _answer(self, node: str, request: Request) -> dict[str, Any] | RequestFailedError:
+        """What one node answers, or what failed: as a value, since an error would keep the answer alive."""
+        failed: dict[str, Any] | RequestFailedError
         try:
-            answer = _meaning(super().request(*args, **kwargs))
+            failed = _meaning(self._nodes.ask(node, request))
+        except TooLargeError:
+            failed = RequestFailedError(Reason.RESPONSE_TOO_LARGE, f"the answer is larger than {LARGEST_ANSWER} bytes")
+        except RedirectError as error:
+            failed = _no_answer(error.__cause__)
+            failed.text = f"it redirects to the active node: {failed.text}"
+            failed.elsewhere = False
         except OSError as error:  # every error of requests is one
-            raise _no_answer(error) from error
-        if isinstance(answer, RequestFailedError):
-            raise answer
-        return answer
+            failed = _no_answer(error)
+        if isinstance(failed, RequestFailedError) and (failed.elsewhere or failed.reason in _ILL):
+            self._nodes.fails(node)
+        else:
+            self._nodes.works(node)
+        return failed
 
 
-def _meaning(response: requests.Response) -> dict[str, Any] | RequestFailedError:
-    """The JSON of an answer, or what failed: as a value, since an error raised here would keep the response alive."""
-    if response.status_code == requests.codes.no_content:
+def _of_all(failures: list[tuple[str, RequestFailedError]]) -> RequestFailedError:
+    """What became of a request that no node did; of several nodes each is named."""
+    failed = failures[-1][1]
+    if failed.elsewhere and len(failures) > 1:
+        # that one is sealed says more than that another does not answer
+        failed = next((it for _, it in failures if it.reason is Reason.VAULT_SEALED), failed)
+        text = "; ".join(f"{node.partition('//')[2]}: {it.text}" for node, it in failures)
+        return RequestFailedError(failed.reason, text, retry_after_seconds=failed.retry_after_seconds, elsewhere=True)
+    return failed
+
+
+def _meaning(answer: Answer) -> dict[str, Any] | RequestFailedError:
+    """The JSON of an answer, or what failed."""
+    if answer.status == requests.codes.no_content:
         return {}
-    body = _json_object(response)
-    if response.status_code == requests.codes.ok and body is not None:
+    body = _json_object(answer.body)
+    if answer.status == requests.codes.ok and body is not None:
         return body
-    return _refusal(response, body or {})
+    return _refusal(answer, body or {})
 
 
-def _json_object(response: requests.Response) -> dict[str, Any] | None:
+def _json_object(content: bytes) -> dict[str, Any] | None:
     try:
-        body = response.json()
+        body = json.loads(content)
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
 
 
-def _refusal(response: requests.Response, body: dict[str, Any]) -> RequestFailedError:
+def _refusal(answer: Answer, body: dict[str, Any]) -> RequestFailedError:
     """What an answer that is no success means. Its body is searched for the sentences known above and left behind."""
-    status = response.status_code
-    errors = body.get("errors")
-    said = [error for error in errors if isinstance(error, str)] if isinstance(errors, list) else []
+    status = answer.status
+    lists = [body.get("errors"), body.get("warnings")]
+    said = [text for texts in lists if isinstance(texts, list) for text in texts if isinstance(text, str)]
     reason, text = _BY_STATUS.get(status) or _BY_CLASS.get(status // 100) or (Reason.UNEXPECTED_STATUS, "unexpected")
     for its_status, sentence, its_reason, its_text in _BY_SENTENCE:
         if status == its_status and any(sentence in error for error in said):
             reason, text = its_reason, its_text
-    seconds = response.headers.get("Retry-After", "")
+    seconds = answer.headers.get("Retry-After", "")
     return RequestFailedError(
         reason,
         f"{text} (HTTP {status})",
@@ -153,6 +223,7 @@ def _refusal(response: requests.Response, body: dict[str, Any]) -> RequestFailed
         if _DELTA_SECONDS.fullmatch(seconds)
         else None,
         version=_version_not_there(body) if reason is Reason.NOT_FOUND else None,
+        elsewhere=text in _ELSEWHERE,
     )
 
 
@@ -166,30 +237,40 @@ def _version_not_there(body: dict[str, Any]) -> int | None:
     return None
 
 
-def _no_answer(error: OSError) -> RequestFailedError:
+def _no_answer(error: BaseException | None) -> RequestFailedError:
     """Why no answer came. What requests raises wraps what urllib3 knows better."""
-    inner = error.args[0] if error.args else None
+    inner = error.args[0] if error is not None and error.args else None
     if isinstance(inner, MaxRetryError):
         inner = inner.reason
+    elsewhere = False
     match error, inner:
         case (requests.Timeout(), _) | (_, ReadTimeoutError()):
             reason, text = Reason.TIMEOUT, "no whole answer within the timeout"
+            elsewhere = isinstance(error, requests.ConnectTimeout)
         case requests.exceptions.SSLError(), _:
-            reason, text = Reason.TLS_FAILED, f"no TLS connection{_certificate_problem(inner)}"
+            reason, text, elsewhere = Reason.TLS_FAILED, f"no TLS connection{_tls_problem(inner)}", True
         case _, NameResolutionError():
-            reason, text = Reason.NAME_NOT_RESOLVED, "the host name does not resolve"
+            reason, text, elsewhere = Reason.NAME_NOT_RESOLVED, "the host name does not resolve", True
         case _, NewConnectionError():
-            reason, text = Reason.CONNECT_FAILED, "no connection"
+            reason, text, elsewhere = Reason.CONNECT_FAILED, "no connection", True
         case (requests.ConnectionError() | requests.exceptions.ChunkedEncodingError(), _):
             reason, text = Reason.CONNECTION_LOST, "the connection broke before the whole answer was there"
         case requests.RequestException(), _:
             reason, text = Reason.REQUEST_REFUSED, f"no request can be made of this ({type(error).__name__})"
         case _:
-            reason, text = Reason.TLS_FAILED, "ca_file cannot be read"
-    return RequestFailedError(reason, text)
+            reason, text = Reason.TLS_FAILED, "ca_file, tls_cert or tls_key cannot be read"
+    return RequestFailedError(reason, text, elsewhere=elsewhere)
 
 
-def _certificate_problem(error: object) -> str:
-    """What OpenSSL found wrong with the certificate, in its own words: they come from its fixed list."""
+def _tls_problem(error: object) -> str:
+    """What OpenSSL found wrong, in its own words: they come from its fixed list."""
     cause = error.args[0] if isinstance(error, Exception) and error.args else None
-    return f": {cause.verify_message}" if isinstance(cause, ssl.SSLCertVerificationError) else ""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f": {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        if "CERTIFICATE_REQUIRED" in (cause.reason or ""):
+            return ": the server demands a client certificate; set tls_cert and tls_key"
+        if cause.errno in {ssl.SSL_ERROR_SYSCALL, ssl.SSL_ERROR_EOF} or "ALERT" in (cause.reason or ""):
+            # a server that hangs up on a client without a certificate may not get to say so
+            return ": the server broke it off; if it demands a client certificate, set tls_cert and tls_key"
+    return ""

@@ -9,9 +9,12 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.vault_http import RequestFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import hvac
+
+
+_NOT_VERSION_2 = "what is mounted there is no KV version 2; if it is version 1, set kv_version = 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ def read(client: hvac.Client, mount: str, path: str) -> KvRead:
     match answer:
         case {"data": {"data": dict() as fields, "metadata": {"version": int() as version}}}:
             return KvRead(fields, version, deleted=False)
-    raise RequestFailedError(Reason.MOUNT_MISSING, "what is mounted there is no KV version 2")
+    raise RequestFailedError(Reason.MOUNT_MISSING, _NOT_VERSION_2)
 
 
 def write(client: hvac.Client, mount: str, path: str, fields: Mapping[str, object], cas: int) -> int:
@@ -48,4 +51,45 @@ def write(client: hvac.Client, mount: str, path: str, fields: Mapping[str, objec
     match client.secrets.kv.v2.create_or_update_secret(path, secret=fields, cas=cas, mount_point=mount):
         case {"data": {"version": int() as version}}:
             return version
-    raise RequestFailedError(Reason.MOUNT_MISSING, "what is mounted there is no KV version 2")
+    raise RequestFailedError(Reason.MOUNT_MISSING, _NOT_VERSION_2)
+
+
+def describe(client: hvac.Client, mount: str, path: str, about: Mapping[str, str]) -> None:
+    """Writes the custom metadata of a secret, in one request. Raises RequestFailedError."""
+    client.adapter.post(f"/v1/{mount}/metadata/{path}", json={"custom_metadata": dict(about)})
+
+
+def read1(client: hvac.Client, mount: str, path: str) -> Mapping[str, object] | None:
+    """Reads a version 1 secret, in one request; None where there is none. Raises RequestFailedError."""
+    try:
+        answer = client.secrets.kv.v1.read_secret(path, mount_point=mount)
+    except RequestFailedError as failed:
+        if failed.version is None:
+            raise
+        return None
+    match answer:
+        case {"data": dict() as fields}:
+            return fields
+    raise RequestFailedError(Reason.MOUNT_MISSING, "what is mounted there is no KV version 1")
+
+
+def write1(client: hvac.Client, mount: str, path: str, fields: Mapping[str, object]) -> None:
+    """Replaces a version 1 secret, in one request. Raises RequestFailedError."""
+    client.adapter.put(f"/v1/{mount}/{path}", json=dict(fields))
+
+
+def capabilities(client: hvac.Client, paths: Sequence[str]) -> Mapping[str, frozenset[str]]:
+    """What the client's token may do on each of these paths, in one request. Raises RequestFailedError."""
+    match client.sys.get_capabilities(list(paths)):
+        case {"data": dict() as found} if all(isinstance(found.get(path), list) for path in paths):
+            return {path: frozenset(found[path]) for path in paths}
+    raise RequestFailedError(Reason.NOT_JSON, "the answer tells nothing of these paths")
+
+
+def mount_version(client: hvac.Client, mount: str) -> int | None:
+    """The version of the KV engine mounted there, None where it is another engine. Raises RequestFailedError."""
+    match client.adapter.get(f"/v1/sys/internal/ui/mounts/{mount}"):
+        case {"data": {"type": "kv", "path": str() as path, "options": options}} if path.strip("/") == mount:
+            version = options.get("version", "1") if isinstance(options, dict) else "1"
+            return int(version) if version in {"1", "2"} else None
+    return None

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aca_tokend.core.config import Config, EnvReference
-from aca_tokend.core.errors import GrantError, LookError, MalformedTokenResponse, PublishError, SecretError
+from aca_tokend.core.errors import GrantError, HookError, LookError, MalformedTokenResponse, PublishError, SecretError
 from aca_tokend.core.grant import Credentials, Grant
 from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.outcome import Event, Reason
@@ -20,7 +20,7 @@ from aca_tokend.rotator import Rotator
 from aca_tokend.shared import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import Reference, TokenConfig
@@ -128,6 +128,33 @@ class MemorySink:
         self.writes += 1
         self.put(document)
         return Seen(document, self.place[0])
+
+
+@dataclass
+class FakeHook:
+    """What is run after a write; it fails as it is told to."""
+
+    label: str = "reload"
+    errors: deque[Reason] = field(default_factory=deque)
+    before_answer: Callable[[], None] | None = None
+    runs: int = 0
+    secrets: list[Secret] = field(default_factory=list)
+    closed: bool = False
+
+    def run(self, secrets: Iterable[Secret]) -> str:
+        self.runs += 1
+        self.secrets = list(secrets)
+        if self.before_answer:
+            self.before_answer()
+        if self.errors:
+            reason = self.errors.popleft()
+            error = HookError(reason, f"command {self.label}: {reason}")
+            error.output = "what it said"
+            raise error
+        return "done"
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @dataclass
@@ -252,6 +279,7 @@ class Bench:
     rotator: Rotator = field(init=False)
     shared: Shared = field(init=False)
     next_at: float = 0.0
+    woken: list[Wake] = field(default_factory=list)  # hooks that were put on schedule
 
     def __post_init__(self) -> None:
         self.endpoint = ScriptedEndpoint(self.clock, suffix=self.suffix)
@@ -266,7 +294,10 @@ class Bench:
         self.state.draw, self.state.rotate_at = self.draw, self.clock.now
 
     def _wake(self, wake: Wake) -> None:
-        self.state.wake_at = wake.at
+        if wake.token == self.state.name:
+            self.state.wake_at = wake.at
+        else:
+            self.woken.append(wake)
 
     def attempt(self) -> float:
         """One attempt now; returns in how many seconds the next is due."""

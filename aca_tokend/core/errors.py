@@ -10,6 +10,8 @@ TokendError
  ├─ VerifyError               the new token does not work
  ├─ LookError                 a sink cannot be read
  ├─ PublishError              a sink cannot be written
+ ├─ ReachError                a server cannot be reached, or is not who it should be
+ ├─ HookError                 what is run after a write did not do its work
  └─ VaultLoginError           Vault refuses us
 
 An adapter translates what its library raises into one of these, once, `from exc`. No message holds a secret or the body
@@ -105,12 +107,22 @@ class VerifyError(ReasonedError):
     """The new token does not work (`token_refused`), or could not be tried."""
 
 
+class ReachError(ReasonedError):
+    """A server cannot be reached, is not who it should be, or does not answer."""
+
+
 class LookError(ReasonedError):
     """What a sink holds cannot be read."""
 
 
 class PublishError(ReasonedError):
     """A sink cannot be written; what it held before is intact."""
+
+
+class HookError(ReasonedError):
+    """What is run after a write did not do its work. `output` is the end of what it said, without secrets."""
+
+    output: str = ""
 
 
 class VaultLoginError(ReasonedError):

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 class Step(StrEnum):
-    """The steps of one rotation, in their order."""
+    """The steps of one rotation, in their order, and the hook that is run after it."""
 
     LOOK = "look"
     GRANT = "grant"
     VERIFY = "verify"
     PUBLISH = "publish"
+    HOOK = "hook"
 
 
 class Reason(StrEnum):
@@ -82,8 +83,20 @@ class Reason(StrEnum):
     READ_ONLY = "read_only"
     DISK_FULL = "disk_full"
     OWNER_NOT_SET = "owner_not_set"
+    NOT_RENDERED = "not_rendered"
     LOCKED = "locked"
     IO_ERROR = "io_error"
+
+    # What is run after a write did not do its work.
+    COMMAND_MISSING = "command_missing"
+    COMMAND_NOT_EXECUTABLE = "command_not_executable"
+    COMMAND_FAILED = "command_failed"
+    COMMAND_TIMEOUT = "command_timeout"
+    PID_FILE_MISSING = "pid_file_missing"
+    PID_FILE_INVALID = "pid_file_invalid"
+    PID_FILE_STALE = "pid_file_stale"
+    PROCESS_MISSING = "process_missing"
+    SIGNAL_NOT_PERMITTED = "signal_not_permitted"
 
 
 # The server said no to this very credential or request. These suspend a token; everything else is tried again.
@@ -144,10 +157,10 @@ ADVICE: dict[Reason, str] = {
     Reason.PROXY_FAILED: "the configured proxy refused or failed; check proxy",
     Reason.NOT_FOUND: "the server knows no such path; check url, host and token_path",
     Reason.FORBIDDEN: "something before the server refuses this address; check its rules",
-    Reason.REDIRECTED: "the server redirects, which is never followed with a password; set url to where it points",
+    Reason.REDIRECTED: "the server redirects to where a secret must not follow; set url or address to where it points",
     Reason.UNEXPECTED_STATUS: "the server gave an answer that is no OAuth answer; check url, host and token_path",
     Reason.NOT_JSON: "the answer is not the JSON of a token; check url, host and what stands before the server",
-    Reason.RESPONSE_TOO_LARGE: "the answer is far larger than any token; check url, host and token_path",
+    Reason.RESPONSE_TOO_LARGE: "the answer is larger than any secret; check the address and what stands before it",
     Reason.INVALID_ACCESS_TOKEN: "the answer holds no access_token that fits in a header; ask the server's operator",
     Reason.INVALID_TOKEN_TYPE: "the token is not of type Bearer; ask the server's operator",
     Reason.INVALID_EXPIRES_IN: "the answer names no usable lifetime; ask the server's operator",
@@ -157,9 +170,9 @@ ADVICE: dict[Reason, str] = {
     Reason.SECRET_NOT_TEXT: "store the secret as UTF-8 text",
     Reason.TOKEN_REFUSED: "the server's API refuses the token just granted; check verify.path and the account's rights",
     Reason.VAULT_LOGIN_FAILED: "Vault refused the log-in; check [vault.*.auth]",
-    Reason.VAULT_SEALED: "Vault is sealed; unseal it",
+    Reason.VAULT_SEALED: "Vault is sealed; unseal it, or name its other nodes in address",
     Reason.PERMISSION_DENIED: "let the daemon read and write this place (Vault policy or file mode)",
-    Reason.MOUNT_MISSING: "no KV version 2 is mounted there; check mount and kv_version",
+    Reason.MOUNT_MISSING: "no KV engine of this version is mounted there; check mount, namespace and kv_version",
     Reason.REQUEST_REFUSED: "Vault refused the request; its own log says why",
     Reason.CONFLICT: "someone else writes to the same place at the same time; find the other writer",
     Reason.FOREIGN_DOCUMENT: (
@@ -171,8 +184,20 @@ ADVICE: dict[Reason, str] = {
     Reason.READ_ONLY: "the file system is read-only; mount a writable one there",
     Reason.DISK_FULL: "free some space",
     Reason.OWNER_NOT_SET: "the daemon may not give files away; run it as that owner or with CAP_CHOWN",
+    Reason.NOT_RENDERED: "this document does not fit the format of the file; change format or template",
     Reason.LOCKED: "another process holds the lock beside the file; it should let go within a moment",
     Reason.IO_ERROR: "the system's log says why",
+    Reason.COMMAND_MISSING: "install the program, or write its whole path in after.command",
+    Reason.COMMAND_NOT_EXECUTABLE: "make it a program that the daemon's user may execute",
+    Reason.COMMAND_FAILED: "output has what the command said; run it by hand as the daemon's user",
+    Reason.COMMAND_TIMEOUT: "find out what the command waits for, or give it a longer after.timeout",
+    Reason.PID_FILE_MISSING: "start the program that writes the file, or mend after.pid_file",
+    Reason.PID_FILE_INVALID: (
+        "the file must hold the number of a process, and be written by nobody but root, the daemon or that process"
+    ),
+    Reason.PID_FILE_STALE: "the process is younger than the file, so not the one meant; restart what writes the file",
+    Reason.PROCESS_MISSING: "start the program; the file still names one that ended",
+    Reason.SIGNAL_NOT_PERMITTED: "run the daemon as the same user as the process, or with CAP_KILL",
 }
 
 
@@ -292,6 +317,23 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class HookRan:
+    """A hook ran, or failed, for the tokens whose sinks were written since. `recovered`: it had failed before.
+
+    `hook` is the name of its program or its signal; `output` is the end of what the program said, without secrets.
+    """
+
+    hook: str
+    tokens: tuple[str, ...]
+    duration_seconds: float
+    output: str = ""
+    failure: Failure | None = None
+    attempt: int = 0
+    next_attempt_seconds: float = 0.0
+    recovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Granted:
     """The endpoint was asked for a token. `code` is the HTTP status, or "none" where no answer came."""
 
@@ -302,4 +344,4 @@ class Granted:
     skew_seconds: float | None
 
 
-Event = Rotated | Adopted | Failed | Suspended | Resumed | Skipped | Noticed | Published | Granted
+Event = Rotated | Adopted | Failed | Suspended | Resumed | Skipped | Noticed | Published | Granted | HookRan

@@ -24,6 +24,9 @@ AFTER_EXPIRY_SECONDS = 0.25
 # A server may ask for a pause, but not for the token's death: one more attempt comes at this share of what is left.
 SHARE_FOR_RETRY_AFTER = 0.75
 
+# Two runs of one hook begin no closer than this: whatever is written meanwhile shares the later one.
+HOOK_SPACING_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Life:

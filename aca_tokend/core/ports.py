@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from aca_tokend.core.config import Reference
     from aca_tokend.core.grant import Credentials, Grant
@@ -72,6 +72,20 @@ class Sink(Protocol):
 
     def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
         """Replaces the record that was seen under `stamp`; returns its new stamp. Raises PublishError, as publish."""
+
+
+class Hook(Protocol):
+    """What is run after a write. It knows nothing of tokens."""
+
+    @property
+    def label(self) -> str:
+        """What people are told: the program, or the signal. Nothing else of the configuration."""
+
+    def run(self, secrets: Iterable[Secret]) -> str:
+        """Runs it to its end and returns the end of what it said, without these secrets. Raises HookError."""
+
+    def close(self) -> None:
+        """Ends what still runs, from another thread."""
 
 
 class Secrets(Protocol):

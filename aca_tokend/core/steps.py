@@ -65,13 +65,15 @@ def make(call: Call[T]) -> T | ReasonedError:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is kept on schedule: one token's attempts.
+    """What is kept on schedule: the attempts of one token, or of one hook.
 
     `attempt` starts one; its coroutine returns when the next is due, in monotonic seconds (infinity: never).
-    `pool` is where it begins; `urgency` orders what waits there, smallest first.
+    `pool` is where it begins; `urgency` orders what waits there, smallest first. `finish`: what is on schedule when the
+    daemon stops is begun at once, because it finishes what was published.
     """
 
     name: str
     pool: str
     attempt: Callable[[], Coroutine[Any, Any, float]]
     urgency: Callable[[], float]
+    finish: bool = False

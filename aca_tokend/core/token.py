@@ -92,11 +92,13 @@ class Seen:
         document: None where there is nothing, or nothing that can be read as a document.
         stamp: the sink's own mark of exactly this content (a KV version, a file's identity), compared by `publish`.
         foreign: in a few words why what is there is not a document; None where it is one, or nothing.
+        outdated: the document is there in another form than the sink would write it in now.
     """
 
     document: Document | None
     stamp: object
     foreign: str | None = None
+    outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ from aca_tokend.demo.levers import (
 )
 from aca_tokend.demo.records import SeenRequest, Verdict
 from aca_tokend.demo.state import State
+from aca_tokend.demo.websocket import speak
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,7 @@ TOKEN_PATH = "/auth/oauth/token"  # noqa: S105 - a path
 AUTHORITY_PATH = "/auth/authority"
 USER_PATH = "/api/engine/v2/users/current"  # PlaceOS
 SYSTEMS_PATH = "/api/control/systems"  # ACAEngine
+WEBSOCKET_PATHS = ("/control/websocket", "/api/engine/v2/systems/control")  # ACAEngine, PlaceOS
 THREADS = 64
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,8 @@ def create_app(state: State, player: Player) -> Flask:
     app.add_url_rule(AUTHORITY_PATH, "authority", partial(_authority, state))
     app.add_url_rule(USER_PATH, "user", partial(_current_user, state))
     app.add_url_rule(SYSTEMS_PATH, "systems", partial(_systems, state))
+    for path in WEBSOCKET_PATHS:
+        app.add_url_rule(path, path, partial(_realtime, state), websocket=True)
     _add_levers(app, state, player)
     return app
 
@@ -157,9 +161,8 @@ def _authority(state: State) -> Response:
     )
 
 
-def _judge(state: State) -> Verdict:
-    """Whether the request's token works, counted."""
-    token = _bearer()
+def _judge(state: State, token: str | None) -> Verdict:
+    """Whether the token that came with the request works, counted."""
     host = None if state.levers.tenants is None else state.tenant(request.host)
     verdict = state.tokens.verdict(token, host, state.now()) if token else Verdict.MISSING
     state.traffic.read(verdict)
@@ -167,7 +170,7 @@ def _judge(state: State) -> Verdict:
 
 
 def _current_user(state: State) -> Response:
-    verdict = _judge(state)
+    verdict = _judge(state, _bearer())
     if verdict is Verdict.ACCEPTED:
         return jsonify({"id": f"user-{_owner(state)}", "name": _owner(state)})
     problem = "logged out" if verdict is Verdict.LOGGED_OUT else "unauthorized"
@@ -177,9 +180,16 @@ def _current_user(state: State) -> Response:
 
 
 def _systems(state: State) -> Response:
-    if _judge(state) is Verdict.ACCEPTED:
+    if _judge(state, _bearer()) is Verdict.ACCEPTED:
         return jsonify({"total": 0, "results": []})
     return Response(b"", 401)
+
+
+def _realtime(state: State) -> Response:
+    if _judge(state, request.args.get("bearer_token")) is not Verdict.ACCEPTED:
+        return Response(b"", 401)
+    speak(request.environ[ENVIRON_KEY].take(), request.path, list(request.headers))
+    return Response(b"", 101)  # into the void: the connection is taken
 
 
 def _add_levers(app: Flask, state: State, player: Player) -> None:

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.exposition import choose_encoder
 
-from aca_tokend.core.outcome import Adopted, Event, Failed, Granted, Published, PublishResult, Rotated, Skipped, Step
+from aca_tokend.core.login import LoggedIn, LoginEvent, LoginFailed, Renewed
+from aca_tokend.core.outcome import (
+    Adopted,
+    Event,
+    Failed,
+    Granted,
+    HookRan,
+    Published,
+    PublishResult,
+    Rotated,
+    Skipped,
+    Step,
+)
 from aca_tokend.metrics._registry import LOGIN_RESULTS, Registry
 from aca_tokend.metrics._tokens import FAMILIES, Counts, Row, token_label
 
@@ -82,6 +94,8 @@ class Metrics:
                 self._published(event)
             case Granted():
                 self._granted(event)
+            case HookRan():
+                self._hook_ran(event)
             case _:
                 pass  # Suspended follows a Failed; that and Resumed are read from the views
 
@@ -93,11 +107,14 @@ class Metrics:
         """Notes what is asked of an endpoint, as a share of what it gives."""
         self._registry.demand.labels(endpoint).set(ratio)
 
-    def observe_login(self, vault: str, method: str, succeeded: bool, expires_at: float | None) -> None:
-        """Counts a log-in to Vault. `expires_at` is in wall seconds, None for a Vault token that never expires."""
-        self._registry.logins.labels(vault, method, LOGIN_RESULTS[0 if succeeded else 1]).inc()
-        if succeeded:
-            self._registry.vault_expires.labels(vault).set(float("inf") if expires_at is None else expires_at)
+    def observe_login(self, event: LoginEvent) -> None:
+        """Counts a log-in to a Vault, and notes when our token there expires."""
+        if isinstance(event, LoggedIn | LoginFailed):
+            result = LOGIN_RESULTS[0 if isinstance(event, LoggedIn) else 1]
+            self._registry.logins.labels(event.vault, event.method, result).inc()
+        if isinstance(event, LoggedIn | Renewed):
+            expires_at = float("inf") if event.expires_at is None else event.expires_at
+            self._registry.vault_expires.labels(event.vault).set(expires_at)
 
     def tick(self, now: float) -> None:
         """Counts unavailable time. Called about once a second; cheap while no token can have expired."""
@@ -165,6 +182,12 @@ class Metrics:
         self._registry.endpoint_up.labels(event.endpoint).set(event.code in UP_CODES)
         if event.skew_seconds is not None:
             self._registry.skew.labels(event.endpoint).set(event.skew_seconds)
+
+    def _hook_ran(self, event: HookRan) -> None:
+        if event.failure is not None:
+            with self._counting:
+                for token in event.tokens:
+                    self._of(token).error(event.failure)
 
     def _walk(self, views: Sequence[TokenView], now: float) -> None:
         """Counts the unavailable time of every token that has been tried, and forgets the tokens that left."""

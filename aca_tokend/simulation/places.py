@@ -9,22 +9,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from aca_tokend.core.config import VaultReference
-from aca_tokend.core.errors import LookError, PublishError, ReasonedError, SecretError
+from aca_tokend.core.errors import HookError, LookError, PublishError, ReasonedError, SecretError
 from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from aca_tokend.core.config import Reference
+    from aca_tokend.core.config import After, Reference
     from aca_tokend.core.grant import Credentials
     from aca_tokend.core.outcome import Event
     from aca_tokend.simulation.replica import Replica
     from aca_tokend.simulation.server import Minted, Server, SimEndpoint
     from aca_tokend.simulation.world import World
     from aca_tokend.state import TokenState
+
+# How long a hook that hangs takes.
+HOOK_TIMEOUT = 10.0
 
 
 class Watch(Protocol):
@@ -47,6 +50,9 @@ class Watch(Protocol):
 
     def told(self, replica: Replica, event: Event) -> None:
         """A rotation tells what happened."""
+
+    def hooked(self, hook: SimHook, began: float) -> None:
+        """A hook did its work: for whatever was written before it `began`."""
 
     def ended(self, replica: Replica, state: TokenState, next_at: float) -> None:
         """An attempt ended."""
@@ -174,6 +180,32 @@ class SimSink:
             raise PublishError(Reason.CONFLICT, f"{self.name}.{name}: changed meanwhile")
         place.records[name] = (version + 1, fields)
         return version + 1
+
+
+@dataclass(slots=True, eq=False)
+class SimHook:
+    """What is run after a write, on the machine of one replica, which knows why it fails at the moment."""
+
+    after: After
+    replica: Replica
+    start: int  # which of the processes of its replica runs it
+    label: str = "hook"
+
+    def run(self, secrets: Iterable[Secret]) -> str:
+        """Runs it to its end. Raises HookError."""
+        del secrets
+        world = self.replica.cluster.world
+        began = world.reached()
+        fault = self.replica.ill_hooks.get(self.after)
+        if fault is not None:
+            world.answered(began + HOOK_TIMEOUT if fault is Reason.COMMAND_TIMEOUT else None)
+            raise HookError(fault, f"{self.label}: {fault}")
+        self.replica.cluster.watch.hooked(self, began)
+        world.answered()
+        return ""
+
+    def close(self) -> None:
+        """Nothing goes on after its answer."""
 
 
 @dataclass(slots=True, eq=False)

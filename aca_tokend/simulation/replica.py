@@ -10,27 +10,31 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aca_tokend.core.config import FilePublish
+from aca_tokend.core.config import VaultPublish, after_of
 from aca_tokend.core.steps import Work
+from aca_tokend.hooking import Hooker
 from aca_tokend.reload import Change, compare, take_over
 from aca_tokend.rotator import Rotator
 from aca_tokend.shared import FILE_POOL, FILE_POOL_SIZE, Shared
 from aca_tokend.simulation.driver import SimDriver
-from aca_tokend.simulation.places import Place, SimSecrets, SimSink, Store
+from aca_tokend.simulation.places import Place, SimHook, SimSecrets, SimSink, Store
 from aca_tokend.simulation.server import Server, SimEndpoint
 from aca_tokend.simulation.world import SimClock, World
+from aca_tokend.state import HookState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import Config, TokenConfig, VaultPublish
-    from aca_tokend.core.outcome import Event
+    from aca_tokend.core.config import After, AnyPublish, Config, TokenConfig
+    from aca_tokend.core.outcome import Event, Reason
     from aca_tokend.simulation.places import Watch
     from aca_tokend.state import TokenState
 
 # A call takes from a third of its median to three times as long.
 LATENCY_SPREAD = 3.0
+# The median of a run of a hook.
+HOOK_SECONDS = 0.1
 # The watchdog notices a stepped clock within a second, and attempts are spread over some more.
 STEP_NOTICED_SECONDS = 1.0
 STEP_SPREAD_SECONDS = 2.0
@@ -55,6 +59,7 @@ class Setup:
     latency: tuple[float, float, float] = (0.2, 0.02, 0.002)
     skews: tuple[float, ...] = ()
     rotator: Callable[[Replica, random.Random], Rotator] = real_rotator
+    hooker: type[Hooker] = Hooker
     driver: type[SimDriver] = SimDriver
     wrap_sink: Callable[[SimSink], Any] = field(default=lambda sink: sink)
 
@@ -71,6 +76,8 @@ class Replica:
         self.config = cluster.config
         self.changes: dict[str, list[Change]] = {}
         self.states: dict[str, TokenState] = {}
+        self.hooks: dict[str, HookState] = {}
+        self.ill_hooks: dict[After, Reason] = {}
         self.driver = cluster.setup.driver(cluster.world, cluster.pools, cluster.latency)
         self.driver.dead = True
         self.starts = 0
@@ -91,6 +98,8 @@ class Replica:
         self.driver = cluster.setup.driver(cluster.world, cluster.pools, cluster.latency)
         self.changes = {}
         self.shared = Shared()
+        self.hooks = {name: self._hook(after, name) for after, name in cluster.hook_names.items()}
+        self.hooker = cluster.setup.hooker(self.clock, rng, self.observe)
         self.states = {token.name: self._state(token, rng.random()) for token in self.config.tokens}
         self.rotator = cluster.setup.rotator(self, rng)
         for state in self.states.values():
@@ -113,9 +122,11 @@ class Replica:
                 driver.hasten(state.name, world.now + STEP_SPREAD_SECONDS * world.rng.random())
 
     def wake(self, wake: Wake) -> None:
-        """Brings the attempt of a token forward that waited for another's."""
-        state = self.states.get(wake.token)
-        if state is not None and self.alive:
+        """Brings the attempt of a token forward that waited for another's, or puts a hook on schedule."""
+        state, hook = self.states.get(wake.token), self.hooks.get(wake.token)
+        if hook is not None and self.alive:
+            self.driver.keep(Work(hook.name, hook.name, lambda: self.hooker.attempt(hook), lambda: 0.0), wake.at)
+        elif state is not None and self.alive:
             state.wake_at = wake.at
             self.driver.hasten(wake.token, wake.at)
 
@@ -131,6 +142,8 @@ class Replica:
         rng = self.cluster.world.rng
         added = [self._state(token, rng.random()) for token in changes.added]
         changed = [Change(self._state(token, 0.0), origins) for token, origins in changes.changed]
+        for after, name in self.cluster.hook_names.items():
+            self.hooks[name].tokens = self._tokens_with(after)
         self.shared.follow(token.name for token in config.tokens)
         for name in changes.removed:
             state = self.states.pop(name)
@@ -157,7 +170,18 @@ class Replica:
         timeout = self.config.acaengine[token.acaengine].timeout
         state = self.shared.state(token, endpoint, sinks, timeout)
         state.draw, state.rotate_at = draw, cluster.world.now
+        for it, publish in zip(state.sinks, token.publish, strict=True):
+            after = after_of(publish)
+            it.hook = None if after is None else self.hooks[cluster.hook_names[after]]
         return state
+
+    def _hook(self, after: After, name: str) -> HookState:
+        return HookState(
+            name, SimHook(after, self, self.starts), self.config.rotation.backoff, self._tokens_with(after)
+        )
+
+    def _tokens_with(self, after: After) -> frozenset[str]:
+        return frozenset(it.name for it in self.config.tokens if after in map(after_of, it.publish))
 
     def _work(self, state: TokenState) -> Work:
         return Work(state.name, state.sinks[0].sink.pool, lambda: self._attempt(state), lambda: state.urgency)
@@ -196,6 +220,8 @@ class Cluster:
         self.pools[FILE_POOL] = FILE_POOL_SIZE
         for name, endpoint in self.config.acaengine.items():
             self.pools[f"acaengine.{name}"] = endpoint.max_concurrency
+        self.hook_names = _hook_names(self.config)
+        self.pools |= dict.fromkeys(self.hook_names.values(), 1)
         self._latencies = {name: self._median(name) for name in self.pools}
         skews = setup.skews or (0.0,) * setup.replicas
         self.replicas = [Replica(self, number, SimClock(world, skews[number])) for number in range(setup.replicas)]
@@ -219,6 +245,8 @@ class Cluster:
 
     def _median(self, pool: str) -> float:
         endpoint, vault, file = self.setup.latency
+        if pool in self.hook_names.values():
+            return HOOK_SECONDS
         return file if pool == FILE_POOL else vault if pool.startswith("vault.") else endpoint
 
     def _add_places(self, token: TokenConfig) -> None:
@@ -231,13 +259,13 @@ class Cluster:
                 if place is None:
                     place = self._place(token.name, publish, replica, server)
                     self.places.append(place)
-                if not isinstance(publish, FilePublish):
+                if isinstance(publish, VaultPublish):
                     shared[place.name] = place
                 places.append(place)
             replica.places[token.name] = tuple(places)
 
-    def _place(self, token: str, publish: VaultPublish | FilePublish, replica: Replica, server: Server) -> Place:
-        if isinstance(publish, FilePublish):
+    def _place(self, token: str, publish: AnyPublish, replica: Replica, server: Server) -> Place:
+        if not isinstance(publish, VaultPublish):
             name = f"{_name(publish)} of {replica.name}" if len(self.replicas) > 1 else _name(publish)
             return Place(token, name, self.disks[replica.number], server, self.watch)
         return Place(token, _name(publish), self.vaults[publish.vault_name or "main"], server, self.watch)
@@ -247,15 +275,22 @@ class Cluster:
         return (replica for replica in self.replicas if replica.alive)
 
 
-def _name(publish: VaultPublish | FilePublish) -> str:
-    if isinstance(publish, FilePublish):
-        return f"file:{publish.path}"
+def _hook_names(config: Config) -> dict[After, str]:
+    """As in the daemon, one hook for all sinks that have the same. A reload brings no new ones."""
+    afters = (after_of(publish) for token in config.tokens for publish in token.publish)
+    kinds = dict.fromkeys(after for after in afters if after is not None)
+    return {after: f"hook {number}" for number, after in enumerate(kinds, 1)}
+
+
+def _name(publish: AnyPublish) -> str:
+    if not isinstance(publish, VaultPublish):
+        return f"{publish.to}:{publish.path}"
     vault = "vault" if publish.vault_name in {"", "main"} else f"vault.{publish.vault_name}"
     return f"{vault}:{publish.mount}/{publish.path}"
 
 
-def _sink(place: Place, publish: VaultPublish | FilePublish) -> SimSink:
-    if isinstance(publish, FilePublish):
+def _sink(place: Place, publish: AnyPublish) -> SimSink:
+    if not isinstance(publish, VaultPublish):
         return SimSink(place, _name(publish), "file", FILE_POOL, publish.replace_foreign)
     vault = publish.vault_name or "main"
     return SimSink(place, _name(publish), "vault", f"vault.{vault}", publish.replace_foreign)

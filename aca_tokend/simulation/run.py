@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import Config, TokenConfig
     from aca_tokend.core.grant import Credentials
     from aca_tokend.core.outcome import Event, Reason
-    from aca_tokend.simulation.places import Place
+    from aca_tokend.simulation.places import Place, SimHook
     from aca_tokend.simulation.replica import Replica
     from aca_tokend.simulation.server import Minted, SimEndpoint
     from aca_tokend.state import TokenState
@@ -132,6 +132,9 @@ class Tally:
 
     def told(self, replica: Replica, event: Event) -> None:
         """A rotation tells what happened."""
+
+    def hooked(self, hook: SimHook, began: float) -> None:
+        """A hook did its work."""
 
     def ended(self, replica: Replica, state: TokenState, next_at: float) -> None:
         """An attempt ended."""

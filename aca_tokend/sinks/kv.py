@@ -1,11 +1,14 @@
-"""A KV version 2 secret: look is one read, publish one write with check-and-set.
+"""A KV secret: look is one read, publish one write; in version 2 with check-and-set.
 
-It never writes over anything but the version it was shown, and writes nowhere but there and to records beside it.
+In version 2 it never writes over anything but the version it was shown. Version 1 has nothing to tell that by: what
+came since the look is written over. It writes nowhere but there and to records beside it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+import json
+from typing import TYPE_CHECKING, Protocol
 
 from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.token import FIELDS, NotADocumentError, Seen, parse_document
@@ -17,12 +20,14 @@ if TYPE_CHECKING:
     from aca_tokend.core.token import Document
     from aca_tokend.vault import VaultSession
 
+    Fields = Mapping[str, object]
+
 
 _UNCHANGED = {field: field for field in FIELDS}
 
 
 class KvSink:
-    """One secret that holds one token. What it stamps is the version of the secret."""
+    """One secret that holds one token. What it stamps is the version of the secret, in KV version 1 its content."""
 
     kind = "vault"
 
@@ -30,6 +35,8 @@ class KvSink:
         self._mount = config.mount
         self._path = config.path
         self._session = session
+        engine = _Version1 if config.kv_version == 1 else _Version2
+        self._engine: _Engine = engine(config.mount, session)
         # the name in Vault of each field of the document
         self._names = {field: config.fields.get(field, field) for field in FIELDS} if config.fields else _UNCHANGED
         self.replace_foreign = config.replace_foreign
@@ -46,32 +53,94 @@ class KvSink:
         return f"vault.{self._session.name}"
 
     def look(self) -> Seen:
-        """Reads the latest version; a deleted or destroyed one counts as nothing. Raises LookError."""
-        read = self._session.read_kv(self._mount, self._path)
-        if read.fields is None:
-            return Seen(None, read.version)
-        fields = {field: read.fields[name] for field, name in self._names.items() if name in read.fields}
+        """Reads what is there; a deleted or destroyed version counts as nothing. Raises LookError."""
+        held, stamp = self._engine.read(self._path)
+        if held is None:
+            return Seen(None, stamp)
+        fields = {field: held[name] for field, name in self._names.items() if name in held}
         try:
-            return Seen(parse_document(fields), read.version)
+            return Seen(parse_document(fields), stamp)
         except NotADocumentError as error:
-            return Seen(None, read.version, foreign=str(error))
+            return Seen(None, stamp, foreign=str(error))
 
     def publish(self, document: Document, seen: Seen) -> Seen:
-        """Writes the next version, if the latest is still the one that was seen. Raises PublishError."""
-        if not isinstance(seen.stamp, int):
-            message = "this was not seen by a KV sink"
-            raise TypeError(message)
+        """Replaces what was seen. Raises PublishError."""
         fields = {self._names[field]: value for field, value in document.fields().items()}
-        return Seen(document, self._session.write_kv(self._mount, self._path, fields, seen.stamp))
+        written = Seen(document, self._engine.write(self._path, fields, seen.stamp))
+        self._engine.describe(self._path, seen.stamp, document)
+        return written
 
     def read_record(self, name: str) -> SeenRecord:
         """Reads the secret beside the token's, such as `aca/bookings.attempts`. Raises LookError."""
-        read = self._session.read_kv(self._mount, f"{self._path}.{name}")
-        return SeenRecord(read.fields, read.version)
+        return SeenRecord(*self._engine.read(f"{self._path}.{name}"))
 
-    def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
-        """Writes its next version, if the latest is still the one that was seen. Raises PublishError."""
+    def write_record(self, name: str, fields: Fields, stamp: object) -> object:
+        """Replaces what was seen there. Raises PublishError."""
+        return self._engine.write(f"{self._path}.{name}", fields, stamp)
+
+
+class _Engine(Protocol):
+    """A KV engine: what there is to read and to write, with a stamp for what is there."""
+
+    def __init__(self, mount: str, session: VaultSession) -> None: ...
+
+    def read(self, path: str) -> tuple[Fields | None, object]: ...
+
+    def write(self, path: str, fields: Fields, stamp: object) -> object: ...
+
+    def describe(self, path: str, stamp: object, document: Document) -> None: ...
+
+
+class _Version2:
+    """With versions: a write names the one it replaces, and Vault refuses it where that is not the latest."""
+
+    def __init__(self, mount: str, session: VaultSession) -> None:
+        self._mount = mount
+        self._session = session
+
+    def read(self, path: str) -> tuple[Fields | None, object]:
+        read = self._session.read_kv(self._mount, path)
+        return read.fields, read.version
+
+    def write(self, path: str, fields: Fields, stamp: object) -> object:
         if not isinstance(stamp, int):
-            message = "this was not seen by a KV sink"
-            raise TypeError(message)
-        return self._session.write_kv(self._mount, f"{self._path}.{name}", fields, stamp)
+            raise TypeError(_NOT_OURS)
+        return self._session.write_kv(self._mount, path, fields, stamp)
+
+    def describe(self, path: str, stamp: object, document: Document) -> None:
+        """Says in the metadata of a secret that we made whose it is."""
+        if stamp == 0:
+            about = {"managed_by": "aca-tokend", "account": document.account}
+            self._session.describe_kv(self._mount, path, about)
+
+
+class _Version1:
+    """Without versions: the stamp is a digest of the content, and a write replaces whatever is there."""
+
+    def __init__(self, mount: str, session: VaultSession) -> None:
+        self._mount = mount
+        self._session = session
+
+    def read(self, path: str) -> tuple[Fields | None, object]:
+        held = self._session.read_kv1(self._mount, path)
+        fields = {} if held == _EMPTY else held
+        return fields, "" if fields is None else _digest(fields)
+
+    def write(self, path: str, fields: Fields, stamp: object) -> object:
+        if not isinstance(stamp, str):
+            raise TypeError(_NOT_OURS)
+        self._session.write_kv1(self._mount, path, fields or _EMPTY)
+        return _digest(fields)
+
+    def describe(self, path: str, stamp: object, document: Document) -> None:
+        """There is no metadata."""
+
+
+# KV version 1 refuses a secret without fields; a record without entries is written as this.
+_EMPTY: Fields = {"empty": True}
+
+_NOT_OURS = "this was not seen by a KV sink"
+
+
+def _digest(fields: Fields) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -49,12 +49,22 @@ class OpenBao:
         answer = self.send("GET", f"secret/data/{path}")
         return answer["data"]["data"] if answer else None
 
+    def kv1(self) -> str:
+        """The mount of a KV version 1 engine."""
+        if "kv1/" not in self.send("GET", "sys/mounts"):
+            self.send("POST", "sys/mounts/kv1", {"type": "kv", "options": {"version": "1"}})
+        return "kv1"
+
     def token(self, policy: str, ttl: str = "1h") -> str:
         """A new token that may do what this policy says, and look itself up."""
         name = self.unique("policy")
         self.send("PUT", f"sys/policies/acl/{name}", {"policy": policy})
         token: str = self.send("POST", "auth/token/create", {"policies": [name], "ttl": ttl})["auth"]["client_token"]
         return token
+
+    def alive(self, token: str) -> bool:
+        """Whether a token still counts."""
+        return self._http.get("auth/token/lookup-self", headers={"X-Vault-Token": token}).is_success
 
     def close(self) -> None:
         self._http.close()

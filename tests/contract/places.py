@@ -5,14 +5,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
+import shlex
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aca_tokend.core.config import EnvReference, FilePublish, TokenAuth, VaultConfig, VaultPublish
+from aca_tokend.core.config import (
+    DirectoryPublish,
+    EnvReference,
+    FilePublish,
+    FormatConfig,
+    TokenAuth,
+    VaultConfig,
+    VaultPublish,
+)
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.core.token import Document, NotADocumentError, parse_document
+from aca_tokend.core.token import FIELDS, Document, NotADocumentError, parse_document
 from aca_tokend.sinks import build
 from aca_tokend.vault import VaultSession
 from tests.contract.conftest import CANARY_ROOT
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from aca_tokend.core.formats import Format
     from aca_tokend.core.ports import Sink
     from tests.contract.conftest import OpenBao
 
@@ -92,14 +103,59 @@ class VaultPlace:
         self._server.send("DELETE", f"secret/metadata/{self._path}")
 
 
-class FilePlace:
-    """A file."""
+class Vault1Place:
+    """A KV version 1 secret on a real server: nothing there tells what came since a look."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, server: OpenBao) -> None:
+        self._server = server
+        self._path = server.unique("contract/bookings")
+        self._mount = server.kv1()
+        self._sessions: list[VaultSession] = []
+
+    def sink(self, token: str = CANARY_ROOT) -> Sink:
+        session = session_with(self._server.address, token)
+        self._sessions.append(session)
+        return build(VaultPublish(mount=self._mount, path=self._path, kv_version=1), {"main": session})
+
+    def put(self, fields: Fields) -> None:
+        # the engine takes no empty secret
+        self._server.send("PUT", f"{self._mount}/{self._path}", fields or {"mine": "nothing"})
+
+    def fields(self) -> Fields | None:
+        answer = self._server.send("GET", f"{self._mount}/{self._path}")
+        return answer["data"] if answer else None
+
+    def deletions(self) -> Sequence[Callable[[], None]]:
+        return (self._delete,)
+
+    @contextmanager
+    def refusing(self) -> Iterator[Sink]:
+        yield self.sink(self._server.token(f'path "{self._mount}/{self._path}" {{ capabilities = ["read"] }}'))
+
+    def close(self) -> None:
+        for session in self._sessions:
+            session.close()
+
+    def _delete(self) -> None:
+        self._server.send("DELETE", f"{self._mount}/{self._path}")
+
+
+# All fields, in a form that no sink can read back: it has to remember what it wrote.
+TEMPLATE = (
+    "<" + "".join(f"{{% if {field} is not none %}}{field}={{{{ {field} }}}};{{% endif %}}" for field in FIELDS) + ">"
+)
+
+
+class FilePlace:
+    """A file, in a format that says all of the document."""
+
+    def __init__(self, directory: Path, form: Format = "json") -> None:
         self._path = directory / "bookings.json"
+        self._format = form
 
     def sink(self) -> Sink:
-        return build(FilePublish(path=str(self._path)), {})
+        template = TEMPLATE if self._format == "template" else ""
+        return build(FilePublish(path=str(self._path), format=self._format, template=template), {})
 
     def put(self, fields: Fields) -> None:
         self._path.write_text(json.dumps(fields), encoding="utf-8")
@@ -107,8 +163,17 @@ class FilePlace:
     def fields(self) -> Fields | None:
         if not self._path.exists():
             return None
-        fields: Fields = json.loads(self._path.read_bytes())
-        return fields
+        text = self._path.read_text("utf-8")
+        match "json" if text.startswith("{") else self._format:
+            case "env":
+                pairs = [shlex.split(line)[0].removeprefix("ACA_").split("=", 1) for line in text.splitlines()]
+            case "template":
+                pairs = [pair.split("=", 1) for pair in text.strip("<;>").split(";")]
+            case _:
+                fields: Fields = json.loads(text)
+                return fields
+        values = {name.lower(): value for name, value in pairs}
+        return values | {"expires_in": int(values["expires_in"])}
 
     def deletions(self) -> Sequence[Callable[[], None]]:
         return (self._path.unlink, self._empty)
@@ -127,6 +192,74 @@ class FilePlace:
 
     def _empty(self) -> None:
         self._path.write_bytes(b"")
+
+
+class DirectoryPlace:
+    """A directory with several files, read as one."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "bookings"
+        self._path.mkdir()
+
+    def sink(self) -> Sink:
+        files = {"all.json": FormatConfig(), "token": FormatConfig(format="token"), "h": FormatConfig(format="header")}
+        return build(DirectoryPublish(path=str(self._path), files=files), {})
+
+    def put(self, fields: Fields) -> None:
+        folder = f"..7-{secrets.token_hex(8)}"
+        (self._path / folder).mkdir()
+        (self._path / folder / ".document.json").write_text(json.dumps(fields), "utf-8")
+        (self._path / folder / "all.json").write_text(json.dumps(fields), "utf-8")
+        (self._path / "link").symlink_to(folder)
+        (self._path / "link").rename(self._path / "..data")
+
+    def fields(self) -> Fields | None:
+        data = self._path / "..data"
+        if not data.is_symlink():
+            return None
+        target = data.readlink()
+        try:
+            with self._opened(data) as folder:
+                read = {name: self._read(name, folder) for name in os.listdir(folder)}  # noqa: PTH208
+        except FileNotFoundError:
+            read = {}
+        if not read:
+            # emptied, or two swaps since the folder was opened, as no daemon makes them
+            return None if data.is_symlink() and data.readlink() == target else self.fields()
+        fields: Fields = json.loads(read["all.json"])
+        if "token" in read:
+            assert read["token"] == fields["access_token"]
+            assert read["h"] == f"Authorization: {fields['authorization']}\n"
+        return fields
+
+    def deletions(self) -> Sequence[Callable[[], None]]:
+        return (self._path.joinpath("..data").unlink, self._empty)
+
+    @contextmanager
+    def refusing(self) -> Iterator[Sink]:
+        with (self._path / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self.sink()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _empty(self) -> None:
+        for file in (self._path / "..data").iterdir():
+            file.unlink()
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[int]:
+        folder = os.open(path, os.O_DIRECTORY)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _read(self, name: str, folder: int) -> str:
+        file = os.open(name, os.O_RDONLY, dir_fd=folder)
+        with os.fdopen(file, encoding="utf-8") as stream:
+            return stream.read()
 
 
 class MemoryPlace:

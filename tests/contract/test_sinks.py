@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from aca_tokend.core.config import AppRoleAuth, EnvReference, FilePublish, VaultConfig, VaultPublish
+from aca_tokend.core.config import AppRoleAuth, EnvReference, FilePublish, TokenAuth, VaultConfig, VaultPublish
 from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.guard import parse_record
+from aca_tokend.core.login import LoggedIn
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, NotADocumentError, Seen
+from aca_tokend.demo.child import wait_until
 from aca_tokend.sinks import FileSink, KvSink, build
 from aca_tokend.vault import VaultSession
 from tests.contract.conftest import CANARY_ROOT, running
-from tests.contract.places import FilePlace, MemoryPlace, VaultPlace, session_with
+from tests.contract.places import DirectoryPlace, FilePlace, MemoryPlace, Vault1Place, VaultPlace, session_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.ports import Sink
     from tests.contract.conftest import OpenBao
     from tests.contract.places import Place
@@ -33,13 +37,19 @@ CANARY = "canary-access-token-81c2"
 ISSUED = datetime(2026, 11, 24, 6, 0, 0, 250_000, tzinfo=UTC)
 
 
-@pytest.fixture(params=["vault", "file", "memory"])
+@pytest.fixture(params=["vault", "vault1", "file", "env", "template", "directory", "memory"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """An empty place of each kind."""
     yield from _place(request, tmp_path)
 
 
-@pytest.fixture(params=["vault", "file"])
+@pytest.fixture(params=["vault", "file", "env", "template", "directory", "memory"])
+def fenced_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """An empty place of each kind that knows what came since a look: KV version 1 does not."""
+    yield from _place(request, tmp_path)
+
+
+@pytest.fixture(params=["vault", "file", "env", "template", "directory"])
 def real_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """An empty place where several threads may meet."""
     yield from _place(request, tmp_path)
@@ -50,8 +60,14 @@ def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     match request.param:
         case "vault":
             place = VaultPlace(request.getfixturevalue("openbao"))
+        case "vault1":
+            place = Vault1Place(request.getfixturevalue("openbao"))
         case "file":
             place = FilePlace(tmp_path)
+        case "env" | "template":
+            place = FilePlace(tmp_path, request.param)
+        case "directory":
+            place = DirectoryPlace(tmp_path)
         case _:
             place = MemoryPlace()
     yield place
@@ -123,27 +139,27 @@ def test_published_again_from_what_publish_returned(place: Place) -> None:
     assert place.sink().look().document == document(2)
 
 
-def test_changed_since_it_was_seen(place: Place) -> None:
+def test_changed_since_it_was_seen(fenced_place: Place) -> None:
     """What somebody else wrote since the look is not replaced: the publish fails as a conflict."""
-    sink, other = place.sink(), place.sink()
+    sink, other = fenced_place.sink(), fenced_place.sink()
     seen = sink.publish(document(1), sink.look())
     other.publish(document(2), other.look())
     with pytest.raises(PublishError) as caught:
         sink.publish(document(3), seen)
     assert caught.value.reason is Reason.CONFLICT
     assert_hidden(caught.value)
-    assert place.fields() == document(2).fields()
+    assert fenced_place.fields() == document(2).fields()
 
 
-def test_appeared_since_nothing_was_seen(place: Place) -> None:
+def test_appeared_since_nothing_was_seen(fenced_place: Place) -> None:
     """What appeared where the look saw nothing is not replaced."""
-    sink = place.sink()
+    sink = fenced_place.sink()
     nothing = sink.look()
-    place.put(document(2).fields())
+    fenced_place.put(document(2).fields())
     with pytest.raises(PublishError) as caught:
         sink.publish(document(1), nothing)
     assert caught.value.reason is Reason.CONFLICT
-    assert place.fields() == document(2).fields()
+    assert fenced_place.fields() == document(2).fields()
 
 
 @pytest.mark.parametrize(
@@ -183,16 +199,16 @@ def test_foreign_content_is_reported(place: Place, foreign: dict[str, Any]) -> N
     assert place.fields() == document().fields()
 
 
-def test_foreign_content_changed_since_it_was_seen(place: Place) -> None:
+def test_foreign_content_changed_since_it_was_seen(fenced_place: Place) -> None:
     """Foreign content too is only replaced if it is what was seen."""
-    place.put({"password": "first"})
-    sink = place.sink()
+    fenced_place.put({"password": "first"})
+    sink = fenced_place.sink()
     seen = sink.look()
-    place.put({"password": "second"})
+    fenced_place.put({"password": "second"})
     with pytest.raises(PublishError) as caught:
         sink.publish(document(), seen)
     assert caught.value.reason is Reason.CONFLICT
-    assert place.fields() == {"password": "second"}
+    assert fenced_place.fields() == {"password": "second"}
 
 
 def test_further_fields_do_no_harm(real_place: Place) -> None:
@@ -213,11 +229,11 @@ def test_deleted_counts_as_nothing(place: Place) -> None:
         assert place.fields() == document(number).fields()
 
 
-def test_deleted_since_it_was_seen(place: Place) -> None:
+def test_deleted_since_it_was_seen(fenced_place: Place) -> None:
     """What was deleted without a trace since the look is not written again unseen: the publish fails as a conflict."""
-    sink = place.sink()
+    sink = fenced_place.sink()
     seen = sink.publish(document(1), sink.look())
-    place.deletions()[-1]()
+    fenced_place.deletions()[-1]()
     with pytest.raises(PublishError) as caught:
         sink.publish(document(2), seen)
     assert caught.value.reason is Reason.CONFLICT
@@ -311,33 +327,135 @@ def test_mount_is_missing(openbao: OpenBao, published: bool) -> None:
     assert_hidden(caught.value)
 
 
-def test_mount_is_kv_version_1(openbao: OpenBao) -> None:
-    """A KV version 1 engine is told apart, at the first publish and at every look after it."""
-    mount = openbao.unique("kv1")
-    openbao.send("POST", f"sys/mounts/{mount}", {"type": "kv", "options": {"version": "1"}})
-    sink = kv_sink(openbao, mount=mount)
-    with pytest.raises(PublishError) as refused:
-        sink.publish(document(), sink.look())
-    assert refused.value.reason is Reason.MOUNT_MISSING
-    assert_hidden(refused.value)
+@pytest.mark.parametrize("published", [True, False])
+def test_mount_is_kv_version_1(openbao: OpenBao, published: bool) -> None:
+    """A KV version 1 engine is told apart at the first look, whatever is there, and nothing is written."""
+    mount, path = openbao.kv1(), openbao.unique("contract/one")
+    if published:
+        openbao.send("PUT", f"{mount}/data/{path}", {"mine": CANARY})
     with pytest.raises(LookError) as caught:
-        sink.look()
+        kv_sink(openbao, mount=mount, path=path).look()
     assert caught.value.reason is Reason.MOUNT_MISSING
+    assert "set kv_version = 1" in str(caught.value)
     assert_hidden(caught.value)
+    assert bool(openbao.send("GET", f"{mount}/data/{path}")) is published
+
+
+def test_mount_is_kv_version_2(openbao: OpenBao) -> None:
+    """Taken for version 1, a KV version 2 engine says itself that it is not, to a look and to a publish."""
+    sink = KvSink(
+        VaultPublish(mount="secret", path="aca/one", kv_version=1), session_with(openbao.address, CANARY_ROOT)
+    )
+    for attempt in (sink.look, lambda: sink.publish(document(), Seen(None, ""))):
+        with pytest.raises((LookError, PublishError)) as caught:
+            attempt()
+        assert caught.value.reason is Reason.MOUNT_MISSING
+        assert str(caught.value).endswith(
+            "secret/aca/one: KV version 2 is mounted there; set kv_version = 2 (HTTP 404)"
+        )
+        assert_hidden(caught.value)
+    assert openbao.fields("aca/one") is None
+
+
+@pytest.mark.parametrize(("wrong", "right"), [(1, "secret/data/aca/bookings"), (2, "kv1/aca/bookings")])
+def test_mount_is_of_the_other_version_and_denied(openbao: OpenBao, wrong: Literal[1, 2], right: str) -> None:
+    """A policy for the right version denies what the wrong one asks; the error names the version all the same."""
+    openbao.kv1()
+    token = openbao.token(f'path "{right}" {{ capabilities = ["create", "read", "update"] }}')
+    config = VaultPublish(mount=right.partition("/")[0], path="aca/bookings", kv_version=wrong)
+    with pytest.raises(LookError) as caught:
+        KvSink(config, session_with(openbao.address, token)).look()
+    assert caught.value.reason is Reason.MOUNT_MISSING
+    assert str(caught.value).endswith(f"KV version {3 - wrong} is mounted there; set kv_version = {3 - wrong}")
+
+
+def test_mount_is_no_kv(openbao: OpenBao) -> None:
+    """Another engine is told apart too."""
+    mount = openbao.unique("transit")
+    openbao.send("POST", f"sys/mounts/{mount}", {"type": "transit"})
+    with pytest.raises(LookError) as caught:
+        kv_sink(openbao, mount=mount).look()
+    assert caught.value.reason is Reason.MOUNT_MISSING
+    assert "what is mounted there is no KV engine" in str(caught.value)
 
 
 def test_policy_denies(openbao: OpenBao) -> None:
-    """Where the policy denies, the error names the path and the capabilities that a policy must grant."""
-    sink = kv_sink(openbao, token=openbao.token('path "secret/data/other" { capabilities = ["read"] }'))
+    """Where the policy denies, the error names the path and the capability that is missing, and that alone."""
+    path = openbao.unique("aca/denied")
+    sink = kv_sink(openbao, path=path, token=openbao.token('path "secret/data/other" { capabilities = ["read"] }'))
     with pytest.raises(LookError) as look:
         sink.look()
     assert look.value.reason is Reason.PERMISSION_DENIED
-    assert str(look.value).endswith('secret/data/aca/bookings: permission denied (HTTP 403); needs "read"')
+    assert str(look.value) == f'vault main: secret/data/{path}: permission denied; the policy lacks "read"'
+    reader = openbao.token(f'path "secret/data/{path}" {{ capabilities = ["create", "read"] }}')
+    sink = kv_sink(openbao, path=path, token=reader)
+    seen = sink.publish(document(), sink.look())
     with pytest.raises(PublishError) as publish:
-        sink.publish(document(), Seen(None, 0))
+        sink.publish(document(2), seen)
     assert publish.value.reason is Reason.PERMISSION_DENIED
-    assert str(publish.value).endswith('(HTTP 403); needs "create" and "update"')
+    assert str(publish.value) == f'vault main: secret/data/{path}: permission denied; the policy lacks "update"'
     assert_hidden(publish.value)
+
+
+def test_policy_is_changed(openbao: OpenBao) -> None:
+    """Once the policy grants what was missing, the same session goes on."""
+    path, name = openbao.unique("aca/changed"), openbao.unique("policy")
+    openbao.send("PUT", f"sys/policies/acl/{name}", {"policy": 'path "x" { capabilities = ["read"] }'})
+    token = openbao.send("POST", "auth/token/create", {"policies": [name]})["auth"]["client_token"]
+    sink = kv_sink(openbao, path=path, token=token)
+    with pytest.raises(LookError):
+        sink.look()
+    policy = f'path "secret/data/{path}" {{ capabilities = ["create", "read", "update"] }}'
+    openbao.send("PUT", f"sys/policies/acl/{name}", {"policy": policy})
+    assert sink.publish(document(), sink.look()).document == document()
+
+
+@pytest.mark.parametrize("settings", [{"cas_required": True}, {"max_versions": 1}])
+def test_mount_settings(openbao: OpenBao, settings: dict[str, Any]) -> None:
+    """A mount that demands check-and-set, or keeps one version, is published to again and again."""
+    mount = openbao.unique("kv")
+    openbao.send("POST", f"sys/mounts/{mount}", {"type": "kv", "options": {"version": "2"}})
+    openbao.send("POST", f"{mount}/config", settings)
+    sink = kv_sink(openbao, mount=mount)
+    seen = sink.look()
+    for number in range(3):
+        seen = sink.publish(document(number), seen)
+    assert kv_sink(openbao, mount=mount).look() == seen
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_custom_metadata(openbao: OpenBao, may: bool) -> None:
+    """A secret that we made says so in its metadata, once and if we may; the publish goes through anyway."""
+    path = openbao.unique("aca/described")
+    policy = f'path "secret/data/{path}" {{ capabilities = ["create", "read", "update"] }}\n'
+    if may:
+        policy += f'path "secret/metadata/{path}" {{ capabilities = ["update"] }}\n'
+    sink = kv_sink(openbao, path=path, token=openbao.token(policy))
+    seen = sink.publish(document(1), sink.look())
+    found = openbao.send("GET", f"secret/metadata/{path}")["data"]["custom_metadata"]
+    assert found == ({"managed_by": "aca-tokend", "account": document().account} if may else None)
+    openbao.send("POST", f"secret/metadata/{path}", {"custom_metadata": {"mine": "stays"}})
+    sink.publish(document(2), seen)
+    assert openbao.send("GET", f"secret/metadata/{path}")["data"]["custom_metadata"] == {"mine": "stays"}
+
+
+def test_rate_limit_quota(openbao: OpenBao) -> None:
+    """A rate-limit quota is told of with the wait that Vault asks for, and what was published stays."""
+    mount = openbao.unique("kv")
+    openbao.send("POST", f"sys/mounts/{mount}", {"type": "kv", "options": {"version": "2"}})
+    sink = kv_sink(openbao, mount=mount)
+    seen = sink.publish(document(), sink.look())
+    openbao.send("POST", "sys/quotas/config", {"enable_rate_limit_response_headers": True})
+    quota = openbao.unique("quota")
+    openbao.send("POST", f"sys/quotas/rate-limit/{quota}", {"rate": 1, "interval": "600s", "path": mount})
+    assert sink.look() == seen
+    with pytest.raises(PublishError) as caught:
+        sink.publish(document(2), seen)
+    assert caught.value.reason is Reason.RATE_LIMITED
+    assert 0 < (caught.value.retry_after_seconds or 0) <= 600
+    assert_hidden(caught.value)
+    openbao.send("DELETE", f"sys/quotas/rate-limit/{quota}")
+    assert sink.look() == seen
 
 
 def test_token_is_revoked(openbao: OpenBao) -> None:
@@ -349,7 +467,7 @@ def test_token_is_revoked(openbao: OpenBao) -> None:
     openbao.send("POST", f"auth/{mount}/role/aca", {"token_policies": [policy], "token_ttl": "90"})
     role_id = openbao.send("GET", f"auth/{mount}/role/aca/role-id")["data"]["role_id"]
     secret_id = openbao.send("POST", f"auth/{mount}/role/aca/secret-id")["data"]["secret_id"]
-    logins: list[tuple[str, str, bool, float | None]] = []
+    logins: list[LoginEvent] = []
     session = VaultSession(
         "main",
         VaultConfig(
@@ -359,7 +477,7 @@ def test_token_is_revoked(openbao: OpenBao) -> None:
         ),
         lambda _: Secret(secret_id),
         wall=lambda: 1000.0,
-        on_login=lambda *login: logins.append(login),
+        on_login=logins.append,
     )
     assert session.read_kv("secret", "absent").version == 0
     accessors = openbao.send("LIST", "auth/token/accessors")["data"]["keys"]
@@ -368,8 +486,31 @@ def test_token_is_revoked(openbao: OpenBao) -> None:
         if found["path"] == f"auth/{mount}/login":
             openbao.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
     assert session.read_kv("secret", "absent").version == 0
-    assert logins == [("main", "approle", True, 1090.0)] * 2
-    assert session.expires_at == 1090.0
+    assert [type(login) for login in logins] == [LoggedIn] * 2
+    assert session.expires_at == pytest.approx(1090.0, abs=60)
+    session.close()
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_token_dies_between_look_and_write(openbao: OpenBao, how: str) -> None:
+    """A Vault token that dies between look and write is replaced in the same call, and the write goes through."""
+    path = openbao.unique("aca/dies")
+    policy = f'path "secret/data/{path}" {{ capabilities = ["create", "read", "update"] }}'
+    tokens = [openbao.token(policy, ttl="1h" if how == "revoked" else "1s"), openbao.token(policy)]
+    session = VaultSession(
+        "main",
+        VaultConfig(address=openbao.address, timeout=60.0, auth=TokenAuth(token=EnvReference(env="VAULT_TOKEN"))),
+        lambda _: Secret(tokens[0]),
+        wall=time.time,
+        on_login=lambda *_: None,
+    )
+    sink = KvSink(VaultPublish(mount="secret", path=path), session)
+    seen = sink.look()
+    dead = tokens.pop(0)
+    if how == "revoked":
+        openbao.send("POST", "auth/token/revoke", {"token": dead})
+    wait_until(lambda: not openbao.alive(dead), "the end of the token")
+    assert sink.publish(document(), seen).document == document()
     session.close()
 
 
@@ -435,9 +576,9 @@ def test_record_of_another_name_is_another(place: Place) -> None:
     assert sink.read_record("client-attempts").fields is None
 
 
-def test_record_changed_since_is_a_conflict(place: Place) -> None:
+def test_record_changed_since_is_a_conflict(fenced_place: Place) -> None:
     """Of two that write from one look the second is refused: a claim is never overwritten unseen."""
-    first, second = place.sink(), place.sink()
+    first, second = fenced_place.sink(), fenced_place.sink()
     stamp = first.read_record("attempts").stamp
     second.write_record("attempts", {"f": {"spent": 1}}, stamp)
 

@@ -17,7 +17,8 @@ def test_rotation_point_lies_between_floor_and_expiry(
     lifetime: float, draw: float, fraction: float, jitter: float, floor: float
 ) -> None:
     """A rotation point is never sooner than the floor, and before expiry wherever the life is longer than the floor."""
-    life = plan(0.0, lifetime, RotationConfig(fraction=fraction, jitter=jitter, min_interval=floor), draw)
+    rotation = RotationConfig(fraction=fraction, jitter=jitter, min_interval=floor, assumed_lifetime=1e6)
+    life = plan(0.0, lifetime, rotation, draw)
 
     assert life.rotate >= floor
     if lifetime > floor:

@@ -11,12 +11,13 @@ from aca_tokend.core.token import Document
 from aca_tokend.simulation.world import START
 from tests.simulation.asking import EPSILON, HOUR, Asking, Key
 from tests.simulation.conditions import Conditions
+from tests.simulation.hooked import Hooked
 from tests.simulation.invariants import Violated
 
 if TYPE_CHECKING:
     from aca_tokend.core.grant import Credentials
     from aca_tokend.core.outcome import Event, Reason
-    from aca_tokend.simulation.places import Place
+    from aca_tokend.simulation.places import Place, SimHook
     from aca_tokend.simulation.replica import Cluster, Replica
     from aca_tokend.simulation.server import Minted, SimEndpoint
     from aca_tokend.state import TokenState
@@ -36,6 +37,7 @@ class Checker:
         self.scenario = scenario
         self.conditions = Conditions()
         self.asking = Asking(self)
+        self.hooking = Hooked(self)
         self.cluster: Cluster
         self.rotations: dict[str, int] = defaultdict(int)
         self.kills: list[float] = []
@@ -102,6 +104,7 @@ class Checker:
         held = self.held.get(id(place))
         self.held[id(place)] = minted
         self.published_at[id(place)] = world.now
+        self.hooking.written(place)
         if minted is None:
             return
         document = place.content
@@ -185,6 +188,10 @@ class Checker:
         skew = self.skew_at.get(id(minted), 0.0)
         return any(abs(replica.clock.skew - skew) > PLAUSIBLE_SECONDS for replica in self.cluster.replicas)
 
+    def hooked(self, hook: SimHook, began: float) -> None:
+        """A hook did its work."""
+        self.hooking.ran(hook, began)
+
     # ── what the rotator says ─────────────────────────────────────────────────────────────────────────────────────
 
     def told(self, replica: Replica, event: Event) -> None:
@@ -265,6 +272,7 @@ class Checker:
         """The sums."""
         if not self.scenario.quiet:
             return
+        self.hooking.at_the_end()
         grants = sum(self.asking.grants.values())
         rotations = sum(self.rotations[token] + 1 for token in self.asking.grants)
         allowed = rotations * (1.05 if self.scenario.rotation.jitter else self.scenario.replicas)

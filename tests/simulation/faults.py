@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from aca_tokend.core.config import after_of
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aca_tokend.core.config import Config
+    from aca_tokend.core.config import After, Config
     from aca_tokend.simulation.places import Place, Store
     from aca_tokend.simulation.replica import Cluster, Replica
     from aca_tokend.simulation.server import Server
@@ -71,6 +72,7 @@ class Striker:
             "log-out": self._log_out if self.fault.how != "amid" else self._log_out_amid,
             "api": self._api,
             "sink": self._sink,
+            "hook": self._hook,
             "deface": self._deface,
             "kill": lambda: self._kill(self._replica),
             "kill amid": self._kill_amid,
@@ -220,6 +222,22 @@ class Striker:
             for other in self.cluster.disks:
                 self.conditions.recovers(other.name, self._now)
         self.cluster.world.note("fault", f"{store.name} works again")
+
+    def _hook(self) -> None:
+        """What is run after a write fails, or hangs, on one machine."""
+        replica, config = self._replica, self.scenario.config
+        afters = [it for publish in config.tokens[0].publish if (it := after_of(publish)) is not None]
+        for after in afters:
+            if after in replica.ill_hooks:
+                return
+            replica.ill_hooks[after] = Reason(self.fault.how)
+            what = f"hook {replica.number} {after}"
+            self.conditions.falls_ill(what, self._now, 0.0)
+            self.cluster.world.at(self._now + self.fault.seconds, self._hook_works, replica, after, what)
+
+    def _hook_works(self, replica: Replica, after: After, what: str) -> None:
+        del replica.ill_hooks[after]
+        self.conditions.recovers(what, self._now)
 
     def _deface(self) -> None:
         """Somebody else writes into the place; later it is cleared, and the next look finds it empty."""

@@ -23,6 +23,9 @@ NAMES = {
     "jitter_kept": "the rotation point of a token lies at the same share of each life",
     "own_tokens_only": "nothing but this token's own is adopted or published, and nothing foreign is replaced",
     "adopted_works": "what is adopted works",
+    "hook_follows_write": "each write of a file is followed by a run of its hook that began after it",
+    "hooks_keep_distance": "two runs of one hook by one process begin no closer than a second",
+    "hooks_bounded": "a hook runs no more often than its files are written",
 }
 
 

@@ -59,7 +59,9 @@ def rotator(kind: type[Rotator] = Rotator, **parts: type[Any]) -> dict[str, Any]
         wired = granter(replica.clock, built._resolver, rng, replica.observe, replica.wake, guard)
         object.__setattr__(built, "_granter", wired)
         if "publisher" in parts:
-            object.__setattr__(built, "_publisher", parts["publisher"](replica.clock, rng, replica.observe))
+            object.__setattr__(
+                built, "_publisher", parts["publisher"](replica.clock, rng, replica.observe, replica.wake)
+            )
         if "gate" in parts:
             shared = parts["gate"](10.0, 60.0)
             for state in replica.states.values():

@@ -112,6 +112,14 @@ def _deaths(rng: random.Random, base: Scenario) -> Scenario:
     return replace(base, faults=_faults(rng, base, ("log-out", "log-out", "api", "outage", "kill amid"), 20))
 
 
+def _hooks(rng: random.Random, base: Scenario) -> Scenario:
+    """Something is run after each write, and it fails now and then, as processes do."""
+    base = replace(
+        base, tokens=rng.randint(2, 12), replicas=rng.randint(1, 2), seconds=rng.uniform(2, 4) * DAY, file=True
+    )
+    return replace(base, faults=_faults(rng, base, ("hook", "hook", "kill", "kill amid", "sink", "reload"), 24))
+
+
 PROFILES: dict[str, Callable[[random.Random, Scenario], Scenario]] = {
     "quiet": _quiet,
     "steady": _steady,
@@ -123,6 +131,7 @@ PROFILES: dict[str, Callable[[random.Random, Scenario], Scenario]] = {
     "lifetimes": _lifetimes,
     "foreign": _foreign,
     "deaths": _deaths,
+    "hooks": _hooks,
 }
 
 
@@ -169,6 +178,9 @@ _DRAWN: dict[str, Callable[[random.Random, Scenario], Fault]] = {
     "until expiry": lambda rng, _: Fault("until expiry", 0.0, 0.0, how=rng.choice(("refuse", "503", "500", "hang"))),
     "sink": lambda rng, base: Fault(
         "sink", 0.0, min(_while(rng, base), 1200.0), how=rng.choice(("vault", "vault hangs", "disk"))
+    ),
+    "hook": lambda rng, base: Fault(
+        "hook", 0.0, _while(rng, base), how=rng.choice(("command_failed", "command_timeout", "pid_file_stale"))
     ),
     "kill": lambda rng, base: Fault("kill", 0.0, rng.choice((0.0, rng.uniform(0, 60), _while(rng, base)))),
     "freeze": lambda rng, base: Fault("freeze", 0.0, rng.choice((0.0, rng.uniform(0, 60), _while(rng, base)))),

@@ -202,7 +202,8 @@ def _config(tokens: int, rotation: tuple[tuple[str, object], ...], every: float 
     for number in range(tokens):
         publish: list[dict[str, object]] = [{"to": "vault", "mount": "secret", "path": f"aca/t{number}"}]
         if file:
-            publish.append({"to": "file", "path": f"/run/aca/t{number}.json"})
+            after = {"command": ["reload", f"{number % 2}"]}  # half of them share one, half the other
+            publish.append({"to": "file", "path": f"/run/aca/t{number}.json", "after": after})
         entry: dict[str, object] = {
             "name": f"t{number}",
             "authority": "authority-1",

@@ -56,7 +56,7 @@ def _smaller(outcome: Outcome) -> Iterator[Scenario]:
         yield replace(scenario, replicas=fewer, faults=kept)
 
 
-_OF_REPLICAS = frozenset({"kill", "kill amid", "crash loop", "freeze", "step", "sink"})
+_OF_REPLICAS = frozenset({"kill", "kill amid", "crash loop", "freeze", "step", "sink", "hook"})
 
 
 def told(outcome: Outcome) -> str:

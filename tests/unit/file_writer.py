@@ -7,19 +7,29 @@ from __future__ import annotations
 
 import itertools
 import json
+import mmap
 import os
+import random
+import re
 import resource
 import signal
+import struct
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, cast
 
-from aca_tokend.core.config import FilePublish
+from aca_tokend.core.config import DirectoryPublish, FilePublish, FormatConfig
 from aca_tokend.core.errors import ReasonedError
+from aca_tokend.core.formats import render
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document
-from aca_tokend.sinks.file import FileSink
+from aca_tokend.sinks import FileSink, build, sweep
+
+if TYPE_CHECKING:
+    from aca_tokend.core.formats import Format
 
 CANARY = "canary-access-token-27d0"
 NOBODY = 65534
@@ -46,9 +56,9 @@ def say(what: object) -> None:
     sys.stdout.flush()
 
 
-def attempt(path: str, owner: str = "") -> None:
+def attempt(path: str, owner: str = "", kind: str = "json") -> None:
     """Says how a look and a publish failed, "" where they did not."""
-    sink = FileSink(FilePublish(path=path, owner=owner))
+    sink = build(config_of(kind, path).model_copy(update={"owner": owner}), {})
     try:
         sink.publish(document(2), sink.look())
     except ReasonedError as error:
@@ -76,10 +86,10 @@ def _drop_root() -> None:
         os.setuid(NOBODY)
 
 
-def limited(path: str) -> None:
+def limited(path: str, kind: str = "json") -> None:
     """Publishes where no file may grow beyond 100 bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-    attempt(path)
+    attempt(path, kind=kind)
 
 
 def on_a_full_disk(path: str) -> None:
@@ -91,6 +101,18 @@ def on_a_full_disk(path: str) -> None:
     (directory / "filler").write_bytes(b"0" * 4096)
     attempt(path)
     say(json.loads(Path(path).read_bytes()))
+    say(sorted(os.listdir(directory)))  # noqa: PTH208
+
+
+def on_sick_disks(path: str) -> None:
+    """Looks where nothing is published yet: on a file system that is full, on one that is read-only."""
+    directory = Path(path).parent
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(directory)]
+    subprocess.run(mount, check=True)
+    (directory / "filler").write_bytes(b"0" * 4096)
+    attempt(path)
+    subprocess.run(["mount", "-o", "remount,ro", str(directory)], check=True)  # noqa: S607
+    attempt(path)
     say(sorted(os.listdir(directory)))  # noqa: PTH208
 
 
@@ -131,6 +153,65 @@ def forever(path: str) -> None:
         say(number)
 
 
+def config_of(kind: str, path: str) -> FilePublish | DirectoryPublish:
+    """A place of this kind, with files from which a reader can tell whole from torn."""
+    if kind == "directory":
+        files = {"token": FormatConfig(format="token"), "env": FormatConfig(format="env"), "json": FormatConfig()}
+        return DirectoryPublish(path=path, files=files)
+    return FilePublish(path=path, format="env" if kind == "env" else "json")
+
+
+def killed(path: str, kind: str, count: str) -> None:
+    """Kills so many writers at random moments of their work; says what was wrong after each, and at last all names."""
+    place = config_of(kind, path)
+    done = mmap.mmap(-1, 8)
+    draw = random.Random(count)  # noqa: S311  # moments, no secrets
+    wrong, last = [], 0
+    for number in range(int(count)):
+        struct.pack_into("q", done, 0, last)
+        writer = os.fork()
+        if writer == 0:
+            _write_on(place, last, done)
+        time.sleep(draw.uniform(0.001, 0.03))
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+        (said,) = struct.unpack_from("q", done, 0)
+        found = _read_whole(kind, Path(path))
+        if found is None or not said <= found <= said + 1:
+            wrong.append([number, "reader", said, found])
+        seen = build(place, {}).look()
+        if found and (seen.document is None or seen.document != document(found)):
+            wrong.append([number, "look", said, seen.foreign])
+        sweep([place])
+        last = found or said
+    say(wrong)
+    say([last, sorted(entry.name for entry in Path(path).parent.rglob("*"))])
+
+
+def _write_on(place: FilePublish | DirectoryPublish, last: int, done: mmap.mmap) -> NoReturn:
+    sink = build(place, {})
+    seen = sink.look()
+    for number in itertools.count(last + 1):
+        seen = sink.publish(document(number), seen)
+        struct.pack_into("q", done, 0, number)
+    raise AssertionError
+
+
+def _read_whole(kind: str, path: Path) -> int | None:
+    """The number of the document that an application finds, None where there is none. Fails on what is not whole."""
+    if not os.path.lexists(path / "..data" if kind == "directory" else path):
+        return 0
+    names = ("token", "env", "json") if kind == "directory" else (kind,)
+    contents = {name: (path / "..data" / name if kind == "directory" else path).read_text("utf-8") for name in names}
+    numbers = set()
+    for name, content in contents.items():
+        match = re.search(rf"{CANARY}-([0-9]+)", content)
+        numbers.add(int(match[1]) if match else -1)
+        if match and content.encode() != render(document(int(match[1])), cast("Format", name)):
+            return None
+    return numbers.pop() if len(numbers) == 1 else None
+
+
 if __name__ == "__main__":
-    actions = (as_nobody, as_nobody_for_root, limited, on_a_full_disk, watched, dying, forever)
-    {action.__name__: action for action in actions}[sys.argv[1]](sys.argv[2])
+    actions = (killed, as_nobody, as_nobody_for_root, limited, on_a_full_disk, on_sick_disks, watched, dying, forever)
+    {action.__name__: action for action in actions}[sys.argv[1]](*sys.argv[2:])

@@ -47,7 +47,7 @@ def test_help_names_every_command() -> None:
     result = call("--help")
 
     assert result.returncode == 0
-    for command in ("run", "check", "schema", "demo"):
+    for command in ("run", "check", "schema", "doctor", "policy", "demo"):
         assert command in result.stdout
 
 
@@ -179,6 +179,94 @@ def test_simulate_of_what_cannot_be(config: Path, arguments: tuple[str, ...], sa
 
     assert result.returncode == 2
     assert said in result.stderr
+
+
+NOWHERE = CONFIG.replace("https://aca.example.com", "http://127.0.0.1:9")
+
+
+def test_doctor_tells_what_fails(tmp_path: Path) -> None:
+    """`doctor` exits 1 where something fails, says how to mend it, and shows no secret that resolves."""
+    path = tmp_path / "config.toml"
+    path.write_text(NOWHERE.replace("/run/aca", str(tmp_path)))
+
+    result = call("doctor", "--config", str(path), PASSWORD="canary-password-8c1e", COLUMNS="100")
+
+    assert result.returncode == 1, result.stderr
+    assert "env CLIENT_SECRET" in result.stdout
+    assert "→ create what the reference names" in result.stdout
+    assert "nothing answers at this address" in result.stdout
+    assert "Traceback" not in result.stderr
+    assert "canary-password" not in result.stdout + result.stderr
+
+
+def test_doctor_as_json(tmp_path: Path) -> None:
+    """`doctor --json` prints one JSON object to standard output, and its progress elsewhere."""
+    path = tmp_path / "config.toml"
+    path.write_text(NOWHERE.replace("/run/aca", str(tmp_path)))
+
+    result = call("doctor", "--json", "--config", str(path), PASSWORD="p", CLIENT_SECRET="s")
+    report = json.loads(result.stdout)
+
+    assert (result.returncode, report["well"]) == (1, False)
+    assert [row["check"] for row in report["checks"] if row["status"] == "failed"] == ["connection"]
+    assert "checks" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["doctor", "policy"])
+def test_help_of_a_command_reads_nothing(config: Path, command: str) -> None:
+    """`--help` shows options, and neither what the configuration says nor what the environment holds."""
+    environment = {"PASSWORD": "canary-password-8c1e", "ACA_TOKEND_CONFIG": str(config), "COLUMNS": "200"}
+
+    result = call(command, "--help", **environment)
+
+    assert result.returncode == 0
+    assert "--config" in result.stdout
+    assert "canary" not in result.stdout
+    assert "bookings" not in result.stdout
+
+
+def test_doctor_of_a_bad_file(config: Path) -> None:
+    """`doctor` of a wrong configuration exits 2 and examines nothing."""
+    config.write_text(CONFIG.replace("username", "user_name"))
+
+    result = call("doctor", "--config", str(config))
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "did you mean" in result.stderr
+
+
+VAULT = """
+[[tokens.publish]]
+to = "vault"
+mount = "secret"
+path = "aca/bookings"
+[vault.main]
+address = "https://vault.example.com:8200"
+auth = { method = "token", token = { env = "VAULT_TOKEN" } }
+"""
+
+
+def test_policy_prints_what_can_be_written_to_vault(config: Path) -> None:
+    """`policy` prints HCL alone, needs neither server nor secret, and exits 0."""
+    config.write_text(CONFIG + VAULT)
+
+    daemon, reader = (call("policy", "--config", str(config), *more) for more in ((), ("--reader", "bookings")))
+
+    assert daemon.returncode == reader.returncode == 0, daemon.stderr
+    assert '{ capabilities = ["create", "read", "update"] }' in daemon.stdout
+    assert 'path "secret/data/aca/bookings" { capabilities = ["read"] }' in reader.stdout
+    assert all(line.startswith(("#", "path ")) for line in daemon.stdout.splitlines() if line)
+
+
+def test_policy_that_there_is_none(config: Path) -> None:
+    """`policy` without any Vault, or with an unknown name, exits 2 and says what there is."""
+    without = call("policy", "--config", str(config))
+    config.write_text(CONFIG + VAULT)
+    unknown = call("policy", "--config", str(config), "--vault", "mian")
+
+    assert without.returncode == unknown.returncode == 2
+    assert "has no [vault.NAME]" in without.stderr
+    assert "there is main" in unknown.stderr
 
 
 def test_unknown_command() -> None:

@@ -33,12 +33,21 @@ HEADINGS = {
     "`[vault.NAME]`": "VaultConfig",
     '`[vault.NAME.auth]` with `method = "token"`': "TokenAuth",
     '`[vault.NAME.auth]` with `method = "approle"`': "AppRoleAuth",
+    '`[vault.NAME.auth]` with `method = "kubernetes"`': "KubernetesAuth",
+    '`[vault.NAME.auth]` with `method = "jwt"`': "JwtAuth",
+    '`[vault.NAME.auth]` with `method = "cert"`': "CertAuth",
+    '`[vault.NAME.auth]` with `method = "userpass"`': "UserpassAuth",
+    '`[vault.NAME.auth]` with `method = "ldap"`': "LdapAuth",
     "`[rotation]`": "RotationConfig",
     "`[rotation.backoff]`": "BackoffConfig",
     "`[[tokens]]`": "TokenConfig",
     "`[tokens.verify]`": "VerifyConfig",
     '`[[tokens.publish]]` with `to = "vault"`': "VaultPublish",
     '`[[tokens.publish]]` with `to = "file"`': "FilePublish",
+    '`[[tokens.publish]]` with `to = "directory"`': "DirectoryPublish",
+    "`[tokens.publish.files]`": "FormatConfig",
+    "`after = { command }`": "CommandHook",
+    "`after = { signal }`": "SignalHook",
     "`{ env }`": "EnvReference",
     "`{ file }`": "FileReference",
     "`{ vault }`": "VaultReference",
@@ -55,9 +64,11 @@ def rules(model: str) -> dict[str, dict[str, Any]]:
 
 WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
 REFERENCES = {
+    frozenset(): "array of text",
     frozenset({"EnvReference", "FileReference", "VaultReference"}): "reference",
     frozenset({"EnvReference", "FileReference"}): "reference, but not to a Vault",
-    frozenset({"TokenAuth", "AppRoleAuth"}): "table",
+    frozenset({"CommandHook", "SignalHook"}): "table",
+    frozenset(model for model in MODELS if model.endswith("Auth")): "table",
 }
 
 

@@ -8,7 +8,7 @@ import grp
 import json
 import os
 import pwd
-import random
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ import pytest
 
 from aca_tokend.core.config import FilePublish
 from aca_tokend.core.errors import LookError, PublishError
+from aca_tokend.core.formats import MAX_BYTES, render
 from aca_tokend.core.outcome import Reason
-from aca_tokend.sinks.file import MAX_BYTES, FileSink, sweep
-from tests.unit.file_writer import CANARY, NOBODY, document
+from aca_tokend.sinks import FileSink, build, sweep
+from tests.unit.file_writer import CANARY, NOBODY, config_of, document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -142,7 +144,7 @@ def test_owner_cannot_be_set(open_path: Path) -> None:
     ((reason, message),) = run("as_nobody_for_root", open_path)
     assert reason == Reason.OWNER_NOT_SET
     assert CANARY not in message
-    assert names(open_path) == {f".{NAME}.lock"}
+    assert names(open_path) == set()
 
 
 def a_link(path: Path) -> None:
@@ -289,6 +291,22 @@ def test_write_is_cut_short(path: Path) -> None:
     assert names(path) == {NAME, f".{NAME}.lock"}
 
 
+@pytest.mark.parametrize("kind", ["env", "directory"])
+def test_write_of_several_is_cut_short(path: Path, kind: str) -> None:
+    """Where a record, or one file of several, takes only a part, what was there is whole and nothing else is left."""
+    if kind == "directory":
+        path.mkdir()
+    sink = build(config_of(kind, str(path)), {})
+    before = sink.publish(document(1), sink.look())
+    there = sorted(str(entry) for entry in path.parent.rglob("*"))
+    done = subprocess.run([*command("limited", path), kind], cwd=ROOT, capture_output=True, check=True, text=True)
+    reason, message = json.loads(done.stdout)
+    assert reason == Reason.DISK_FULL
+    assert CANARY not in message
+    assert sink.look() == before
+    assert sorted(str(entry) for entry in path.parent.rglob("*")) == there
+
+
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
@@ -302,9 +320,9 @@ def test_write_is_cut_short(path: Path) -> None:
 )
 def test_what_the_system_says(number: int, reason: Reason) -> None:
     """Each error of the system has its reason, and its name is in the message."""
-    from aca_tokend.sinks.file import _told_as
+    from aca_tokend.sinks.atomic import told_as
 
-    with pytest.raises(PublishError) as caught, _told_as(PublishError, "/run/aca/bookings.json"):
+    with pytest.raises(PublishError) as caught, told_as(PublishError, "/run/aca/bookings.json"):
         raise OSError(number, "whatever", "/somewhere/else")
     assert caught.value.reason is reason
     assert str(caught.value) == f"/run/aca/bookings.json: {os.strerror(number)} ({errno.errorcode[number]})"
@@ -340,17 +358,137 @@ def test_killed_before_the_rename(path: Path) -> None:
     assert sink.look().document == document(1)
 
 
-def test_killed_at_random_moments(path: Path) -> None:
-    """Whenever a writer is killed, the file is whole and not older, the next goes on, and sweep leaves no litter."""
-    published(path, 0)
-    draw = random.Random(20)  # noqa: S311  # moments, no secrets
-    for _ in range(20):
-        with subprocess.Popen(command("forever", path), cwd=ROOT, stdout=subprocess.PIPE) as writer:
-            assert writer.stdout is not None
-            said = [int(writer.stdout.readline()) for _ in range(draw.randint(1, 12))]
-            writer.kill()
-        seen = sink_at(path).look()
-        assert seen.document is not None
-        assert seen.document.issued_at >= document(said[-1]).issued_at
-    sweep([FilePublish(path=str(path))])
+@pytest.mark.parametrize("kind", ["json", "env", "directory"])
+def test_killed_at_random_moments(path: Path, kind: str) -> None:
+    """Whenever a writer is killed, what is there is whole and not older, the next goes on, and no litter is left."""
+    if kind == "directory":
+        path.mkdir()
+    done = subprocess.run([*command("killed", path), kind, "170"], cwd=ROOT, capture_output=True, check=True, text=True)
+    wrong, (last, left) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert wrong == []
+    assert last > 0
+    if kind == "directory":
+        assert len([name for name in left if re.fullmatch(r"\.\.[0-9]+-[0-9a-f]{16}", name)]) == 1
+        left = [name for name in left if not name.startswith("..")]
+        assert left == sorted([".document.json", ".lock", NAME, *("env", "json", "token") * 2])
+    else:
+        assert left == sorted({f".{NAME}.lock", NAME} | ({f".{NAME}.published"} if kind == "env" else set()))
+
+
+FORMATS: dict[str, str] = {"token": "", "header": "", "env": "", "template": "t={{ access_token }}"}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_formats(path: Path, form: str) -> None:
+    """In each format the file is what the format says, and another process finds the document again."""
+    sink = sink_at(path, format=form, template=FORMATS[form], mode=0o644)
+    seen = sink.publish(document(1), sink.look())
+    assert path.read_bytes() == render(document(1), sink._config.format, FORMATS[form])
+    assert sink_at(path, format=form, template=FORMATS[form]).look() == seen
+    record = path.with_name(f".{NAME}.published")
+    assert record.stat().st_mode & 0o7777 == 0o600
+    sink.publish(document(2), seen)
+    assert len(json.loads(record.read_bytes())) == 2
+    assert names(path) == {NAME, f".{NAME}.lock", record.name}
+
+
+def test_record_before_the_file(path: Path) -> None:
+    """A kill between the record and the file changes nothing: the content decides which document is there."""
+    sink = sink_at(path, format="token")
+    sink.publish(document(1), sink.look())
+    first = path.read_bytes()
+    sink.publish(document(2), sink.look())
+    path.write_bytes(first)  # as if the second file had not come to be
+    assert sink.look().document == document(1)
+    sink.publish(document(3), sink.look())
+    assert sink.look().document == document(3)
+
+
+def test_what_no_record_knows(path: Path) -> None:
+    """A file that no record knows is foreign, a record that cannot be read tells of none, an empty file is free."""
+    sink = sink_at(path, format="token")
+    path.write_text(CANARY, encoding="utf-8")
+    assert sink.look().foreign == "no record tells that this token wrote it"
+    sink.publish(document(1), sink.look())
+    path.with_name(f".{NAME}.published").write_bytes(b"[]")
+    assert sink.look().foreign == "no record tells that this token wrote it"
+    path.write_bytes(b"")
+    assert (sink.look().document, sink.look().foreign) == (None, None)
+
+
+def test_format_is_changed(path: Path) -> None:
+    """With another format or template the document is still known, is due to be written anew, and no record is left."""
+    steps: list[tuple[Any, str]] = [
+        ("json", ""),
+        ("token", ""),
+        ("template", "a {{ scope }}"),
+        ("template", "b{{ scope }}"),
+    ]
+    published(path)
+    for form, template in [*steps[1:], ("json", "")]:
+        sink = sink_at(path, format=form, template=template)
+        seen = sink.look()
+        assert (seen.document, seen.outdated, seen.foreign) == (document(1), True, None)
+        sink.publish(document(1), seen)
+        assert path.read_bytes() == render(document(1), form, template)
+        assert not sink.look().outdated
     assert names(path) == {NAME, f".{NAME}.lock"}
+
+
+def test_document_that_does_not_fit(path: Path) -> None:
+    """A document that the format cannot carry is an error of the publish, by the name of its field."""
+    sink = sink_at(path, format="env")
+    seen = sink.publish(document(1), sink.look())
+    with pytest.raises(PublishError) as caught:
+        sink.publish(replace(document(2), username=f"{CANARY}\n"), seen)
+    assert caught.value.reason is Reason.NOT_RENDERED
+    assert_hidden(caught.value)
+    assert sink.look() == seen
+
+
+# What shows before a grant: each look is made where nothing is published yet, and leaves nothing behind.
+
+
+def test_look_tells_of_a_directory_it_may_not_write(open_path: Path) -> None:
+    """Where it may not create files, the look says so already."""
+    open_path.parent.chmod(0o555)
+    ((reason, message),) = run("as_nobody", open_path)
+    assert reason == Reason.PERMISSION_DENIED
+    assert message == f"{open_path}: the daemon may not create files in its directory"
+    assert names(open_path) == set()
+
+
+def test_look_tells_of_a_sticky_directory(open_path: Path) -> None:
+    """An empty file of somebody else in a directory like /tmp cannot be replaced, and the look says so already."""
+    open_path.touch()
+    open_path.parent.chmod(0o1777)
+    ((reason, message),) = run("as_nobody", open_path)
+    if os.geteuid() == 0:
+        assert reason == Reason.PERMISSION_DENIED
+        assert "sticky" in message
+        assert names(open_path) == {NAME}
+    else:
+        assert reason == ""  # the file is this user's own: only root could make it another's
+
+
+@pytest.mark.parametrize("config", [{"owner": "no-such-user"}, {"group": "no-such-group"}])
+def test_look_tells_of_an_unknown_owner(path: Path, config: dict[str, str]) -> None:
+    """An owner that does not exist is told of before anything is granted."""
+    with pytest.raises(LookError) as caught:
+        sink_at(path, **config).look()
+    assert caught.value.reason is Reason.OWNER_NOT_SET
+    assert str(caught.value) == f"{path}: there is no such owner or group"
+    assert names(path) == set()
+
+
+def test_look_tells_of_sick_disks(path: Path) -> None:
+    """A full and a read-only file system are told of before anything is granted, and nothing is written."""
+    unshare = ["unshare", "--mount", "--map-root-user"]
+    if subprocess.run([*unshare, "mount", "-t", "tmpfs", "t", str(path.parent)], check=False).returncode:
+        # Where no file system can be mounted, test_what_the_system_says and test_full_disk stand in.
+        assert not os.access(path, os.F_OK)
+        return
+    (full, full_text), (read_only, read_only_text), left = run("on_sick_disks", path, *unshare)
+    assert (full, full_text) == (Reason.DISK_FULL, f"{path}: no space is left on its file system")
+    assert (read_only, read_only_text) == (Reason.READ_ONLY, f"{path}: its file system is read-only")
+    assert left == ["filler"]

@@ -146,4 +146,5 @@ def test_lifetime_is_kept(stub: VaultStub, session: VaultSession) -> None:
         account="",
     )
     sink.publish(unnamed, Seen(None, 0))
-    assert json.dumps(stub.asked[-1].body["data"]["expires_in"]) == "null"
+    (written,) = [asked.body for asked in stub.asked if asked.path == PATH]
+    assert json.dumps(written["data"]["expires_in"]) == "null"

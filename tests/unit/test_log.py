@@ -6,11 +6,13 @@ import ast
 import io
 import json
 import logging
+import math
 import os
 import re
 import sys
 import threading
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ import structlog
 
 import aca_tokend
 from aca_tokend import log
+from aca_tokend.core.login import LoggedIn, LoginFailed, RenewalFailed, Renewed
 from aca_tokend.core.outcome import (
     ADVICE,
     Adopted,
@@ -27,6 +30,7 @@ from aca_tokend.core.outcome import (
     Failed,
     Failure,
     Granted,
+    HookRan,
     Noticed,
     Published,
     PublishResult,
@@ -62,6 +66,7 @@ DOCUMENT = Document(
 REFUSED = Failure(Step.GRANT, Reason.INVALID_GRANT, "acaengine main: invalid_grant", request_id="request-1")
 FULL = Failure(Step.PUBLISH, Reason.DISK_FULL, "/run/aca: no space left", sink=SINK)
 SEALED = Failure(Step.LOOK, Reason.VAULT_SEALED, "vault main: sealed", request_id="request-2", sink=SINK)
+HOOK_FAILED = Failure(Step.HOOK, Reason.COMMAND_FAILED, "command nginx ended with status 1")
 ROTATED = Rotated("bookings", DOCUMENT, 0.25, (SINK,), "request-1")
 
 # Every event, with what is optional both there and not.
@@ -83,6 +88,10 @@ EVENTS: list[Event] = [
     Published("bookings", SINK, "vault", PublishResult.WRITTEN, 0.01, None, recovered=True),
     Granted("bookings", "main", "200", 0.1, 0.5),
     Granted("bookings", "main", "none", 10.0, None),
+    HookRan("nginx", ("bookings",), 0.1, recovered=True),
+    HookRan("nginx", tuple(f"t{number}" for number in range(50)), 0.1, "said", recovered=True),
+    HookRan("nginx", ("bookings",), 0.1, "said", HOOK_FAILED, 1, 2.5),
+    HookRan("nginx", tuple(f"t{number}" for number in range(50)), 0.1, "", HOOK_FAILED, 1, float("inf")),
 ]
 
 
@@ -500,19 +509,65 @@ def test_publish_fenced() -> None:
     assert (line["level"], line["event"], line["kind"]) == ("warning", "publish_fenced", "vault")
 
 
+FAILED_LOGIN = LoginFailed("main", "approle", Reason.UNAVAILABLE, "vault main: no", 2.0, 0.0)
+
+
 def test_vault_logins() -> None:
-    """A log-in to Vault is an INFO line that says when its token expires, if it does; a refused one is a WARNING."""
+    """A log-in to Vault is an INFO line that says when its token expires, if it does; a failed one is a WARNING."""
     stream = configured("info")
     events_log = log.EventLog()
-    events_log.observe_login("main", "approle", succeeded=True, expires_at=START.timestamp())
-    events_log.observe_login("main", "token", succeeded=True, expires_at=None)
-    events_log.observe_login("main", "approle", succeeded=False, expires_at=None)
+    events_log.observe_login(LoggedIn("main", "approle", START.timestamp(), 0.0))
+    events_log.observe_login(LoggedIn("main", "token", None, math.inf))
+    events_log.observe_login(FAILED_LOGIN)
 
     first, second, third = lines(stream)
     assert (first["level"], first["event"], first["vault"]) == ("info", "vault_logged_in", "main")
     assert (first["method"], first["expires_at"]) == ("approle", "2026-11-24T06:00:00.000000Z")
     assert (second["method"], second.get("expires_at")) == ("token", None)
     assert (third["level"], third["event"], third["method"]) == ("warning", "vault_login_failed", "approle")
+    assert (third["reason"], third["message"]) == ("unavailable", "vault main: no")
+    assert {"advice", "next_attempt_at"} <= third.keys()
+
+
+def test_vault_logins_that_go_on_failing() -> None:
+    """What fails again just so is told at DEBUG; a credential that is not sent again any more at ERROR."""
+    stream = configured("debug")
+    events_log = log.EventLog()
+    events_log.observe_login(replace(FAILED_LOGIN, repeated=True))
+    events_log.observe_login(replace(FAILED_LOGIN, suspended=True, reason=Reason.VAULT_LOGIN_FAILED))
+
+    told = [(line["level"], line["event"]) for line in lines(stream)]
+    assert told == [("debug", "vault_login_still_failing"), ("error", "vault_login_suspended")]
+
+
+def test_renewals() -> None:
+    """A renewal is a DEBUG line, one that failed a WARNING that says until when the token lives on."""
+    stream = configured("debug")
+    events_log = log.EventLog()
+    events_log.observe_login(Renewed("main", START.timestamp()))
+    events_log.observe_login(RenewalFailed("main", Reason.TIMEOUT, "vault main: no", START.timestamp()))
+
+    first, second = lines(stream)
+    assert (first["level"], first["event"]) == ("debug", "vault_token_renewed")
+    assert (second["level"], second["event"], second["reason"]) == ("warning", "vault_token_not_renewed", "timeout")
+    assert first["expires_at"] == second["expires_at"] == "2026-11-24T06:00:00.000000Z"
+
+
+def test_hooks() -> None:
+    """A hook that fails is a WARNING with what it said, and INFO once it works; of many tokens the first are named."""
+    many = tuple(f"t{number}" for number in range(25))
+    failed, recovered, ran = told(
+        HookRan("nginx", many, 0.1, "emerg: no", HOOK_FAILED, 2, 4.0),
+        HookRan("nginx", ("bookings",), 0.1, recovered=True),
+    )
+
+    assert failed["event"] == "hook_failed"
+    assert (failed["level"], failed["hook"], failed["step"]) == ("warning", "nginx", "hook")
+    assert (failed["reason"], failed["attempt"], failed["output"]) == ("command_failed", 2, "emerg: no")
+    assert failed["next_attempt_at"] == "2026-11-24T06:00:04.000000Z"
+    assert (failed["tokens"], failed["more"]) == (list(many[:20]), 5)
+    assert recovered == {"level": "info", "event": "hook_recovered", "hook": "nginx", "tokens": ["bookings"]}
+    assert (ran["level"], ran["event"], ran["duration_seconds"]) == ("debug", "hook_ran", 0.1)
 
 
 def test_every_reason_has_advice() -> None:
@@ -529,7 +584,7 @@ def test_no_event_shows_the_token() -> None:
         events_log = log.EventLog()
         for event in EVENTS:
             events_log.observe(event)
-        assert len(stream.getvalue().splitlines()) == len(EVENTS) + 1  # one publish told of a recovery beside its own
+        assert len(stream.getvalue().splitlines()) == len(EVENTS) + 3  # a publish and two hooks recovered
         assert CANARY not in stream.getvalue()
 
 

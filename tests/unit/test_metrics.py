@@ -13,12 +13,14 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from aca_tokend.core.login import LoggedIn, LoginFailed, RenewalFailed, Renewed
 from aca_tokend.core.outcome import (
     REJECTED,
     Adopted,
     Failed,
     Failure,
     Granted,
+    HookRan,
     Published,
     PublishResult,
     Reason,
@@ -236,7 +238,7 @@ def busy() -> World:
             Published(token, SINK, "vault", PublishResult.FAILED, 0.0, failure),
         ):
             world.metrics.observe(event)
-    world.metrics.observe_login("main", "approle", succeeded=True, expires_at=None)
+    world.metrics.observe_login(LoggedIn("main", "approle", None, 0.0))
     world.metrics.observe_lag(0.02)
     world.now = 10.0
     return world
@@ -348,6 +350,17 @@ def test_failure_of_a_sink_counts_once() -> None:
     assert world.value("publish_total", token="bookings", sink=SINK, result="failed") == 1
 
 
+def test_failed_hook_counts_for_each_token() -> None:
+    """A hook that fails is an error of each token that waits for it; one that works counts nothing."""
+    world = World()
+    failure = Failure(Step.HOOK, Reason.COMMAND_TIMEOUT, "m")
+    world.metrics.observe(HookRan("nginx", ("bookings",), 0.1, "", failure, 1, 1.0))
+    world.metrics.observe(HookRan("nginx", ("bookings",), 0.1))
+
+    assert world.value("rotation_errors_total", token="bookings", step="hook", reason="command_timeout") == 1
+    assert world.value("rotations_total", token="bookings", result="failed") == 0
+
+
 def test_publishes() -> None:
     """Each publish counts under its sink and result; only what was written has a duration."""
     world = World()
@@ -376,17 +389,31 @@ def test_endpoint_up(code: str, up: int) -> None:
     assert world.value("clock_skew_seconds", endpoint="main") == 2.5
 
 
+FAILED_LOGIN = LoginFailed("main", "approle", Reason.UNAVAILABLE, "vault main: no", 2.0, 0.0)
+
+
 def test_logins() -> None:
     """Log-ins to Vault count by result; the expiration is that of the last token that Vault gave."""
     world = World()
-    world.metrics.observe_login("main", "approle", succeeded=True, expires_at=START + 60)
-    world.metrics.observe_login("main", "approle", succeeded=False, expires_at=None)
+    world.metrics.observe_login(LoggedIn("main", "approle", START + 60, 0.0))
+    world.metrics.observe_login(FAILED_LOGIN)
 
     assert world.value("vault_login_total", vault="main", method="approle", result="succeeded") == 1
     assert world.value("vault_login_total", vault="main", method="approle", result="failed") == 1
     assert world.value("vault_token_expiration_timestamp_seconds", vault="main") == START + 60
-    world.metrics.observe_login("main", "approle", succeeded=True, expires_at=None)
+    world.metrics.observe_login(LoggedIn("main", "approle", None, 0.0))
     assert world.value("vault_token_expiration_timestamp_seconds", vault="main") == float("inf")
+
+
+def test_renewals() -> None:
+    """A renewal moves the expiration of our token, and is no log-in."""
+    world = World()
+    world.metrics.observe_login(LoggedIn("main", "approle", START + 60, 0.0))
+    world.metrics.observe_login(Renewed("main", START + 120))
+    world.metrics.observe_login(RenewalFailed("main", Reason.TIMEOUT, "vault main: no", START + 120))
+
+    assert world.value("vault_token_expiration_timestamp_seconds", vault="main") == START + 120
+    assert world.value("vault_login_total", vault="main", method="approle", result="succeeded") == 1
 
 
 def test_lag() -> None:
@@ -546,7 +573,7 @@ def test_no_count_is_lost_between_threads() -> None:
             world.metrics.observe(Failed(token, failure, 1, 1.0))
             world.metrics.observe(Published(token, SINK, "vault", PublishResult.WRITTEN, 0.1))
             world.metrics.observe(Granted(token, "main", "200", 0.1, 0.0))
-            world.metrics.observe_login("main", "approle", succeeded=True, expires_at=None)
+            world.metrics.observe_login(LoggedIn("main", "approle", None, 0.0))
             world.metrics.observe_lag(0.0)
 
     def scrape() -> None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aca_tokend.core.config import VaultReference, parse
+from aca_tokend.core.errors import HookError
 from aca_tokend.parts import Parts
 from aca_tokend.shared import POLL_SECONDS, POLL_VAULT_SECONDS
+from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +52,7 @@ class Rig:
 
     def __init__(self) -> None:
         self.written = document()
-        self.parts = Parts(self._config(), lambda: 0.0, lambda *_: None)
+        self.parts = Parts(self._config(), FakeClock(), lambda _: None)
         self.states = self._states()
 
     def _config(self) -> Config:
@@ -97,6 +99,20 @@ def test_what_did_not_change_stays(rig: Rig) -> None:
         "file": 4,
     }
     assert 7.0 in rig.parts.timeouts()
+
+
+def test_clients_from_two_vaults_are_two(rig: Rig) -> None:
+    """References that read alike and lead into two Vaults are two clients, with a record for each."""
+
+    def edit(it: Document) -> None:
+        for number, vault in enumerate(("main", "other", "main")):
+            it["tokens"][number]["client_id"] = {"vault": "secret/client#id", "vault_name": vault}
+
+    rig.follow(edit)
+
+    clients = [state.client for state in rig.states.values()]
+    assert clients[0] is clients[2]
+    assert clients[0] is not clients[1]
 
 
 def test_added_and_removed(rig: Rig) -> None:
@@ -174,3 +190,76 @@ def test_credential_in_vault_is_looked_for_less_often(rig: Rig) -> None:
 
     assert rig.parts.state(token).poll_seconds == POLL_SECONDS
     assert rig.parts.state(in_vault).poll_seconds == POLL_VAULT_SECONDS
+
+
+# ── hooks ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def with_hooks(*commands: str) -> Callable[[Document], None]:
+    """An edit: a file for each of the first tokens, with a hook of one of these commands."""
+
+    def edit(it: Document) -> None:
+        for token, command in zip(it["tokens"], commands, strict=False):
+            place = {"to": "file", "path": f"/run/{token['name']}", "after": {"command": [command], "timeout": "20s"}}
+            token["publish"] = [token["publish"][0], place]
+
+    return edit
+
+
+def test_equal_hooks_are_one(rig: Rig) -> None:
+    """Sinks with the same `after` share one hook and its pool of one thread; others have their own."""
+    rig.follow(with_hooks("a", "a", "b"))
+    hooks = [rig.states[name].sinks[1].hook for name in ("t0", "t1", "t2")]
+
+    assert rig.states["t0"].sinks[0].hook is None
+    assert hooks[0] is not None
+    assert hooks[2] is not None
+    assert hooks[0] is hooks[1]
+    assert hooks[0].tokens == {"t0", "t1"}
+    assert {name: size for name, size in rig.parts.pools().items() if name.startswith("hook")} == {
+        hooks[0].name: 1,
+        hooks[2].name: 1,
+    }
+    assert rig.parts.timeouts().count(20.0) == 2
+
+
+def test_hook_that_did_not_change_stays(rig: Rig) -> None:
+    """A reload that leaves a hook to some token keeps what is known of it, and follows who has it."""
+    rig.follow(with_hooks("a", "a"))
+    before = rig.states["t0"].sinks[1].hook
+    rig.follow(with_hooks("b"))
+
+    after = rig.states["t1"].sinks[1].hook
+    assert after is before
+    assert after is not None
+    assert after.tokens == {"t1"}
+
+
+def test_hook_that_left_is_kept_until_its_run_is_over(rig: Rig) -> None:
+    """A hook that no token has any more has no pool, and is there to be ended until the clean-up; it may come back."""
+    rig.follow(with_hooks("a"))
+    before = rig.states["t0"].sinks[1].hook
+    assert before is not None
+    closing = rig.follow(with_hooks("b"))
+    assert before.name not in rig.parts.pools()
+    assert before.name in rig.parts.hooks
+    closing += rig.follow(with_hooks("a"))
+    assert rig.states["t0"].sinks[1].hook is before
+
+    for close in closing:
+        close()
+
+    assert list(rig.parts.hooks) == [before.name]
+    for close in rig.follow(lambda it: it["tokens"].pop(0)):
+        close()
+    assert rig.parts.hooks == {}
+
+
+def test_close_lets_no_command_start(rig: Rig) -> None:
+    """Once the parts are closed no command is started any more."""
+    rig.follow(with_hooks("true"))
+    hook = rig.states["t0"].sinks[1].hook
+    assert hook is not None
+    rig.parts.close()
+    with pytest.raises(HookError, match="the daemon stops"):
+        hook.hook.run([])

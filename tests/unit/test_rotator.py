@@ -843,3 +843,33 @@ def test_published_soon_where_a_sink_holds_less_life_than_the_token() -> None:
     bench.run_for(2.5)
 
     assert bench.sinks[0].content.access_token == Secret("token-2")
+
+
+@pytest.mark.parametrize("step", ["look", "publish"])
+def test_vault_is_back(step: str) -> None:
+    """What failed while nobody could log in to a Vault is tried at once when somebody can, however long its wait."""
+    sink = MemorySink(retry_after_seconds=3600.0)
+    bench = Bench(sinks=[sink])
+    (sink.look_errors if step == "look" else sink.publish_errors).append(Reason.VAULT_LOGIN_FAILED)
+    assert bench.attempt() > 0.1
+    assert bench.state.failing
+    bench.state.vault_is_back = True
+
+    bench.attempt()
+
+    assert bench.state.published
+    assert len(bench.endpoint.asked) == 1
+
+
+def test_vault_is_back_and_the_credential_is_refused() -> None:
+    """A token whose own credential was refused is not tried sooner because a Vault can be logged in to again."""
+    bench = Bench()
+    bench.endpoint.answers.append(WRONG)
+    bench.attempt()
+    assert not bench.state.failing
+    due = bench.state.rotate_at
+    bench.state.vault_is_back = True
+
+    bench.attempt()
+
+    assert bench.state.rotate_at == due

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from aca_tokend.core.errors import LookError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call, Calls, Work
+from aca_tokend.pool import Pool
 from aca_tokend.scheduler import LostJobError, RotationScheduler
 
 if TYPE_CHECKING:
@@ -320,6 +322,57 @@ def test_stop_abandons_a_rotation_whose_grant_was_not_sent(rig: Rig) -> None:
     assert not granted.is_set()
 
 
+def test_stop_begins_what_finishes(rig: Rig) -> None:
+    """Work that finishes what was published is begun by a stop, due or not, and what is asked for during it too."""
+    ran: list[str] = []
+
+    async def hook() -> float:
+        await Call("b", lambda: ran.append("hook"), finish=True)
+        return math.inf
+
+    work = Work("hook", "b", hook, lambda: 0.0, finish=True)
+    sent, answer = threading.Event(), threading.Event()
+
+    async def publishing() -> float:
+        await Call("a", lambda: held(sent, answer), finish=True)
+        rig.scheduler.keep(replace(work, name="late hook"), rig.clock.monotonic())
+        return math.inf
+
+    rig.scheduler.start()
+    rig.scheduler.keep(work, rig.clock.monotonic() + 3600)
+    rig.keep("publishing", publishing)
+    assert sent.wait(GENEROUS)
+    threading.Timer(0.1, answer.set).start()
+
+    assert rig.scheduler.stop(GENEROUS) == ()
+    assert ran == ["hook", "hook"]
+
+
+def test_stop_runs_a_hook_again_that_was_asked_for_meanwhile(rig: Rig) -> None:
+    """What asks for a hook while it runs and the daemon stops gets a run of its own."""
+    began, go_on = threading.Event(), threading.Event()
+    runs: list[int] = []
+
+    async def hook() -> float:
+        await Call("b", lambda: held(began, go_on), finish=True)
+        runs.append(1)
+        return math.inf
+
+    work = Work("hook", "b", hook, lambda: 0.0, finish=True)
+
+    def ask() -> None:
+        rig.scheduler.keep(work, rig.clock.monotonic())
+        go_on.set()
+
+    rig.scheduler.start()
+    rig.scheduler.keep(work, rig.clock.monotonic())
+    assert began.wait(GENEROUS)
+    threading.Timer(0.1, ask).start()
+
+    assert rig.scheduler.stop(GENEROUS) == ()
+    assert runs == [1, 1]
+
+
 def test_lost_job_is_overdue(rig: Rig) -> None:
     """The dead-man check names a token whose job is gone though its time has passed, and none that waits its turn."""
     rig.keep("lost", counting(threading.Event(), 1), at=rig.clock.monotonic() - 60)
@@ -566,6 +619,18 @@ def test_pool_that_grows_and_shrinks(rig: Rig) -> None:
     rig.keep("after", counting(done, 20))
     assert done.wait(GENEROUS)
     assert pool._threads == 1
+
+
+def test_idle_threads_end() -> None:
+    """A thread that has nothing to do for a while ends, and another begins with the next call."""
+    bugs: list[BaseException] = []
+    pool = Pool("rare", 2, bugs.append, idle_seconds=0.01)
+    for _ in range(3):
+        done = threading.Event()
+        pool.submit(0.0, done.set, lambda: None)
+        assert done.wait(GENEROUS)
+        wait_until(lambda: pool._threads == 0)
+    assert not bugs
 
 
 def test_removed_pool_ends_its_threads(rig: Rig) -> None:

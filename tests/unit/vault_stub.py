@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Rule = Callable[["Asked"], bytes | None]
 
 LOOKUP = "/v1/auth/token/lookup-self"
+CAPABILITIES = "/v1/sys/capabilities-self"
 DENIED = {"errors": ["permission denied"]}
 
 
@@ -47,7 +48,7 @@ class VaultStub:
     def __init__(self) -> None:
         self.address = ""
         self.asked: list[Asked] = []
-        self.rules: dict[str, Rule] = {}
+        self.rules: dict[str, Rule] = {CAPABILITIES: self._may_nothing}
 
     def always(self, path: str, reply: bytes | None) -> None:
         """One answer for all requests to a path."""
@@ -56,6 +57,19 @@ class VaultStub:
     def count(self, path: str) -> int:
         """How many requests came for a path."""
         return sum(asked.path == path for asked in self.asked)
+
+    def may(self, *capabilities: str) -> None:
+        """What every token that lives may do on whatever path."""
+        self.rules[CAPABILITIES] = lambda asked: answer(
+            200, {"data": {path: list(capabilities) for path in asked.body["paths"]}}
+        )
+
+    def _may_nothing(self, asked: Asked) -> bytes | None:
+        """A token that can be looked up lives, and may do nothing."""
+        looked_up = self.rules[LOOKUP](asked)
+        if looked_up is None or b" 200 " not in looked_up.split(b"\r\n")[0]:
+            return looked_up
+        return answer(200, {"data": {path: ["deny"] for path in asked.body["paths"]}})
 
     def talk(self, talk: Talk) -> None:
         """Answers all requests of a connection."""

@@ -4,10 +4,34 @@ Pure: `aca_tokend.config_files` reads the files. A secret is a reference here, a
 be one.
 """
 
-from aca_tokend.core.config._auth import AppRoleAuth, TokenAuth
+from aca_tokend.core.config._addresses import plain_http
+from aca_tokend.core.config._auth import (
+    AppRoleAuth,
+    CertAuth,
+    JwtAuth,
+    KubernetesAuth,
+    LdapAuth,
+    TokenAuth,
+    UserpassAuth,
+)
+from aca_tokend.core.config._hooks import After, CommandHook, SignalHook
 from aca_tokend.core.config._parse import parse
-from aca_tokend.core.config._publish import FilePublish, VaultPublish
-from aca_tokend.core.config._references import EnvReference, FileReference, LocalReference, Reference, VaultReference
+from aca_tokend.core.config._publish import (
+    AnyPublish,
+    DirectoryPublish,
+    FilePublish,
+    FormatConfig,
+    VaultPublish,
+    after_of,
+)
+from aca_tokend.core.config._references import (
+    EnvReference,
+    FileReference,
+    LocalReference,
+    PublicFileReference,
+    Reference,
+    VaultReference,
+)
 from aca_tokend.core.config._rotation import BackoffConfig, RotationConfig
 from aca_tokend.core.config._schema import schema
 from aca_tokend.core.config._servers import AdminConfig, EndpointConfig, LogConfig, VaultConfig
@@ -16,24 +40,38 @@ from aca_tokend.core.config._tokens import Config, TokenConfig, VerifyConfig
 
 __all__ = [
     "AdminConfig",
+    "After",
+    "AnyPublish",
     "AppRoleAuth",
     "BackoffConfig",
+    "CertAuth",
+    "CommandHook",
     "Config",
+    "DirectoryPublish",
     "EndpointConfig",
     "EnvReference",
     "FilePublish",
     "FileReference",
+    "FormatConfig",
+    "JwtAuth",
+    "KubernetesAuth",
+    "LdapAuth",
     "LocalReference",
     "LogConfig",
+    "PublicFileReference",
     "Reference",
     "RotationConfig",
     "ShardConfig",
+    "SignalHook",
     "TokenAuth",
     "TokenConfig",
+    "UserpassAuth",
     "VaultConfig",
     "VaultPublish",
     "VaultReference",
     "VerifyConfig",
+    "after_of",
     "parse",
+    "plain_http",
     "schema",
 ]

@@ -7,7 +7,7 @@ import re
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, PlainValidator
 
 from aca_tokend.core.config._wrong import refuse
 
@@ -32,7 +32,9 @@ def plain_http(url: str) -> bool:
 
 
 def server(url: object) -> str | None:
-    """The same text for all addresses of one server; None where it is not an address."""
+    """The same text for all addresses of one server, or of all its nodes; None where it is not an address."""
+    if isinstance(url, list):
+        return " ".join(sorted(server(node) or "" for node in url)) or None
     try:
         parts = urlsplit(str(url).lower())
         return f"{parts.hostname}:{parts.port or _PORTS[parts.scheme]}"
@@ -80,6 +82,21 @@ def _can_be(host: str) -> bool:
     return True
 
 
+def _nodes(value: object) -> str | tuple[str, ...]:
+    """One server, or the nodes of one cluster."""
+    if isinstance(value, str):
+        return _url(value)
+    if not isinstance(value, list | tuple) or not all(isinstance(node, str) for node in value):
+        refuse("must be text or an array of text", 'write it as "https://host.example.com"')
+    if not value:
+        refuse("names no server", 'write it as "https://host.example.com"')
+    nodes = tuple(_url(node) for node in value)
+    for node in nodes:
+        if sum(server(node) == server(other) for other in nodes) > 1:
+            refuse(f"names {node} twice", "name each node once")
+    return nodes
+
+
 def _optional_url(value: str) -> str:
     return _url(value) if value else value
 
@@ -115,6 +132,7 @@ def _listen(value: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_url)]
+Nodes = Annotated[str | tuple[str, ...], PlainValidator(_nodes, json_schema_input_type=str | tuple[str, ...])]
 OptionalUrl = Annotated[str, AfterValidator(_optional_url)]
 RequestPath = Annotated[str, AfterValidator(_request_path)]
 TokenPath = Annotated[str, AfterValidator(_token_path)]

@@ -154,6 +154,23 @@ def _needed_file(value: str) -> str:
     return _file(text(value))
 
 
+def _directory(value: str) -> str:
+    if value.endswith("/") and value != "/":
+        refuse("ends with a slash", "leave that slash out")
+    return _needed_file(value)
+
+
+def _file_name(value: str) -> str:
+    text(value)
+    if value.startswith("."):
+        refuse("begins with a dot, as the daemon's own files in the directory do", "choose another name")
+    if "/" in value:
+        refuse("has a slash in it", "name a file of the directory itself")
+    if len(value.encode()) > 255:  # noqa: PLR2004 -- NAME_MAX of Linux
+        refuse("is too long for a file name", "use at most 255 bytes")
+    return value
+
+
 def _slashed(value: str) -> str:
     """A path as Vault takes it."""
     if value.startswith("/") or value.endswith("/"):
@@ -210,6 +227,8 @@ Text = Annotated[str, AfterValidator(text)]
 Name = Annotated[str, AfterValidator(_name)]
 Scope = Annotated[str, AfterValidator(_scope)]
 OptionalFile = Annotated[str, AfterValidator(_file)]
+DirectoryPath = Annotated[str, AfterValidator(_directory)]
+FileName = Annotated[str, AfterValidator(_file_name)]
 FilePath = Annotated[str, AfterValidator(_needed_file)]
 Mount = Annotated[str, AfterValidator(mount)]
 KvPath = Annotated[str, AfterValidator(kv_path)]

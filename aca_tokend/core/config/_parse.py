@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -183,13 +184,24 @@ def _same_names(entries: Iterable[_Entry]) -> Iterator[Problem]:
 
 def _same_places(entries: Iterable[_Entry], vaults: Mapping[str, Any]) -> Iterator[Problem]:
     first: dict[str, _Entry] = {}
+    directories: dict[str, _Entry] = {}
+    places: list[tuple[str, _Entry]] = []
     for entry in entries:
         sinks = entry.table.get("publish")
         for number, sink in enumerate(sinks if isinstance(sinks, list) else ()):
             here = entry._replace(where=f"{entry.where}.publish[{number}]")
             place = _place(sink, vaults) if isinstance(sink, dict) else None
-            if place is not None and first.setdefault(place, here) is not here:
-                problem = f"is the same place as {_seen_from(here.file, first[place])}"
+            if place is not None:
+                places.append((place, here))
+                if sink.get("to") == "directory":
+                    directories.setdefault(place, here)
+    for place, here in places:
+        if first.setdefault(place, here) is not here:
+            problem = f"is the same place as {_seen_from(here.file, first[place])}"
+            yield Problem(here.file, here.where, problem, "publish each token to places of its own")
+        for parent in accumulate(place.split("/")[:-1], "{}/{}".format):
+            if parent in directories:
+                problem = f"lies in the directory of {_seen_from(here.file, directories[parent])}"
                 yield Problem(here.file, here.where, problem, "publish each token to places of its own")
 
 
@@ -200,7 +212,7 @@ def _seen_from(file: str, entry: _Entry) -> str:
 def _place(sink: Mapping[str, Any], vaults: Mapping[str, Any]) -> str | None:
     """The same text for all sinks that write to one place; None where the sink does not say enough."""
     path, mount = sink.get("path"), sink.get("mount")
-    if sink.get("to") == "file" and isinstance(path, str):
+    if sink.get("to") in ("file", "directory") and isinstance(path, str):
         return "file " + "/".join(segment for segment in path.split("/") if segment)
     name = sink.get("vault_name") or default_name(tuple(vaults))
     if sink.get("to") != "vault" or not all(isinstance(part, str) for part in (path, mount, name)):

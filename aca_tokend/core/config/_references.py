@@ -52,6 +52,10 @@ class FileReference(Table):
         return f"file {self.file}"
 
 
+class PublicFileReference(FileReference):
+    """A reference to a file that its maker leaves readable to all: the kubelet does so with service account tokens."""
+
+
 class VaultReference(Table):
     """A reference to a field of a KV secret."""
 

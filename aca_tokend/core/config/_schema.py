@@ -49,6 +49,7 @@ def _complete(model: type[Table], key: str, rule: dict[str, Any], table: dict[st
         table.setdefault("required", []).insert(0, key)
     elif default is None:
         # TOML has no null
-        rule.update(rule.pop("anyOf")[0])
+        choices = [choice for choice in rule.pop("anyOf") if choice != {"type": "null"}]
+        rule.update(choices[0] if len(choices) == 1 else {"anyOf": choices})
     elif not isinstance(default, Table):
         rule["default"] = default

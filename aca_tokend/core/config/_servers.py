@@ -4,14 +4,27 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from aca_tokend.core.config._addresses import Host, Listen, OptionalUrl, TokenPath, Url, plain_http
-from aca_tokend.core.config._auth import Auth
+from aca_tokend.core.config._addresses import Host, Listen, Nodes, OptionalUrl, TokenPath, Url, plain_http
+from aca_tokend.core.config._auth import Auth, CertAuth
 from aca_tokend.core.config._kinds import Duration, Namespace, OptionalFile
 from aca_tokend.core.config._table import Table
 from aca_tokend.core.config._wrong import refuse
 
 Timeout = Annotated[float, Duration(0.01, 600)]
 Concurrency = Annotated[int, Field(ge=1, le=256)]
+
+
+def _paired(value: str, info: ValidationInfo) -> str:
+    """Validates `tls_key`, which comes after `tls_cert`."""
+    if info.data.get("tls_cert") and not value:
+        refuse("missing beside tls_cert", "add tls_key, or leave tls_cert out")
+    return _beside_cert(value, info)
+
+
+def _beside_cert(value: str, info: ValidationInfo) -> str:
+    if value and info.data.get("tls_cert") == "":
+        refuse("does nothing without tls_cert", f"add tls_cert, or leave {info.field_name} out")
+    return value
 
 
 class AdminConfig(Table):
@@ -35,16 +48,12 @@ class AdminConfig(Table):
     @field_validator("tls_key")
     @classmethod
     def _paired(cls, value: str, info: ValidationInfo) -> str:
-        if info.data.get("tls_cert") and not value:
-            refuse("missing beside tls_cert", "add tls_key, or leave tls_cert out")
-        return cls._beside_cert(value, info)
+        return _paired(value, info)
 
     @field_validator("tls_client_ca")
     @classmethod
     def _beside_cert(cls, value: str, info: ValidationInfo) -> str:
-        if value and info.data.get("tls_cert") == "":
-            refuse("does nothing without tls_cert", f"add tls_cert, or leave {info.field_name} out")
-        return value
+        return _beside_cert(value, info)
 
 
 class LogConfig(Table):
@@ -60,7 +69,8 @@ class LogConfig(Table):
 
 def _encrypted(value: bool, info: ValidationInfo, key: str, what: str) -> bool:
     """Validates `allow_plain_http`, which comes after the address, and blames the address."""
-    if not value and plain_http(info.data.get(key, "")):
+    urls = info.data.get(key, ())
+    if not value and any(plain_http(url) for url in ((urls,) if isinstance(urls, str) else urls)):
         refuse(
             f"would send {what} unencrypted to another machine",
             "use https://, or set allow_plain_http = true where the network itself encrypts",
@@ -104,14 +114,17 @@ class EndpointConfig(Table):
 class VaultConfig(Table):
     """A HashiCorp Vault or an OpenBao."""
 
-    address: Url = Field(
-        description="Scheme, host and port of the server.", examples=["https://vault.example.com:8200"]
+    address: Nodes = Field(
+        description="Scheme, host and port of the server; an array where one cluster has several nodes.",
+        examples=["https://vault.example.com:8200"],
     )
     namespace: Namespace = Field(
         default="", description="Namespace of the log-in and of all mounts.", examples=["team-a"]
     )
     ca_file: OptionalFile = Field(default="", description="CA certificates (PEM) to trust instead of the system's.")
-    timeout: Timeout = Field(default=5.0, description="Limit of connecting, and of each wait for more of an answer.")
+    tls_cert: OptionalFile = Field(default="", description="Certificate chain (PEM) to show to the server.")
+    tls_key: OptionalFile = Field(default="", description="Private key (PEM) of `tls_cert`.", validate_default=True)
+    timeout: Timeout = Field(default=5.0, description="Limit of connecting, asking and the whole of an answer.")
     max_concurrency: Concurrency = Field(default=8, description="Most requests to this Vault at one time.")
     allow_plain_http: bool = Field(
         default=False,
@@ -122,7 +135,27 @@ class VaultConfig(Table):
         description="How to log in.", examples=[{"method": "token", "token": {"file": "/run/secrets/aca/vault-token"}}]
     )
 
+    @field_validator("tls_key")
+    @classmethod
+    def _paired(cls, value: str, info: ValidationInfo) -> str:
+        return _paired(value, info)
+
+    @field_validator("auth")
+    @classmethod
+    def _has_certificate(cls, value: Auth, info: ValidationInfo) -> Auth:
+        if isinstance(value, CertAuth) and info.data.get("tls_cert") == "":
+            refuse(
+                "logs in by a client certificate, and there is none",
+                'add tls_cert and tls_key to the table above, such as tls_cert = "/run/secrets/aca/tls.crt"',
+            )
+        return value
+
     @field_validator("allow_plain_http")
     @classmethod
     def _encrypted(cls, value: bool, info: ValidationInfo) -> bool:
         return _encrypted(value, info, "address", "tokens and secrets")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The nodes of the cluster, of which there is mostly one."""
+        return (self.address,) if isinstance(self.address, str) else self.address

@@ -1,0 +1,127 @@
+"""Checks of each place in the file system, and of the hook that follows a write. Nothing is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aca_tokend import sinks
+from aca_tokend.core.config import CommandHook, FilePublish, VaultPublish, after_of
+from aca_tokend.core.errors import LookError
+from aca_tokend.core.outcome import Reason
+from aca_tokend.core.steps import Call
+from aca_tokend.doctor.examination import Check, advice
+from aca_tokend.doctor.findings import Area
+from aca_tokend.hooks import DEFAULT_PATH
+from aca_tokend.shared import FILE_POOL
+from aca_tokend.sinks.atomic import Access, opened, told_as
+from aca_tokend.sinks.probe import probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aca_tokend.core.config import After, DirectoryPublish
+    from aca_tokend.core.ports import Sink
+    from aca_tokend.doctor.examination import Notes
+    from aca_tokend.parts import Parts
+
+    Place = FilePublish | DirectoryPublish
+
+DIRECTORY, OWNER, TARGET, MEMORY, HOOK = "directory", "owner", "target", "memory", "hook"
+MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
+
+
+def checks(parts: Parts) -> Iterator[Check]:
+    """One for each place, for each directory, and for each hook."""
+    places: dict[str, Place] = {}
+    for token in parts.config.tokens:
+        places |= {publish.path: publish for publish in token.publish if not isinstance(publish, VaultPublish)}
+    for path, place in places.items():
+        examine = partial(_place, place=place, sink=sinks.build(place, parts.vaults))
+        yield Check(Area.FILE, path, (DIRECTORY, OWNER, TARGET), examine)
+    for directory in dict.fromkeys(_where(place)[0] for place in places.values()):
+        yield Check(Area.FILE, directory, (MEMORY,), partial(_memory, directory=directory))
+    for after in dict.fromkeys(after_of(place) for place in places.values()):
+        if after is not None:
+            subject = f"command {after.command[0]}" if isinstance(after, CommandHook) else f"pid file {after.pid_file}"
+            yield Check(Area.FILE, subject, (HOOK,), partial(_hook, after=after))
+
+
+def _where(place: Place) -> tuple[str, str]:
+    """The directory that is written to, and a name in it that is replaced."""
+    return os.path.split(place.path) if isinstance(place, FilePublish) else (place.path, "..data")
+
+
+async def _place(notes: Notes, place: Place, sink: Sink) -> None:
+    try:
+        await Call(FILE_POOL, lambda: _probe(place))
+    except LookError as error:
+        said = error.message.removeprefix(f"{place.path}: ")
+        if error.reason is not Reason.OWNER_NOT_SET:
+            notes.error(DIRECTORY, error, said)
+            return
+        notes.ok(DIRECTORY, "may be written")
+        notes.error(OWNER, error, said)
+    else:
+        notes.ok(DIRECTORY, "may be written")
+        notes.ok(OWNER, "the daemon may give it the owner and group it is to have")
+    try:
+        seen = await Call(FILE_POOL, sink.look)
+    except LookError as error:
+        if error.reason is Reason.OWNER_NOT_SET:
+            notes.skipped(TARGET, f"because {OWNER} failed")
+        else:
+            notes.error(TARGET, error, error.message.removeprefix(f"{place.path}: "))
+        return
+    if seen.foreign and not place.replace_foreign:
+        notes.failed(TARGET, f"this token did not write what is there: {seen.foreign}", advice(Reason.FOREIGN_DOCUMENT))
+    else:
+        notes.ok(TARGET, "nothing is there yet" if seen.document is None else "holds a token")
+
+
+def _probe(place: Place) -> None:
+    directory, name = _where(place)
+    with told_as(LookError, place.path), opened(directory, os.O_DIRECTORY) as found:
+        probe(found, name, Access(place.mode, place.owner, place.group))
+
+
+async def _memory(notes: Notes, directory: str) -> None:
+    _tell_memory(notes, await Call(FILE_POOL, lambda: _file_system(directory)))
+
+
+def _tell_memory(notes: Notes, kind: str) -> None:
+    if not kind:
+        notes.skipped(MEMORY, "the directory, or its file system, cannot be found")
+    elif kind in MEMORY_FILE_SYSTEMS:
+        notes.ok(MEMORY, f"on {kind}: in memory alone")
+    else:
+        notes.warn(MEMORY, f"on {kind}: tokens are written to a disk", "use a directory on a tmpfs, such as below /run")
+
+
+def _file_system(directory: str, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """The kind of file system that a directory is on, as the kernel calls it; empty where that cannot be told."""
+    try:
+        device = Path(directory).stat().st_dev
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    # proc(5): the third field is the device, and the kind follows the only field that is a hyphen
+    return next((line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == number), "")
+
+
+async def _hook(notes: Notes, after: After) -> None:
+    if isinstance(after, CommandHook):
+        program = after.command[0]
+        found = await Call(FILE_POOL, lambda: shutil.which(program, path=os.environ.get("PATH", DEFAULT_PATH)))
+        if found is None:
+            notes.failed(HOOK, "there is no such program that may be run", advice(Reason.COMMAND_MISSING))
+        else:
+            notes.ok(HOOK, f"is {found}")
+    elif await Call(FILE_POOL, lambda: os.access(after.pid_file, os.R_OK)):
+        notes.ok(HOOK, "can be read")
+    else:
+        notes.failed(HOOK, "is not there, or may not be read", advice(Reason.PID_FILE_MISSING))

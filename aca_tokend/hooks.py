@@ -1,0 +1,304 @@
+"""Hooks at work: runs a command or sends a signal, once, and says how that went.
+
+A command gets no shell, nothing of our environment but where programs are, no open file of ours and no secret. It ends
+within its timeout, with all it started in its process group, and what it says is bounded. A signal goes to a process
+only where the pid file is plainly its own. Nothing here decides when, or again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import selectors
+import signal
+import stat
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aca_tokend.core.config import CommandHook
+from aca_tokend.core.errors import HookError
+from aca_tokend.core.outcome import Reason
+from aca_tokend.core.secret import HIDDEN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aca_tokend.core.config import After, SignalHook
+    from aca_tokend.core.secret import Secret
+
+# All of our environment that a command sees; where there is no PATH, this one.
+ENVIRONMENT = ("PATH", "HOME", "LANG")
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# After its timeout a command is asked to end, and so long later made to.
+GRACE_SECONDS = 2.0
+# So much of the end of its output is kept, in whole lines.
+OUTPUT_BYTES = 4096
+_READ_BYTES = 65536
+# What is left in a pipe after its command ended is no more than this.
+_LAST_READS = 32
+# A pid file holds a number and a newline.
+_PID_FILE_BYTES = 64
+# How much younger than its pid file's last change a process may seem: clocks count in steps.
+_SLACK_SECONDS = 2.0
+# Whatever else looks like a token, should it not be one that we know.
+_LIKE_A_TOKEN = re.compile(r"(?i)(?<=bearer )\S+|(?=[a-z_~+=-]*[0-9])[a-z0-9_~+=-]{32,}")
+
+
+def build(after: After) -> Command | Signal:
+    """The hook that `after` describes."""
+    return Command(after) if isinstance(after, CommandHook) else Signal(after)
+
+
+def cleaned(output: bytes, secrets: Iterable[Secret]) -> str:
+    """The last whole lines of what a command said, fit for a log: no secret, no control characters."""
+    if len(output) > OUTPUT_BYTES:
+        # from the first whole line on: half a secret would not be known for one
+        output = output[-OUTPUT_BYTES:].partition(b"\n")[2]
+    text = output.decode("utf-8", "backslashreplace")
+    for value in sorted((secret.reveal() for secret in secrets), key=len, reverse=True):
+        text = text.replace(value, HIDDEN)
+    text = _LIKE_A_TOKEN.sub(HIDDEN, text).strip()
+    return "".join(it if it.isprintable() or it == "\n" else it.encode("unicode_escape").decode() for it in text)
+
+
+class Command:
+    """Runs a program. One run at a time."""
+
+    def __init__(self, config: CommandHook) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._group: int | None = None  # of the command that runs; it cannot be another's while the lock is held
+        self._closed = False
+
+    @property
+    def label(self) -> str:
+        """The name of the program. Its arguments are nobody's business."""
+        return self._config.command[0].rpartition("/")[2]
+
+    def close(self) -> None:
+        """Ends a command that runs, and starts no other."""
+        with self._lock:
+            self._closed = True
+            self._signal(signal.SIGKILL)
+
+    def run(self, secrets: Iterable[Secret]) -> str:
+        """Runs it to its end. Raises HookError."""
+        process = self._start()
+        try:
+            output, ended = self._follow(process)
+        except OSError as error:  # no descriptor is left
+            raise self._error(Reason.IO_ERROR, f"could not be followed: {error.strerror}") from error
+        finally:
+            self._end(process)
+        said = cleaned(output, secrets)
+        if not ended:
+            raise self._error(Reason.COMMAND_TIMEOUT, f"did not end within {self._config.timeout:g} s", said)
+        if process.returncode > 0:
+            raise self._error(Reason.COMMAND_FAILED, f"ended with status {process.returncode}", said)
+        if process.returncode < 0:
+            raise self._error(Reason.COMMAND_FAILED, f"was ended by {_signal_name(-process.returncode)}", said)
+        return said
+
+    def _error(self, reason: Reason, problem: str, output: str = "") -> HookError:
+        error = HookError(reason, f"command {self.label} {problem}")
+        error.output = output
+        return error
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        known = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+        with self._lock:
+            if self._closed:
+                raise self._error(Reason.COMMAND_FAILED, "was not started: the daemon stops")
+            try:
+                process = subprocess.Popen(  # noqa: S603 -- what the configuration says, without a shell
+                    self._config.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    cwd="/",
+                    env={"PATH": DEFAULT_PATH, **known},
+                    start_new_session=True,
+                )
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise self._error(Reason.COMMAND_MISSING, "is not there, or the interpreter it names") from error
+            except OSError as error:
+                refused = error.errno in {errno.EACCES, errno.EPERM, errno.ENOEXEC}
+                reason = Reason.COMMAND_NOT_EXECUTABLE if refused else Reason.IO_ERROR
+                raise self._error(reason, f"could not be started: {error.strerror}") from error
+            self._group = process.pid
+            return process
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bool]:
+        """Reads until it ends or its time is over; then asks it to end. Returns its output and whether it ended."""
+        assert process.stdout is not None  # noqa: S101 -- it is a pipe
+        kept, pipe = bytearray(), process.stdout.fileno()
+        os.set_blocking(pipe, False)
+        with _Ended(process.pid) as exit_descriptor, selectors.DefaultSelector() as selector:
+            selector.register(exit_descriptor, selectors.EVENT_READ)
+            selector.register(pipe, selectors.EVENT_READ)
+            ended = _read_until_exit(selector, kept, pipe, self._config.timeout)
+            if not ended:
+                with self._lock:
+                    self._signal(signal.SIGTERM)
+                _read_until_exit(selector, kept, pipe, GRACE_SECONDS)
+        with self._lock:
+            self._signal(signal.SIGKILL)  # also what it left behind, which may hold the pipe
+        for _ in range(_LAST_READS):
+            if not _read(pipe, kept):
+                break
+        return bytes(kept), ended
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """Leaves nothing of it. Its number is free for another process only once it was waited for."""
+        with self._lock:
+            self._signal(signal.SIGKILL)
+            self._group = None
+        with suppress(subprocess.TimeoutExpired):  # one that the kernel does not let go is left to it
+            process.wait(GRACE_SECONDS)
+        assert process.stdout is not None  # noqa: S101 -- it is a pipe
+        process.stdout.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To the whole group; the caller holds the lock."""
+        if self._group is not None:
+            # gone, or with another user's rights by now
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._group, number)
+
+
+class _Ended:
+    """A descriptor that can be read once a process has ended."""
+
+    def __init__(self, pid: int) -> None:
+        self._descriptor = os.pidfd_open(pid)
+
+    def __enter__(self) -> int:
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+
+def _read_until_exit(selector: selectors.BaseSelector, kept: bytearray, pipe: int, seconds: float) -> bool:
+    """Whether it ended within the time. A pipe that is closed says nothing about that."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        ready = {key.fd for key, _ in selector.select(left)}
+        if pipe in ready and _read(pipe, kept) == b"":
+            selector.unregister(pipe)
+        if ready - {pipe}:
+            return True
+    return False
+
+
+def _read(pipe: int, kept: bytearray) -> bytes | None:
+    """Reads once and keeps the end; b"" at the end of the pipe, None where nothing is there now."""
+    try:
+        read = os.read(pipe, _READ_BYTES)
+    except BlockingIOError:
+        return None
+    kept += read
+    # a byte more than is shown, so that it is known that something is missing
+    del kept[: -OUTPUT_BYTES - 1]
+    return read
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class Signal:
+    """Sends a signal to the process that a file names."""
+
+    def __init__(self, config: SignalHook) -> None:
+        self._config = config
+        self._signal = signal.Signals[f"SIG{config.signal}"]
+
+    @property
+    def label(self) -> str:
+        """The signal."""
+        return self._signal.name
+
+    def close(self) -> None:
+        """Sending takes no time."""
+
+    def run(self, secrets: Iterable[Secret]) -> str:
+        """Sends it. Raises HookError."""
+        del secrets
+        pid, status = self._read()
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError as error:
+            raise self._error(Reason.PROCESS_MISSING, f"names process {pid}, which is not there") from error
+        except OSError as error:
+            raise self._error(Reason.PID_FILE_INVALID, f"names {pid}, which is no process") from error
+        try:
+            # it is this very process from here on, whatever becomes of its number
+            self._check(pid, status)
+            signal.pidfd_send_signal(process, self._signal)
+        except ProcessLookupError as error:
+            raise self._error(Reason.PROCESS_MISSING, f"names process {pid}, which has ended") from error
+        except PermissionError as error:
+            raise self._error(Reason.SIGNAL_NOT_PERMITTED, f"names process {pid}, which is another user's") from error
+        finally:
+            os.close(process)
+        return ""
+
+    def _error(self, reason: Reason, problem: str) -> HookError:
+        return HookError(reason, f"pid file {self._config.pid_file} {problem}")
+
+    def _read(self) -> tuple[int, os.stat_result]:
+        """The number in the file, and the state of the file."""
+        try:
+            # a pipe in its place must not hold us up
+            descriptor = os.open(self._config.pid_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._error(Reason.PID_FILE_MISSING, "is not there") from error
+        except PermissionError as error:
+            raise self._error(Reason.PERMISSION_DENIED, "may not be read") from error
+        except OSError as error:
+            raise self._error(Reason.PID_FILE_INVALID, f"cannot be read: {error.strerror}") from error
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise self._error(Reason.PID_FILE_INVALID, "is no regular file")
+            content = os.read(descriptor, _PID_FILE_BYTES)
+        except OSError as error:
+            raise self._error(Reason.PID_FILE_INVALID, f"cannot be read: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
+        if status.st_mode & stat.S_IWOTH:
+            raise self._error(Reason.PID_FILE_INVALID, "may be written by everybody, who could name any process")
+        found = re.fullmatch(rb"\s*([1-9][0-9]{0,9})\s*", content)
+        if found is None:
+            raise self._error(Reason.PID_FILE_INVALID, "does not hold the number of a process")
+        pid = int(found[1])
+        if pid in {1, os.getpid()}:
+            raise self._error(Reason.PID_FILE_INVALID, f"names process {pid}, which is never meant")
+        return pid, status
+
+    def _check(self, pid: int, status: os.stat_result) -> None:
+        """Whether the file can be this process's own: nobody else wrote it, and not before the process was there."""
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            users = re.search(rb"^Uid:\s(.*)$", Path(f"/proc/{pid}/status").read_bytes(), re.MULTILINE)
+        except FileNotFoundError as error:
+            raise ProcessLookupError from error
+        if fields[0] in {b"Z", b"X"}:  # ended, and not yet noticed by its parent
+            raise ProcessLookupError
+        owners = {0, os.geteuid(), *(int(user) for user in (users[1].split() if users else ()))}
+        if status.st_uid not in owners:
+            raise self._error(Reason.PID_FILE_INVALID, f"names process {pid}, and belongs to a third user")
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # since the machine started, sleep included
+        age_of_file = time.time() - status.st_mtime
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - started
+        if age < age_of_file - _SLACK_SECONDS:
+            raise self._error(Reason.PID_FILE_STALE, f"is older than process {pid}")

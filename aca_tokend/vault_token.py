@@ -1,0 +1,292 @@
+"""Our own token in one Vault: obtained when first needed, kept alive, replaced before it ends, revoked when we leave.
+
+Used from several threads at once; one log-in or renewal is under way at a time, and whoever needs its outcome waits for
+it. It never sleeps: `keep` does what is due and says when to come again. Every deadline comes from core/login.py.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from aca_tokend import vault_login
+from aca_tokend.core.config import CertAuth, TokenAuth
+from aca_tokend.core.errors import SecretError, VaultLoginError
+from aca_tokend.core.login import (
+    Fault,
+    HoldOff,
+    LoggedIn,
+    LoginEvent,
+    LoginFailed,
+    OwnToken,
+    RenewalFailed,
+    Renewed,
+    Verdict,
+    hold_off,
+)
+from aca_tokend.core.outcome import Reason
+from aca_tokend.core.secret import Secret, fingerprint
+from aca_tokend.vault_http import RequestFailedError, client_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aca_tokend.core.config import Reference, VaultConfig
+    from aca_tokend.core.login import TokenLife
+    from aca_tokend.vault_login import Login
+    from aca_tokend.vault_nodes import Nodes
+
+_SUSPENDED = (
+    "refused as often as it may be without being locked out, so this credential is not sent again before it changes, "
+    "the configuration is reloaded by SIGHUP, or an hour is over"
+)
+_NOT_TRIED = VaultLoginError(Reason.VAULT_LOGIN_FAILED, "not logged in yet")
+
+
+@dataclass(slots=True)
+class TokenKeeper:
+    """Our token in the Vault of `config`. Every method may be called from several threads.
+
+    Attributes:
+        name: the name in `[vault.NAME]`.
+        nodes: its connections.
+        resolve: gives the secret behind a reference now, or raises SecretError.
+        monotonic, wall: the clocks, in seconds.
+        tell: told of each log-in and renewal, and how it went.
+        rng: draws jitter.
+        draw: the share of the jitter that this process keeps.
+    """
+
+    name: str
+    config: VaultConfig
+    nodes: Nodes
+    resolve: Callable[[Reference], Secret]
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+    tell: Callable[[LoginEvent], None]
+    rng: random.Random = field(default_factory=random.SystemRandom)
+    draw: float = field(init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _key: Secret = field(default_factory=lambda: Secret(os.urandom(16).hex()))
+    _login: Login | None = None
+    _held: HoldOff | None = None  # why no log-in is made, None where the last one succeeded
+    _error: VaultLoginError = _NOT_TRIED  # how the last one failed
+    _keep_at: float = float("inf")
+    _renewal_failures: int = 0
+    _asked: bool = False
+    _closed: bool = False
+
+    def __post_init__(self) -> None:
+        """Draws the jitter; opens no connection."""
+        self.draw = self.rng.random()
+
+    @property
+    def expires_at(self) -> float | None:
+        """When our token expires, in wall seconds; None where it never does or where we hold none."""
+        login = self._login
+        return self._in_wall(login.life) if login else None
+
+    @property
+    def current(self) -> Login | None:
+        """The log-in we have, if any."""
+        return self._login
+
+    def login(self) -> Login:
+        """The log-in we have, else a new one. Raises VaultLoginError."""
+        return self._login or self.instead_of(None)
+
+    def instead_of(self, old: Login | None) -> Login:
+        """A log-in newer than `old`, which is dead. Raises VaultLoginError.
+
+        Of several threads that find `old` of no use one logs in and the others take its outcome, failure included: a
+        Vault that refuses is asked once, not once a thread. Until the hold-off is over it is not asked at all.
+        """
+        with self._lock:
+            if self._login is old:
+                self._login = None
+                if self._held is None or self.monotonic() >= self._held.until:
+                    self._log_in()
+            if self._login is not None:
+                return self._login
+            wait = self._held.until - self.monotonic() if self._held else 0.0
+        # each thread raises an error of its own: one raised in several threads would gather all their tracebacks
+        raise VaultLoginError(self._error.reason, self._error.message, retry_after_seconds=max(wait, 0.0))
+
+    def keep(self) -> float:
+        """Does what is due for our token, and returns when to come again, in monotonic seconds; infinity for never."""
+        with self._lock:
+            now = self.monotonic()
+            if self._asked:
+                self._asked = False
+                if self._held is not None:
+                    self._held = replace(self._held, rejections=0, until=now)
+                    self._keep_at = now
+            if self._login is not None:
+                if now >= self._keep_at:
+                    self._prolong(self._login, now)
+            elif self._held is not None and not self._closed:
+                self._log_in_if_it_may_help(self._held, now)
+            return self._keep_at
+
+    def retry(self) -> None:
+        """Somebody mended something: with the next `keep` a log-in that failed is made again, whatever was refused."""
+        self._asked = True  # without the lock, which a log-in that hangs would hold
+
+    def own_token(self) -> OwnToken:
+        """What Vault says of our token, in one request. Raises VaultLoginError."""
+        try:
+            return vault_login.own_token(self.login().client, self.wall)
+        except RequestFailedError as failed:
+            what = f"vault {self.name}: our own token"
+            raise self._failed(what, failed, failed.text) from failed
+
+    def close(self) -> None:
+        """Revokes our token if we logged in for it. It logs in no more."""
+        self._closed = True
+        # whoever hangs in a log-in holds the lock until the Vault's timeout
+        if self._lock.acquire(timeout=self.config.timeout):
+            login, self._login, self._held, self._keep_at = self._login, None, None, float("inf")
+            self._lock.release()
+            if login is not None and login.revocable:
+                with suppress(RequestFailedError):  # then it expires by itself
+                    vault_login.revoke(login)
+
+    # ── what is done while the lock is held ───────────────────────────────────────────────────────────────────────
+
+    def _prolong(self, login: Login, now: float) -> None:
+        """Renews our token, or replaces it while it still serves."""
+        given = isinstance(self.config.auth, TokenAuth)
+        another = given and self._credential() not in {"", login.credential}
+        if another and self._log_in():
+            return
+        if now < login.life.expires_at:
+            if login.life.renewable and not login.life.capped:
+                if self._renew(login, now):
+                    return
+            elif given:
+                self._wait_for_another(login, now)
+                return
+            if self._held is not None and now < self._held.until and not self._changed(self._held):
+                self._keep_at = self._held.look_at(now)
+                return
+        else:
+            self._login = None
+        self._log_in()
+
+    def _renew(self, login: Login, now: float) -> bool:
+        """Asks for more life. False where Vault refuses: only another token helps."""
+        try:
+            login.life = vault_login.renew(login, self.monotonic)
+        except RequestFailedError as failed:
+            if failed.reason in vault_login.REFUSED:
+                login.life = replace(login.life, renewable=False)
+                return isinstance(self.config.auth, TokenAuth) and self._wait_for_another(login, now)
+            self._renewal_failures += 1
+            self._keep_at = login.life.retry_at(self._renewal_failures, self.monotonic(), self.rng.random())
+            if self._renewal_failures == 1:
+                message = f"vault {self.name}: renewal of our token: {failed.text}"
+                self.tell(RenewalFailed(self.name, failed.reason, message, self._in_wall(login.life)))
+            return True
+        self._renewal_failures = 0
+        self._keep_at = login.life.due_at(self.draw)
+        self.tell(Renewed(self.name, self._in_wall(login.life)))
+        return True
+
+    def _wait_for_another(self, login: Login, now: float) -> bool:
+        """A token that was given to us and cannot be renewed: whoever gave it has to give another. Told once."""
+        self._keep_at = login.life.poll_at(now)
+        self._renewal_failures += 1
+        if self._renewal_failures == 1:
+            message = (
+                f"vault {self.name}: our token cannot be renewed; put another one where the reference points, or give "
+                "it a period"
+            )
+            self.tell(RenewalFailed(self.name, Reason.VAULT_LOGIN_FAILED, message, self._in_wall(login.life)))
+        return True
+
+    def _log_in_if_it_may_help(self, held: HoldOff, now: float) -> None:
+        if now >= held.until or self._changed(held):
+            self._log_in()
+        else:
+            self._keep_at = held.look_at(now)
+
+    def _changed(self, held: HoldOff) -> bool:
+        """Whether what was refused is another credential by now. That a Vault was away has nothing to do with it."""
+        return held.verdict is not Verdict.UNAVAILABLE and self._credential() not in {"", held.credential}
+
+    def _credential(self) -> str:
+        """The fingerprint of what the next log-in would send; empty where that cannot be had."""
+        try:
+            return self._fingerprint(vault_login.prepare(self.config, self.resolve))
+        except SecretError:
+            return ""
+
+    def _fingerprint(self, request: vault_login.Request) -> str:
+        return fingerprint(request.credential, self._key)
+
+    def _log_in(self) -> bool:
+        """One log-in. If it fails what we hold stays, if we hold anything."""
+        if self._closed:
+            self._error = VaultLoginError(Reason.VAULT_LOGIN_FAILED, f"vault {self.name}: the session is closed")
+            return False
+        what, credential = f"vault {self.name}: log-in by {vault_login.place(self.config)}", ""
+        try:
+            request = vault_login.prepare(self.config, self.resolve)
+            credential = self._fingerprint(request)
+            if isinstance(self.config.auth, CertAuth):
+                # a connection keeps the certificate that it was opened with, which may be another by now
+                self.nodes.close()
+            # clients of its own: a thread in the middle of a call keeps the token that it began with
+            connect = partial(client_of, self.config, self.nodes)
+            login = vault_login.log_in(request, credential, connect, self.monotonic)
+        except SecretError as error:
+            self._refused(VaultLoginError(error.reason, f"{what}: {error.message}"), Fault(Verdict.UNAVAILABLE, ""))
+        except RequestFailedError as failed:
+            fault = Fault(vault_login.verdict(self.config, failed), credential, failed.retry_after_seconds)
+            explained = vault_login.explained(self.config, failed)
+            self._refused(self._failed(what, failed, explained), fault)
+        else:
+            self._accepted(login)
+            return True
+        return False
+
+    def _accepted(self, login: Login) -> None:
+        recovered, self._held, self._login = self._held is not None, None, login
+        self._renewal_failures = 0
+        self._keep_at = login.life.due_at(self.draw)
+        method = self.config.auth.method
+        self.tell(LoggedIn(self.name, method, self._in_wall(login.life), self._keep_at, recovered))
+
+    def _refused(self, error: VaultLoginError, fault: Fault) -> None:
+        before, now = self._held, self.monotonic()
+        held = self._held = hold_off(before, fault, now, self.rng.random())
+        if held.suspended:
+            error.message += f"; {_SUSPENDED}"
+        again = before is not None and error.message == self._error.message
+        self._error, self._keep_at = error, held.look_at(now)
+        self.tell(
+            LoginFailed(
+                vault=self.name,
+                method=self.config.auth.method,
+                reason=error.reason,
+                message=error.message,
+                next_seconds=held.until - now,
+                keep_at=self._keep_at,
+                suspended=held.suspended,
+                repeated=again,
+            )
+        )
+
+    def _failed(self, what: str, failed: RequestFailedError, text: str) -> VaultLoginError:
+        reason = Reason.VAULT_LOGIN_FAILED if failed.reason in vault_login.REFUSED else failed.reason
+        return VaultLoginError(reason, f"{what}: {text}", retry_after_seconds=failed.retry_after_seconds)
+
+    def _in_wall(self, life: TokenLife) -> float | None:
+        if life.ttl_seconds is None:
+            return None
+        return self.wall() + life.expires_at - self.monotonic()

@@ -1,0 +1,3 @@
+path "secret/data/aca/bookings" {
+  capabilities = ["read"]
+}

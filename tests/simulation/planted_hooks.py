@@ -1,0 +1,67 @@
+"""Faults planted in what is run after a write."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from aca_tokend.hooking import Hooker
+from aca_tokend.publishing import Publisher
+from tests.simulation.planting import plant, rotator
+
+if TYPE_CHECKING:
+    from aca_tokend.core.outcome import Failure
+    from aca_tokend.state import HookState, TokenState
+
+
+class HookGivesUp(Hooker):
+    """A hook that failed is not run again before the next write."""
+
+    async def attempt(self, state: HookState) -> float:
+        next_at = await super().attempt(state)
+        state.waiting = {}
+        return math.inf if state.failures else next_at
+
+
+plant("hook_not_retried", ["hook_follows_write"], "hooks", {"hooker": HookGivesUp}, tokens=1)
+
+
+class HookTakesAll(Hooker):
+    """A run counts for what was written while it was under way too."""
+
+    async def attempt(self, state: HookState) -> float:
+        next_at = await super().attempt(state)
+        if not state.failures:
+            state.asked.clear()
+        return next_at
+
+
+plant("hook_counts_for_later_writes", ["hook_follows_write"], "hooks", {"hooker": HookTakesAll}, tokens=40)
+
+
+class HookWithoutSpacing(Hooker):
+    """Runs follow each other at once."""
+
+    async def attempt(self, state: HookState) -> float:
+        next_at = await super().attempt(state)
+        state.not_before = 0.0
+        return next_at
+
+
+plant("hook_without_spacing", ["hooks_keep_distance"], "hooks", {"hooker": HookWithoutSpacing}, tokens=40)
+
+
+class TrustsTheProcessBefore(Publisher):
+    """What is found at the first look is taken to have had its hook."""
+
+    async def look(self, state: TokenState) -> Failure | None:
+        first = state.document is None
+        failure = await super().look(state)
+        for sink in state.sinks if first else ():
+            sink.hooked = sink.published
+        return failure
+
+
+plant(
+    "hook_lost_with_its_process", ["hook_follows_write"], "hooks", rotator(publisher=TrustsTheProcessBefore), tokens=12
+)
