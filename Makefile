@@ -62,7 +62,6 @@ bench-quick: .venv/test/.made ## little of everything, under two minutes
 
 bench-simulation: .venv/test/.made ## how fast the simulation runs
 	@.venv/test/bin/python -m tests.bench.simulation
-	@.venv/test/bin/python -m tests.bench.publish
 
 soak: .venv/test/.made ## a long simulation; ARGS="--minutes 30"
 	@.venv/test/bin/python -m tests.simulation.soak $(ARGS)

@@ -23,18 +23,19 @@ import structlog
 
 from aca_tokend import __version__, log, sinks
 from aca_tokend.bell import Bell, handle_signals
+from aca_tokend.clock import SystemClock
 from aca_tokend.core.demand import Demand
-from aca_tokend.core.errors import SecretError, TokendError
 from aca_tokend.core.login import LoggedIn, LoginFailed
 from aca_tokend.core.outcome import Granted
-from aca_tokend.core.shards import parse_index, share
+from aca_tokend.core.shards import share
 from aca_tokend.core.steps import Call, Work
 from aca_tokend.hooking import Hooker
-from aca_tokend.metrics import Metrics, SinkView, TokenView
+from aca_tokend.metrics import Metrics
 from aca_tokend.parts import Parts
 from aca_tokend.reload import Change, Retired, Source, compare, take_over, vaults_of
 from aca_tokend.rotator import Rotator
 from aca_tokend.scheduler import RotationScheduler
+from aca_tokend.views import due_per_second, token_view
 from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import Config
     from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.outcome import Event
+    from aca_tokend.metrics import TokenView
     from aca_tokend.state import HookState, TokenState
 
 # Rotations under way get this long to finish after SIGTERM; Kubernetes kills after 30 seconds by default.
@@ -60,18 +62,6 @@ KEEPER = "vault:"
 BACK_SPREAD_SECONDS = 1.0
 # Then every token reckons anew, within so many seconds rather than all at once.
 STEP_SPREAD_SECONDS = 2.0
-
-
-class SystemClock:
-    """The machine's clocks. The monotonic one goes on while the machine sleeps, as the life of a token does."""
-
-    def monotonic(self) -> float:
-        """Seconds since boot, sleep included."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def wall(self) -> float:
-        """Seconds since 1970 in UTC."""
-        return time.time()
 
 
 @dataclass(slots=True)
@@ -103,7 +93,7 @@ class Daemon:
         """Builds the parts; opens no connection."""
         self.demand = Demand(self.clock.monotonic())
         self.parts = Parts(self.config, self.clock, self._on_login)
-        self.shard = _shard(self.config, self.parts)
+        self.shard = self.parts.shard()
         self.config = share(self.config, self.shard)
         self.states = {token.name: self._begin(self.parts.state(token)) for token in self.config.tokens}
         self.metrics = Metrics(self._views, self.clock.wall, self.config.acaengine, self.parts.methods())
@@ -115,83 +105,6 @@ class Daemon:
         """Draws a token's jitter; its first attempt is due now."""
         state.draw, state.rotate_at = self.rng.random(), self.clock.monotonic()
         return state
-
-    # ── what the parts tell ───────────────────────────────────────────────────────────────────────────────────────
-
-    def _observe(self, event: Event) -> None:
-        self.metrics.observe(event)
-        self.events.observe(event)
-        if isinstance(event, Granted):
-            self.demand.granted(event.endpoint, event.duration_seconds)
-
-    def _wake(self, wake: Wake) -> None:
-        """Brings the attempt of a token forward that waited for another's, or puts a hook on schedule."""
-        state, hook = self.states.get(wake.token), self.parts.hooks.get(wake.token)
-        if hook is not None and hook.tokens:
-            self.scheduler.keep(self._hook_work(hook), wake.at)
-        elif state is not None:
-            state.wake_at = wake.at
-            self.scheduler.hasten(wake.token, wake.at)
-
-    def _on_login(self, event: LoginEvent) -> None:
-        self.metrics.observe_login(event)
-        self.events.observe_login(event)
-        if isinstance(event, LoggedIn | LoginFailed) and event.vault in self.config.vault and not self._once:
-            work = self._keep_work(event.vault)
-            if event.keep_at == math.inf:  # a token that never expires
-                self.scheduler.drop(work.name)
-            else:
-                self.scheduler.keep(work, event.keep_at)
-        if isinstance(event, LoggedIn) and event.recovered:
-            self._vault_is_back(event.vault)
-
-    def _vault_is_back(self, name: str) -> None:
-        """The tokens that failed while nobody could log in to this Vault are tried again, spread over a moment."""
-        for state in list(self.states.values()):
-            if name in vaults_of(state.config) and state.failing:
-                state.vault_is_back = True
-                self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * BACK_SPREAD_SECONDS)
-
-    def _on_bug(self, bug: BaseException) -> None:
-        """What nobody expected ends the process: a daemon that goes on after a bug goes on without a token."""
-        self.bug = self.bug or bug
-        self.bell.ring_to_stop()
-
-    def _views(self) -> Iterator[TokenView]:
-        offset = self.clock.wall() - self.clock.monotonic()
-        for state in list(self.states.values()):
-            yield TokenView(
-                token=state.name,
-                document=state.document,
-                rotate_at=state.life.rotate + offset if state.life else None,
-                expires_at=state.life.expires + offset if state.life else None,
-                suspended=state.suspended.reason if state.suspended else None,
-                consecutive_failures=max(state.failures, state.publish_failures, *_hook_failures(state)),
-                sinks=tuple(
-                    SinkView(
-                        sink.sink.name,
-                        sink.sink.kind,
-                        sink.published.issued_at if sink.published else None,
-                        sink.published.expires_at if sink.published else None,
-                    )
-                    for sink in state.sinks
-                ),
-            )
-
-    # ── health ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def unhealthy(self) -> list[str]:
-        """What a restart would mend; an endpoint or a Vault that fails is none of it."""
-        limit = max([STUCK_AT_LEAST_SECONDS, *(timeout * STUCK_TIMEOUTS for timeout in self.parts.timeouts())])
-        problems = [f"{self._who(name)}: its next attempt is overdue" for name in self.scheduler.overdue()]
-        problems += [f"pool {name}: a call hangs past every timeout" for name in self.scheduler.stuck(limit)]
-        if self.bug is not None:
-            problems.append("a bug ended the work of this process")
-        return problems
-
-    def not_ready(self) -> list[str]:
-        """The tokens that were not yet looked at, rotated or honestly failed."""
-        return [f"token {state.name}: not looked at yet" for state in list(self.states.values()) if not state.settled]
 
     # ── the life of the process ───────────────────────────────────────────────────────────────────────────────────
 
@@ -265,11 +178,7 @@ class Daemon:
 
     def _weigh(self) -> None:
         """Tells of endpoints that cannot give what their tokens need, and of those that can again."""
-        due: dict[str, float] = {}
-        for state in list(self.states.values()):
-            if state.life is not None:
-                each = max(state.life.rotate - state.life.issued, state.config.rotation.min_interval)
-                due[state.endpoint.name] = due.get(state.endpoint.name, 0.0) + 1.0 / each
+        due = due_per_second(list(self.states.values()))
         at_once = {name: endpoint.max_concurrency for name, endpoint in self.config.acaengine.items()}
         for name, load in self.demand.take(self.clock.monotonic(), due, at_once).items():
             self.metrics.observe_demand(name, load.ratio)
@@ -357,6 +266,67 @@ class Daemon:
         self.parts.close()
         return tuple(name if name in self.states else self._who(name) for name in left if not name.startswith(KEEPER))
 
+    # ── what the parts tell ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _observe(self, event: Event) -> None:
+        self.metrics.observe(event)
+        self.events.observe(event)
+        if isinstance(event, Granted):
+            self.demand.granted(event.endpoint, event.duration_seconds)
+
+    def _wake(self, wake: Wake) -> None:
+        """Brings the attempt of a token forward that waited for another's, or puts a hook on schedule."""
+        state, hook = self.states.get(wake.token), self.parts.hooks.get(wake.token)
+        if hook is not None and hook.tokens:
+            self.scheduler.keep(self._hook_work(hook), wake.at)
+        elif state is not None:
+            state.wake_at = wake.at
+            self.scheduler.hasten(wake.token, wake.at)
+
+    def _on_login(self, event: LoginEvent) -> None:
+        self.metrics.observe_login(event)
+        self.events.observe_login(event)
+        if isinstance(event, LoggedIn | LoginFailed) and event.vault in self.config.vault and not self._once:
+            work = self._keep_work(event.vault)
+            if event.keep_at == math.inf:  # a token that never expires
+                self.scheduler.drop(work.name)
+            else:
+                self.scheduler.keep(work, event.keep_at)
+        if isinstance(event, LoggedIn) and event.recovered:
+            self._vault_is_back(event.vault)
+
+    def _vault_is_back(self, name: str) -> None:
+        """The tokens that failed while nobody could log in to this Vault are tried again, spread over a moment."""
+        for state in list(self.states.values()):
+            if name in vaults_of(state.config) and state.failing:
+                state.vault_is_back = True
+                self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * BACK_SPREAD_SECONDS)
+
+    def _on_bug(self, bug: BaseException) -> None:
+        """What nobody expected ends the process: a daemon that goes on after a bug goes on without a token."""
+        self.bug = self.bug or bug
+        self.bell.ring_to_stop()
+
+    def _views(self) -> Iterator[TokenView]:
+        offset = self.clock.wall() - self.clock.monotonic()
+        for state in list(self.states.values()):
+            yield token_view(state, offset)
+
+    # ── health ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def unhealthy(self) -> list[str]:
+        """What a restart would mend; an endpoint or a Vault that fails is none of it."""
+        limit = max([STUCK_AT_LEAST_SECONDS, *(timeout * STUCK_TIMEOUTS for timeout in self.parts.timeouts())])
+        problems = [f"{self._who(name)}: its next attempt is overdue" for name in self.scheduler.overdue()]
+        problems += [f"pool {name}: a call hangs past every timeout" for name in self.scheduler.stuck(limit)]
+        if self.bug is not None:
+            problems.append("a bug ended the work of this process")
+        return problems
+
+    def not_ready(self) -> list[str]:
+        """The tokens that were not yet looked at, rotated or honestly failed."""
+        return [f"token {state.name}: not looked at yet" for state in list(self.states.values()) if not state.settled]
+
 
 def _keeper(vault: str) -> str:
     return KEEPER + vault
@@ -409,31 +379,6 @@ def run_once(config: Config) -> int:
         return 1
     hooked = not any(hook.failures for hook in daemon.parts.hooks.values())
     return 0 if hooked and all(state.published and not state.failures for state in daemon.states.values()) else 1
-
-
-def _hook_failures(state: TokenState) -> Iterator[int]:
-    """How often the hooks failed that this token waits for; one 0 at least, so that there is a greatest."""
-    yield 0
-    for sink in state.sinks:
-        if sink.hook is not None and state.name in sink.hook.failing:
-            yield sink.hook.failures
-
-
-def _shard(config: Config, parts: Parts) -> int:
-    """The number of this shard, 0 where there are none. Raises TokendError."""
-    if config.shard is None:
-        return 0
-    index = config.shard.index
-    if isinstance(index, int):
-        return index
-    try:
-        return parse_index(parts.secrets.resolve(index).reveal().strip(), config.shard.count)
-    except SecretError as error:
-        problem = error.message
-    except ValueError as error:
-        problem = f"{index} {error}"
-    message = f"shard.index: {problem}"
-    raise TokendError(message)
 
 
 def harden() -> None:

@@ -45,6 +45,8 @@ _LAST_READS = 32
 _PID_FILE_BYTES = 64
 # How much younger than its pid file's last change a process may seem: clocks count in steps.
 _SLACK_SECONDS = 2.0
+# No descriptor is left, to the process or to the system: that says nothing about what should have been opened.
+_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 # Whatever else looks like a token, should it not be one that we know.
 _LIKE_A_TOKEN = re.compile(r"(?i)(?<=bearer )\S+|(?=[a-z_~+=-]*[0-9])[a-z0-9_~+=-]{32,}")
 
@@ -239,6 +241,8 @@ class Signal:
         except ProcessLookupError as error:
             raise self._error(Reason.PROCESS_MISSING, f"names process {pid}, which is not there") from error
         except OSError as error:
+            if error.errno in _NO_DESCRIPTOR:
+                raise self._unusable(error) from error
             raise self._error(Reason.PID_FILE_INVALID, f"names {pid}, which is no process") from error
         try:
             # it is this very process from here on, whatever becomes of its number
@@ -248,12 +252,18 @@ class Signal:
             raise self._error(Reason.PROCESS_MISSING, f"names process {pid}, which has ended") from error
         except PermissionError as error:
             raise self._error(Reason.SIGNAL_NOT_PERMITTED, f"names process {pid}, which is another user's") from error
+        except OSError as error:
+            raise self._unusable(error) from error
         finally:
             os.close(process)
         return ""
 
     def _error(self, reason: Reason, problem: str) -> HookError:
         return HookError(reason, f"pid file {self._config.pid_file} {problem}")
+
+    def _unusable(self, error: OSError) -> HookError:
+        reason = Reason.IO_ERROR if error.errno in _NO_DESCRIPTOR else Reason.PID_FILE_INVALID
+        return self._error(reason, f"cannot be used: {error.strerror}")
 
     def _read(self) -> tuple[int, os.stat_result]:
         """The number in the file, and the state of the file."""
@@ -265,14 +275,14 @@ class Signal:
         except PermissionError as error:
             raise self._error(Reason.PERMISSION_DENIED, "may not be read") from error
         except OSError as error:
-            raise self._error(Reason.PID_FILE_INVALID, f"cannot be read: {error.strerror}") from error
+            raise self._unusable(error) from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise self._error(Reason.PID_FILE_INVALID, "is no regular file")
             content = os.read(descriptor, _PID_FILE_BYTES)
         except OSError as error:
-            raise self._error(Reason.PID_FILE_INVALID, f"cannot be read: {error.strerror}") from error
+            raise self._unusable(error) from error
         finally:
             os.close(descriptor)
         if status.st_mode & stat.S_IWOTH:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from aca_tokend import hooks, sinks
 from aca_tokend.core.config import CommandHook, after_of
+from aca_tokend.core.errors import SecretError, TokendError
+from aca_tokend.core.shards import parse_index
 from aca_tokend.credentials import endpoint_pool
 from aca_tokend.oauth import HttpTokenEndpoint
 from aca_tokend.secrets import SecretResolver
@@ -137,6 +139,22 @@ class Parts:
         pools |= {hook.name: 1 for hook in self.hooks.values() if hook.tokens}
         return pools | {FILE_POOL: FILE_POOL_SIZE}
 
+    def shard(self) -> int:
+        """The number of this shard, 0 where there are none. Raises TokendError."""
+        if self.config.shard is None:
+            return 0
+        index = self.config.shard.index
+        if isinstance(index, int):
+            return index
+        try:
+            return parse_index(self.secrets.resolve(index).reveal().strip(), self.config.shard.count)
+        except SecretError as error:
+            problem = error.message
+        except ValueError as error:
+            problem = f"{index} {error}"
+        message = f"shard.index: {problem}"
+        raise TokendError(message)
+
     def methods(self) -> dict[str, str]:
         """The log-in method of each Vault by its name."""
         return {name: vault.auth.method for name, vault in self.config.vault.items()}
@@ -144,7 +162,7 @@ class Parts:
     def timeouts(self) -> list[float]:
         """The time limits of all requests and commands, in seconds."""
         endpoints, vaults = self.config.acaengine.values(), self.config.vault.values()
-        commands = [after.timeout for after in self._hook_names if isinstance(after, CommandHook)]
+        commands = [after.timeout for after in list(self._hook_names) if isinstance(after, CommandHook)]
         return [*(it.timeout for it in endpoints), *(it.timeout for it in vaults), *commands]
 
     def close(self) -> None:

@@ -171,7 +171,8 @@ class TokenState:
     @property
     def urgency(self) -> float:
         """When readers meet an expired token; now, where nothing is published yet."""
-        return self.life.expires if self.life else 0.0
+        life = self.life  # another thread may ask while its attempt clears it
+        return life.expires if life else 0.0
 
     @property
     def published(self) -> bool:

@@ -63,7 +63,8 @@ class VaultSession:
         self.name = name
         self._nodes = Nodes(config)
         self._own = TokenKeeper(name, config, self._nodes, resolve, monotonic, wall, on_login)
-        self._mounts: dict[str, int] = {}  # the KV version of each mount that was asked about
+        # the mounts known to be KV version 2; a version 1 that is in the way may be made one, so it is asked again
+        self._versioned: set[str] = set()
 
     @property
     def expires_at(self) -> float | None:
@@ -117,9 +118,12 @@ class VaultSession:
         call = _Call(mount, f"{mount}/{path}", LookError, "read", version=1)
         return self._call(call, lambda client: vault_kv.read1(client, mount, path))
 
-    def write_kv1(self, mount: str, path: str, fields: Mapping[str, object]) -> None:
-        """Replaces a KV version 1 secret, whatever it is by now, in one request. Raises PublishError."""
-        call = _Call(mount, f"{mount}/{path}", PublishError, "update", version=1)
+    def write_kv1(self, mount: str, path: str, fields: Mapping[str, object], *, new: bool) -> None:
+        """Replaces a KV version 1 secret, whatever it is by now, in one request; `new`: none was there.
+
+        Raises PublishError.
+        """
+        call = _Call(mount, f"{mount}/{path}", PublishError, "create" if new else "update", version=1)
         self._call(call, lambda client: vault_kv.write1(client, mount, path, fields))
 
     def read_field(self, mount: str, path: str, name: str) -> Secret:
@@ -145,23 +149,23 @@ class VaultSession:
     def mount_version(self, mount: str) -> int | None:
         """The version of the KV engine mounted there; None where there is none, or where we may not know.
 
-        It is asked once for each mount. Raises LookError.
+        Raises LookError.
         """
         call = _Call("", f"sys/internal/ui/mounts/{mount}", LookError, "read")
         return self._call(call, lambda client: self._mount_version(client, mount))
 
     def _mount_version(self, client: hvac.Client, mount: str) -> int | None:
-        if mount not in self._mounts:
-            try:
-                version = vault_kv.mount_version(client, mount)
-            except RequestFailedError as failed:
-                if failed.reason not in _SAYS_NOTHING:
-                    raise
-                return None  # the policy may be changed, so it is asked again
-            if version is None:
-                return None
-            self._mounts[mount] = version
-        return self._mounts[mount]
+        if mount in self._versioned:
+            return 2
+        try:
+            version = vault_kv.mount_version(client, mount)
+        except RequestFailedError as failed:
+            if failed.reason not in _SAYS_NOTHING:
+                raise
+            return None
+        if version == 2:  # noqa: PLR2004 -- of the two versions there are
+            self._versioned.add(mount)
+        return version
 
     def _read(self, mount: str, path: str, error: type[ReasonedError]) -> KvRead:
         call = _Call(mount, f"{mount}/data/{path}", error, "read")
@@ -169,7 +173,7 @@ class VaultSession:
         def send(client: hvac.Client) -> KvRead:
             read = vault_kv.read(client, mount, path)
             if read.version:
-                self._mounts[mount] = 2
+                self._versioned.add(mount)
             elif self._mount_version(client, mount) == 1:  # to it, there is just no secret of this name
                 raise RequestFailedError(Reason.MOUNT_MISSING, _other_version(1))
             return read

@@ -10,12 +10,21 @@ import json
 import re
 import ssl
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import hvac
-import requests
 from hvac.adapters import Adapter
-from urllib3.exceptions import MaxRetryError, NameResolutionError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationValueError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
 
 from aca_tokend.core.answer import LONGEST_RETRY_AFTER_SECONDS
 from aca_tokend.core.outcome import Reason
@@ -80,6 +89,9 @@ _BY_CLASS = {
 
 # What a Vault token is made of. Anything else makes an invalid header, which requests would show in its error.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+
+# What OpenSSL says of a file that holds no certificate or key, and of a key that belongs to another certificate.
+_UNREADABLE = frozenset({"NO_CERTIFICATE_OR_CRL_FOUND", "NO_START_LINE", "PEM_LIB", "KEY_VALUES_MISMATCH"})
 
 _DELTA_SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -168,7 +180,7 @@ class _Adapter(Adapter):  # type: ignore[misc]  # hvac publishes no types
             failed = _no_answer(error.__cause__)
             failed.text = f"it redirects to the active node: {failed.text}"
             failed.elsewhere = False
-        except OSError as error:  # every error of requests is one
+        except (OSError, HTTPError) as error:
             failed = _no_answer(error)
         if isinstance(failed, RequestFailedError) and (failed.elsewhere or failed.reason in _ILL):
             self._nodes.fails(node)
@@ -190,10 +202,10 @@ def _of_all(failures: list[tuple[str, RequestFailedError]]) -> RequestFailedErro
 
 def _meaning(answer: Answer) -> dict[str, Any] | RequestFailedError:
     """The JSON of an answer, or what failed."""
-    if answer.status == requests.codes.no_content:
+    if answer.status == HTTPStatus.NO_CONTENT:
         return {}
     body = _json_object(answer.body)
-    if answer.status == requests.codes.ok and body is not None:
+    if answer.status == HTTPStatus.OK and body is not None:
         return body
     return _refusal(answer, body or {})
 
@@ -238,39 +250,38 @@ def _version_not_there(body: dict[str, Any]) -> int | None:
 
 
 def _no_answer(error: BaseException | None) -> RequestFailedError:
-    """Why no answer came. What requests raises wraps what urllib3 knows better."""
-    inner = error.args[0] if error is not None and error.args else None
-    if isinstance(inner, MaxRetryError):
-        inner = inner.reason
-    elsewhere = False
-    match error, inner:
-        case (requests.Timeout(), _) | (_, ReadTimeoutError()):
+    """Why no answer came."""
+    elsewhere = True
+    match error:
+        case NameResolutionError():
+            reason, text = Reason.NAME_NOT_RESOLVED, "the host name does not resolve"
+        case NewConnectionError():
+            reason, text = Reason.CONNECT_FAILED, "no connection"
+        case ConnectTimeoutError():
             reason, text = Reason.TIMEOUT, "no whole answer within the timeout"
-            elsewhere = isinstance(error, requests.ConnectTimeout)
-        case requests.exceptions.SSLError(), _:
-            reason, text, elsewhere = Reason.TLS_FAILED, f"no TLS connection{_tls_problem(inner)}", True
-        case _, NameResolutionError():
-            reason, text, elsewhere = Reason.NAME_NOT_RESOLVED, "the host name does not resolve", True
-        case _, NewConnectionError():
-            reason, text, elsewhere = Reason.CONNECT_FAILED, "no connection", True
-        case (requests.ConnectionError() | requests.exceptions.ChunkedEncodingError(), _):
-            reason, text = Reason.CONNECTION_LOST, "the connection broke before the whole answer was there"
-        case requests.RequestException(), _:
-            reason, text = Reason.REQUEST_REFUSED, f"no request can be made of this ({type(error).__name__})"
+        case ReadTimeoutError():
+            reason, text, elsewhere = Reason.TIMEOUT, "no whole answer within the timeout", False
+        case ProtocolError(args=(_, FileNotFoundError() | PermissionError())):
+            reason, text = Reason.TLS_FAILED, "no TLS connection: ca_file, tls_cert or tls_key cannot be read"
+        case SSLError():
+            reason, text = Reason.TLS_FAILED, f"no TLS connection{_tls_problem(error.args[0])}"
+        case LocationValueError():
+            reason, text, elsewhere = Reason.REQUEST_REFUSED, "no request can be made of this", False
         case _:
-            reason, text = Reason.TLS_FAILED, "ca_file, tls_cert or tls_key cannot be read"
+            reason, text = Reason.CONNECTION_LOST, "the connection broke before the whole answer was there"
+            elsewhere = False
     return RequestFailedError(reason, text, elsewhere=elsewhere)
 
 
-def _tls_problem(error: object) -> str:
+def _tls_problem(cause: object) -> str:
     """What OpenSSL found wrong, in its own words: they come from its fixed list."""
-    cause = error.args[0] if isinstance(error, Exception) and error.args else None
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f": {cause.verify_message}"
-    if isinstance(cause, ssl.SSLError):
-        if "CERTIFICATE_REQUIRED" in (cause.reason or ""):
-            return ": the server demands a client certificate; set tls_cert and tls_key"
-        if cause.errno in {ssl.SSL_ERROR_SYSCALL, ssl.SSL_ERROR_EOF} or "ALERT" in (cause.reason or ""):
-            # a server that hangs up on a client without a certificate may not get to say so
-            return ": the server broke it off; if it demands a client certificate, set tls_cert and tls_key"
+    if not isinstance(cause, ssl.SSLError) or cause.reason in _UNREADABLE:
+        return ": ca_file, tls_cert or tls_key cannot be read"
+    if "CERTIFICATE_REQUIRED" in (cause.reason or ""):
+        return ": the server demands a client certificate; set tls_cert and tls_key"
+    if cause.errno in {ssl.SSL_ERROR_SYSCALL, ssl.SSL_ERROR_EOF} or "ALERT" in (cause.reason or ""):
+        # a server that hangs up on a client without a certificate may not get to say so
+        return ": the server broke it off; if it demands a client certificate, set tls_cert and tls_key"
     return ""

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -65,13 +66,13 @@ class Request:
     method: str
     path: str
     headers: dict[str, str] = field(repr=False)
-    options: Mapping[str, Any] = field(repr=False)  # what requests calls json and params
+    body: bytes | None = field(repr=False)
     deadline: float
 
     @property
     def reads(self) -> bool:
         """Whether it asks for something and changes nothing."""
-        return self.method.upper() == "GET"
+        return self.method == "GET"
 
 
 class Nodes:
@@ -83,20 +84,35 @@ class Nodes:
         self._plain_http = config.allow_plain_http
         self._first = 0
         self._index = ""
-        self.session = session = requests.Session()
-        session.trust_env = False
-        session.headers["Accept-Encoding"] = "identity"
-        self._verify = config.ca_file or True
-        self._cert = (config.tls_cert, config.tls_key) if config.tls_cert else None
-        self._transport = _Transport(pool_connections=len(self._addresses) + 1, pool_maxsize=config.max_concurrency)
+        self._size = config.max_concurrency
+        # read again for each connection, so that a replaced file is taken up
+        self._certificates: dict[str, Any] = {
+            "cert_reqs": "CERT_REQUIRED",
+            "ca_certs": config.ca_file or DEFAULT_CA_BUNDLE_PATH,
+            "cert_file": config.tls_cert or None,
+            "key_file": config.tls_key or None,
+        }
+        self._pools: dict[str, HTTPConnectionPool] = {}
+        self.session = requests.Session()  # which hvac wants to have, and nothing goes through
 
     def close(self) -> None:
-        """Closes the connections."""
-        self._transport.close()
+        """Closes the connections; the next request opens others."""
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
 
     def request(self, method: str, path: str, headers: dict[str, str], options: Mapping[str, Any]) -> Request:
-        """A request that begins now: it is over after twice the timeout, whatever the nodes do."""
-        return Request(method, path, headers, options, time.monotonic() + 2 * self._timeout)
+        """A request that begins now, with the `json` and `params` of requests.
+
+        It is over after twice the timeout, whatever the nodes do.
+        """
+        body, params = options.get("json"), options.get("params")
+        if params:
+            path = f"{path}?{urlencode(params)}"
+        content = None if body is None else json.dumps(body).encode()
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        return Request(method.upper(), path, headers, content, time.monotonic() + 2 * self._timeout)
 
     def in_turn(self) -> Iterator[str]:
         """Each node once, the one that worked last before the others."""
@@ -116,7 +132,7 @@ class Nodes:
         """Asks one node, and the active one where that node says so.
 
         Raises:
-            OSError, RedirectError, TooLargeError: there is no answer.
+            OSError, HTTPError, RedirectError, TooLargeError: there is no answer.
         """
         index = self._index
         answer = self._follow(node, request, {_INDEX: index} if index else {})
@@ -137,7 +153,7 @@ class Nodes:
             return answer
         try:
             return self._send(target, request, headers)
-        except OSError as error:
+        except (OSError, urllib3.exceptions.HTTPError) as error:
             raise RedirectError from error
 
     def _target(self, node: str, request: Request, location: str) -> str | None:
@@ -161,22 +177,48 @@ class Nodes:
         # nodes that swallow every packet must leave the others their share of the time
         connect = self._timeout / len(self._addresses)
         limit = urllib3.Timeout(total=min(self._timeout, left), connect=connect)
-        asked = requests.Request(request.method, node + request.path, {**request.headers, **headers}, **request.options)
-        # not `Session.send`, which looks into redirects and cookies also where it follows none and keeps none
-        response = self._transport.send(
-            self.session.prepare_request(asked),
-            stream=True,
-            timeout=limit,  # type: ignore[arg-type]  # requests takes what urllib3 takes
-            verify=self._verify,
-            cert=self._cert,
+        # urllib3 itself: requests costs as much again, and adds nothing but redirects, cookies and the environment
+        response = self._pool(node).urlopen(
+            request.method,
+            request.path,
+            body=request.body,
+            headers={**request.headers, **headers},
+            timeout=limit,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
         )
-        with response:
-            body = bytearray()
-            for chunk in response.iter_content(_CHUNK):
-                body += chunk
-                if len(body) > LARGEST_ANSWER:
-                    raise TooLargeError
-            return Answer(response.status_code, response.headers, bytes(body))
+        try:
+            body = _body(response)
+        except BaseException:
+            response.close()  # what is left of the answer must not be taken for the next one
+            raise
+        response.release_conn()
+        return Answer(response.status, response.headers, body)
+
+    def _pool(self, node: str) -> HTTPConnectionPool:
+        """The connections to a node. Nothing is opened here, so it does no harm if two threads make them at once."""
+        pool = self._pools.get(node)
+        if pool is None:
+            url = urllib3.util.parse_url(node)
+            host = url.host or ""
+            if url.scheme == "https":
+                made: HTTPConnectionPool = _TlsPool(host, url.port, maxsize=self._size, **self._certificates)
+            else:
+                made = _PlainPool(host, url.port, maxsize=self._size)
+            pool = self._pools.setdefault(node, made)
+        return pool
+
+
+def _body(response: urllib3.BaseHTTPResponse) -> bytes:
+    body = bytearray()
+    while chunk := response.read(_CHUNK):
+        body += chunk
+        if len(body) > LARGEST_ANSWER:
+            raise TooLargeError
+    return bytes(body)
 
 
 def _is_behind(answer: Answer) -> bool:
@@ -256,11 +298,3 @@ class _PlainPool(HTTPConnectionPool):
 
 class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
-
-
-class _Transport(HTTPAdapter):
-    """Keeps connections of our kind. It repeats nothing."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}

@@ -130,7 +130,7 @@ class TokenKeeper:
                 if now >= self._keep_at:
                     self._prolong(self._login, now)
             elif self._held is not None and not self._closed:
-                self._log_in_if_it_may_help(self._held, now)
+                self._log_in_if_it_may_help(now)
             return self._keep_at
 
     def retry(self) -> None:
@@ -161,8 +161,10 @@ class TokenKeeper:
     def _prolong(self, login: Login, now: float) -> None:
         """Renews our token, or replaces it while it still serves."""
         given = isinstance(self.config.auth, TokenAuth)
-        another = given and self._credential() not in {"", login.credential}
-        if another and self._log_in():
+        # a connection that was kept would renew by the certificate it was opened with
+        replaceable = given or isinstance(self.config.auth, CertAuth)
+        another = replaceable and self._credential() not in {"", login.credential}
+        if another and self._log_in_if_it_may_help(now):
             return
         if now < login.life.expires_at:
             if login.life.renewable and not login.life.capped:
@@ -171,12 +173,9 @@ class TokenKeeper:
             elif given:
                 self._wait_for_another(login, now)
                 return
-            if self._held is not None and now < self._held.until and not self._changed(self._held):
-                self._keep_at = self._held.look_at(now)
-                return
         else:
             self._login = None
-        self._log_in()
+        self._log_in_if_it_may_help(now)
 
     def _renew(self, login: Login, now: float) -> bool:
         """Asks for more life. False where Vault refuses: only another token helps."""
@@ -209,11 +208,13 @@ class TokenKeeper:
             self.tell(RenewalFailed(self.name, Reason.VAULT_LOGIN_FAILED, message, self._in_wall(login.life)))
         return True
 
-    def _log_in_if_it_may_help(self, held: HoldOff, now: float) -> None:
-        if now >= held.until or self._changed(held):
-            self._log_in()
-        else:
-            self._keep_at = held.look_at(now)
+    def _log_in_if_it_may_help(self, now: float) -> bool:
+        """A log-in, unless one failed a moment ago or what would be sent was refused. Whether there is a new one."""
+        held = self._held
+        if held is None or now >= held.until or self._changed(held):
+            return self._log_in()
+        self._keep_at = held.look_at(now)
+        return False
 
     def _changed(self, held: HoldOff) -> bool:
         """Whether what was refused is another credential by now. That a Vault was away has nothing to do with it."""

@@ -75,6 +75,7 @@ class MemorySink:
     publish_errors: deque[Reason] = field(default_factory=deque)
     before_publish: Callable[[], None] | None = None
     retry_after_seconds: float | None = None
+    outdated: bool = False  # what it holds is in another form than it would be written in now
     looks: int = 0
     writes: int = 0
 
@@ -114,7 +115,7 @@ class MemorySink:
             raise LookError(reason, f"{self.name}: {reason}")
         version, content = self.place
         if content is None or isinstance(content, Document):
-            return Seen(content, version)
+            return Seen(content, version, outdated=self.outdated and content is not None)
         return Seen(None, version, foreign="access_token is missing")
 
     def publish(self, document: Document, seen: Seen) -> Seen:
@@ -126,6 +127,7 @@ class MemorySink:
         if seen.stamp != self.place[0]:
             raise PublishError(Reason.CONFLICT, f"{self.name}: changed meanwhile")
         self.writes += 1
+        self.outdated = False
         self.put(document)
         return Seen(document, self.place[0])
 

@@ -113,6 +113,13 @@ def _variable(name: str, value: Value) -> str:
 @lru_cache(maxsize=256)
 def template_problem(template: str) -> TemplateProblem | None:
     """What is wrong with a template, as far as it shows before there is a token; None where nothing is."""
+    try:
+        return _problem(template)
+    except (RecursionError, ValueError):  # of Jinja2, and of Python where it reads a number
+        return TemplateProblem(0, "nested too deeply, or with a number too long", "make it simpler")
+
+
+def _problem(template: str) -> TemplateProblem | None:
     from jinja2 import TemplateSyntaxError
 
     try:
@@ -153,7 +160,7 @@ def _filled(template: str, fields: Mapping[str, Value]) -> str:
         text: str = _environment().from_string(template).render(fields)
     except RenderError:
         raise
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, SyntaxError) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _FILE]
         line = frames[-1].lineno or 0 if frames else 0
         message = f"the template fails ({type(error).__name__})"

@@ -171,7 +171,7 @@ ADVICE: dict[Reason, str] = {
     Reason.TOKEN_REFUSED: "the server's API refuses the token just granted; check verify.path and the account's rights",
     Reason.VAULT_LOGIN_FAILED: "Vault refused the log-in; check [vault.*.auth]",
     Reason.VAULT_SEALED: "Vault is sealed; unseal it, or name its other nodes in address",
-    Reason.PERMISSION_DENIED: "let the daemon read and write this place (Vault policy or file mode)",
+    Reason.PERMISSION_DENIED: "let the daemon read and write this place (file mode; Vault: see `aca-tokend policy`)",
     Reason.MOUNT_MISSING: "no KV engine of this version is mounted there; check mount, namespace and kv_version",
     Reason.REQUEST_REFUSED: "Vault refused the request; its own log says why",
     Reason.CONFLICT: "someone else writes to the same place at the same time; find the other writer",

@@ -105,10 +105,11 @@ def read(name: str, directory: int) -> tuple[bytes, object]:
 
 
 def replace(name: str, content: bytes, directory: int, access: Access, temporary: str) -> None:
-    """Puts a file with this content under `name`, by way of `temporary`. It is not on disk before `os.fsync`."""
+    """Puts a file with this content under `name`, by way of `temporary`. Then both content and name are on disk."""
     try:
         create(temporary, content, directory, access)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.fsync(directory)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary, dir_fd=directory)

@@ -133,7 +133,6 @@ class DirectorySink:
             if read(f".{name}", directory)[1] != stamp:
                 raise PublishError(Reason.CONFLICT, "it is no longer what was read")
             replace(f".{name}", content, directory, PRIVATE, temporary("record"))
-            os.fsync(directory)
         return digest(content)
 
     def _rendered(self, document: Document) -> dict[str, bytes]:
@@ -197,6 +196,7 @@ class DirectorySink:
                 # Names are no secret; who may read the files is for their mode, and for the directory around it.
                 os.fchmod(inside, 0o755)
                 os.fsync(inside)
+            os.fsync(directory)  # or a power cut could leave a link to a folder whose name is not on disk
         except BaseException:
             _remove(folder, directory)
             raise

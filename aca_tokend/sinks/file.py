@@ -2,7 +2,7 @@
 
 Writers exclude each other by a lock beside the file. What a file in another format than JSON says is not the whole
 document, so a record beside it holds the documents of the last two contents. The record is written first, and the
-digest of the file decides which of them is there: a kill between the two writes changes nothing.
+digest of the file decides which of them is there: a kill or a power cut between the two writes changes nothing.
 """
 
 from __future__ import annotations
@@ -96,9 +96,6 @@ class FileSink:
             if read(name, directory)[1] != stamp:
                 raise PublishError(Reason.CONFLICT, "it is no longer what was read")
             write(directory)
-            # The record of a format is renamed before its file, and the file systems of Linux keep that order: one
-            # fsync is enough for both.
-            os.fsync(directory)
 
     def _write(self, name: str, content: bytes, directory: int, access: Access) -> None:
         replace(name, content, directory, access, temporary(self._name))

@@ -129,7 +129,7 @@ class _Version1:
     def write(self, path: str, fields: Fields, stamp: object) -> object:
         if not isinstance(stamp, str):
             raise TypeError(_NOT_OURS)
-        self._session.write_kv1(self._mount, path, fields or _EMPTY)
+        self._session.write_kv1(self._mount, path, fields or _EMPTY, new=not stamp)
         return _digest(fields)
 
     def describe(self, path: str, stamp: object, document: Document) -> None:

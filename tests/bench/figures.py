@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aca_tokend.demo.child import Child, wait_until
+from tests.bench import publish
 from tests.bench.measure import ROOT, Run, Watched, buckets, cold_start, quantile, resident, rotations, run, run_peer
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ class Scale:
     idle_seconds: float
     steady_seconds: float
     wrk_seconds: int
+    publishes: int
 
 
-FULL = Scale(rounds=2, many=10_000, loops=20, idle_seconds=30.0, steady_seconds=60.0, wrk_seconds=10)
-QUICK = Scale(rounds=1, many=500, loops=5, idle_seconds=5.0, steady_seconds=15.0, wrk_seconds=3)
+FULL = Scale(rounds=2, many=10_000, loops=20, idle_seconds=30.0, steady_seconds=60.0, wrk_seconds=10, publishes=500)
+QUICK = Scale(rounds=1, many=500, loops=5, idle_seconds=5.0, steady_seconds=15.0, wrk_seconds=3, publishes=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Bench:
     def measure(self) -> None:
         """Every figure, in an order that lets the later ones use the earlier."""
         self.small()
+        self.latency()
         ours = self.cold()
         self.shells(ours)
         self.ceiling(ours)
@@ -118,6 +121,16 @@ class Bench:
         share = 100 * (watched.cpu() - cpu) / (time.monotonic() - began)
         watched.stop()
         self.figures.append(Figure(f"CPU when nothing is due, {count} tokens", [share], "% of a core", 0.2))
+
+    def latency(self) -> None:
+        """How soon a token that was granted is readable."""
+        self.tell("publishing: Vault against a bare hvac write in turn, and a file")
+        bare, ours = publish.vault_writes(self.servers.bao, self.scale.publishes)
+        note = f"{1000 * statistics.median(ours):.1f} ms against {1000 * statistics.median(bare):.1f} ms"
+        name = "grant answered to readable in Vault / bare hvac write"
+        self.figures.append(Figure(name, [publish.ratio(ours, bare)], "x", 1.3, note=note))
+        written = [1000 * each for each in publish.file_writes(self.servers.directory, self.scale.publishes)]
+        self.figures.append(Figure("grant answered to new content in the file", written, "ms", 10.0))
 
     def agent(self) -> float:
         """The resident memory of an OpenBao Agent that renders one secret."""

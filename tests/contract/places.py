@@ -223,9 +223,10 @@ class DirectoryPlace:
                 read = {name: self._read(name, folder) for name in os.listdir(folder)}  # noqa: PTH208
         except FileNotFoundError:
             read = {}
+        if not data.is_symlink() or data.readlink() != target:
+            return self.fields()  # two swaps since the folder was opened, as no daemon makes them: parts of it are gone
         if not read:
-            # emptied, or two swaps since the folder was opened, as no daemon makes them
-            return None if data.is_symlink() and data.readlink() == target else self.fields()
+            return None
         fields: Fields = json.loads(read["all.json"])
         if "token" in read:
             assert read["token"] == fields["access_token"]

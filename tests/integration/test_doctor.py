@@ -458,6 +458,29 @@ def test_a_token_that_is_none(clinic: Clinic, capsys: pytest.CaptureFixture[str]
     assert examined.of("no-log-in", "grant")["status"] == "skipped"
 
 
+def test_its_own_token_is_revoked(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
+    """The token that it logged in for is gone once it is done."""
+    client = clinic.client
+    client.sys.enable_auth_method("approle")
+    client.write_data("auth/approle/role/doctor", data={"token_policies": "examined", "token_ttl": "1h"})
+    client.sys.create_or_update_acl_policy(
+        "examined", 'path "secret/*" { capabilities = ["create", "read", "update"] }'
+    )
+    role_id = client.read("auth/approle/role/doctor/role-id")["data"]["role_id"]
+    secret_id = client.write_data("auth/approle/role/doctor/secret-id", data={})["data"]["secret_id"]
+    clinic.stage.write_secret("vault-token", Secret(secret_id))
+    path = clinic.config("revoked")
+    text = path.read_text().replace('method = "token", token', f'method = "approle", role_id = "{role_id}", secret_id')
+    path.write_text(text)
+
+    assert Examined(clinic, path, capsys).code == 0
+
+    living = client.list("auth/token/accessors")["data"]["keys"]
+    paths = [client.lookup_token(accessor, accessor=True)["data"]["path"] for accessor in living]
+    assert "auth/token/root" in paths
+    assert "auth/approle/login" not in paths
+
+
 def test_a_sealed_vault(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
     """A sealed Vault is told as such."""
     path = clinic.config("sealed")

@@ -168,7 +168,7 @@ def test_enough(bao: Bao, mount: str, version: int) -> None:
 @pytest.mark.parametrize(("path", "capability"), NEEDED, ids=lambda value: value)
 @pytest.mark.parametrize(("mount", "version"), [("secret", 2), ("old", 1)], ids=["v2", "v1"])
 def test_one_capability_less(bao: Bao, mount: str, version: int, path: str, capability: str) -> None:
-    """Without any one of the printed capabilities something that the daemon does is denied."""
+    """Without any one of the printed capabilities something that the daemon does is denied, and it is named."""
     config, _, base = bao.config(mount, version)
     mount = "secret" if path == "password" else mount
     place = f"{mount}/data/{base}/{path}" if mount == "secret" else f"{mount}/{base}/{path}"
@@ -178,7 +178,7 @@ def test_one_capability_less(bao: Bao, mount: str, version: int, path: str, capa
         do_all_that_is_needed(config)
 
     assert denied.value.reason is Reason.PERMISSION_DENIED
-    assert place in denied.value.message
+    assert f'{place}: permission denied; the policy lacks "{capability}"' in denied.value.message
     for secret in (token, CANARY_PASSWORD, "canary-token-1", "canary-token-2"):
         assert secret not in denied.value.message
 

@@ -105,14 +105,15 @@ def on_a_full_disk(path: str) -> None:
 
 
 def on_sick_disks(path: str) -> None:
-    """Looks where nothing is published yet: on a file system that is full, on one that is read-only."""
+    """Looks where nothing is published yet: on a file system without space, one without inodes, a read-only one."""
     directory = Path(path).parent
     mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(directory)]
     subprocess.run(mount, check=True)
     (directory / "filler").write_bytes(b"0" * 4096)
     attempt(path)
-    subprocess.run(["mount", "-o", "remount,ro", str(directory)], check=True)  # noqa: S607
-    attempt(path)
+    for options in ("remount,size=1m,nr_inodes=2", "remount,nr_inodes=9,ro"):
+        subprocess.run(["mount", "-o", options, str(directory)], check=True)  # noqa: S607
+        attempt(path)
     say(sorted(os.listdir(directory)))  # noqa: PTH208
 
 
@@ -136,21 +137,30 @@ def watched(path: str) -> None:
     sink.publish(document(1), seen)
 
 
+def ordered(path: str, *forms: str) -> None:
+    """Publishes in one format after the other, saying the calls whose order a power cut could show."""
+    calls: list[str] = []
+
+    def note(_: object, event: str, called: object) -> None:
+        name = getattr(called, "__name__", "")
+        if event == "c_call" and name in {"fsync", "rename", "unlink"}:
+            calls.append(name)
+
+    for number, form in enumerate(forms):
+        sink = FileSink(FilePublish(path=path, format=cast("Format", form)))
+        seen = sink.look()
+        sys.setprofile(note)
+        sink.publish(document(number), seen)
+        sys.setprofile(None)
+    say(calls)
+
+
 def dying(path: str) -> None:
     """Is killed between the last byte of the temporary file and the rename."""
     sink = FileSink(FilePublish(path=path))
     seen = sink.look()
     sys.addaudithook(lambda event, _: os.kill(os.getpid(), signal.SIGKILL) if event == "os.rename" else None)
     sink.publish(document(2), seen)
-
-
-def forever(path: str) -> None:
-    """Publishes one document after the other, saying the number of each, until it is killed."""
-    sink = FileSink(FilePublish(path=path))
-    seen = sink.look()
-    for number in itertools.count(1):
-        seen = sink.publish(document(number), seen)
-        say(number)
 
 
 def config_of(kind: str, path: str) -> FilePublish | DirectoryPublish:
@@ -213,5 +223,5 @@ def _read_whole(kind: str, path: Path) -> int | None:
 
 
 if __name__ == "__main__":
-    actions = (killed, as_nobody, as_nobody_for_root, limited, on_a_full_disk, on_sick_disks, watched, dying, forever)
+    actions = (killed, as_nobody, as_nobody_for_root, limited, on_a_full_disk, on_sick_disks, watched, ordered, dying)
     {action.__name__: action for action in actions}[sys.argv[1]](*sys.argv[2:])

@@ -67,9 +67,9 @@ def command(action: str, path: Path) -> list[str]:
     return [sys.executable, "-m", "tests.unit.file_writer", action, str(path)]
 
 
-def run(action: str, path: Path, *wrapper: str) -> list[Any]:
+def run(action: str, path: Path) -> list[Any]:
     """What another process says of its attempt to publish."""
-    done = subprocess.run([*wrapper, *command(action, path)], cwd=ROOT, capture_output=True, check=True, text=True)
+    done = subprocess.run(command(action, path), cwd=ROOT, capture_output=True, check=True, text=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -261,26 +261,6 @@ def test_file_that_may_not_be_read(open_path: Path) -> None:
     assert reason == Reason.PERMISSION_DENIED
 
 
-def test_full_disk(path: Path) -> None:
-    """On a full disk the publish fails, the old file is whole and no temporary file is left."""
-    unshare = ["unshare", "--mount", "--map-root-user"]
-    mounts = ["mount", "-t", "tmpfs", "tmpfs", str(path.parent)]
-    if (
-        shutil.which("unshare")
-        and subprocess.run([*unshare, *mounts], capture_output=True, check=False).returncode == 0
-    ):
-        (reason, message), fields, found = run("on_a_full_disk", path, *unshare)
-    else:
-        # where no file system can be mounted: the other way in which a write is cut short
-        published(path)
-        ((reason, message),) = run("limited", path)
-        fields, found = json.loads(path.read_bytes()), sorted({*names(path), "filler"})
-    assert reason == Reason.DISK_FULL
-    assert CANARY not in message
-    assert fields == document(1).fields()
-    assert found == [f".{NAME}.lock", NAME, "filler"]
-
-
 def test_write_is_cut_short(path: Path) -> None:
     """Where a write takes only a part, the old file is whole and no temporary file is left."""
     before = published(path).look()
@@ -404,6 +384,13 @@ def test_record_before_the_file(path: Path) -> None:
     assert sink.look().document == document(3)
 
 
+def test_power_cut_leaves_no_file_that_its_record_does_not_know(path: Path) -> None:
+    """What a file needs to be known for ours is on disk, name included, before the file, and goes only after it."""
+    done = subprocess.run([*command("ordered", path), "token", "json"], cwd=ROOT, capture_output=True, check=True)
+    replaced = ["fsync", "rename", "fsync"]
+    assert json.loads(done.stdout) == [*replaced, *replaced, *replaced, "unlink"]
+
+
 def test_what_no_record_knows(path: Path) -> None:
     """A file that no record knows is foreign, a record that cannot be read tells of none, an empty file is free."""
     sink = sink_at(path, format="token")
@@ -479,16 +466,3 @@ def test_look_tells_of_an_unknown_owner(path: Path, config: dict[str, str]) -> N
     assert caught.value.reason is Reason.OWNER_NOT_SET
     assert str(caught.value) == f"{path}: there is no such owner or group"
     assert names(path) == set()
-
-
-def test_look_tells_of_sick_disks(path: Path) -> None:
-    """A full and a read-only file system are told of before anything is granted, and nothing is written."""
-    unshare = ["unshare", "--mount", "--map-root-user"]
-    if subprocess.run([*unshare, "mount", "-t", "tmpfs", "t", str(path.parent)], check=False).returncode:
-        # Where no file system can be mounted, test_what_the_system_says and test_full_disk stand in.
-        assert not os.access(path, os.F_OK)
-        return
-    (full, full_text), (read_only, read_only_text), left = run("on_sick_disks", path, *unshare)
-    assert (full, full_text) == (Reason.DISK_FULL, f"{path}: no space is left on its file system")
-    assert (read_only, read_only_text) == (Reason.READ_ONLY, f"{path}: its file system is read-only")
-    assert left == ["filler"]

@@ -6,9 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +18,7 @@ from tests.unit.file_writer import CANARY, document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 # What quoting has to survive: each character that a shell or systemd takes for something else, as a user name may have.
 AWKWARD = [
@@ -38,22 +37,6 @@ AWKWARD = [
     "no\u00a0break",
     "-begins-with-a-hyphen",
 ]
-
-LIBRARIES = [
-    file for place in ("lib/systemd", "lib/*/systemd") for file in Path("/usr").glob(f"{place}/libsystemd-shared-*.so")
-]
-
-SYSTEMD = """
-import ctypes, json, sys
-read = ctypes.POINTER(ctypes.c_char_p)()
-status = ctypes.CDLL(sys.argv[1]).load_env_file(None, sys.argv[2].encode(), ctypes.byref(read))
-assert status == 0, status
-lines, number = [], 0
-while read and read[number]:
-    lines.append(read[number].decode())
-    number += 1
-print(json.dumps(dict(line.split("=", 1) for line in lines)))
-"""
 
 
 def awkward(value: str) -> Any:  # noqa: ANN401
@@ -98,17 +81,8 @@ def by_shell(shell: str) -> Callable[[Path], dict[str, str]]:
     return read
 
 
-def by_systemd(path: Path) -> dict[str, str]:
-    """What the parser of EnvironmentFile= reads, in systemd's own library."""
-    done = subprocess.run(
-        [sys.executable, "-c", SYSTEMD, str(LIBRARIES[0]), str(path)], capture_output=True, check=True
-    )
-    read: dict[str, str] = json.loads(done.stdout)
-    return read
-
-
 def by_grammar(path: Path) -> dict[str, str]:
-    """What systemd.exec(5) says of EnvironmentFile=, for lines of our kind: here no program has to be installed."""
+    """What systemd.exec(5) says of EnvironmentFile=, for lines of our kind. tests/system asks systemd."""
     values = {}
     text = path.read_text("utf-8")
     while text:
@@ -127,8 +101,6 @@ def by_grammar(path: Path) -> dict[str, str]:
 
 READERS: dict[str, Callable[[Path], dict[str, str]]] = {"sh": by_shell("/bin/sh"), "grammar": by_grammar}
 READERS |= {name: by_shell(path) for name in ("bash", "dash") if (path := shutil.which(name))}
-if LIBRARIES:
-    READERS["systemd"] = by_systemd
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -201,6 +173,21 @@ def test_template(template: str) -> None:
 )
 def test_template_reaches_nothing(template: str) -> None:
     """What would lead a template out of the document, or let it go on without end, is refused before there is one."""
+    assert template_problem(template) is not None
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ " + "(" * 3000 + "scope" + ")" * 3000 + " }}",
+        "{{ scope" + " | upper" * 3000 + " }}",
+        "{% if scope %}" * 150 + "x" + "{% endif %}" * 150,
+        "{{ " + "9" * 5000 + " }}",
+    ],
+    ids=["parentheses", "filters", "ifs", "digits"],
+)
+def test_template_too_deep(template: str) -> None:
+    """A template that Jinja2 or Python cannot take in is a problem of the configuration, not a bug."""
     assert template_problem(template) is not None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aca_tokend.core.errors import GrantUnavailable
-from aca_tokend.core.outcome import Granted, HookRan, Published, PublishResult, Reason, Step
+from aca_tokend.core.outcome import Failure, Granted, HookRan, Published, PublishResult, Reason, Step
 from aca_tokend.core.policy import HOOK_SPACING_SECONDS
 from aca_tokend.core.secret import Secret
 from aca_tokend.hooking import Hooker
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import BackoffConfig
 
 FILE = "file:/run/aca/bookings.json"
+NOT_LOOKED_AT = Failure(Step.LOOK, Reason.CONFLICT, "new in the configuration", sink=FILE)
 BACKOFF: BackoffConfig = token_config().rotation.backoff
 
 
@@ -130,6 +131,18 @@ def test_adopted_token_asks_once_after_a_start(rig: Rig) -> None:
 
     assert rig.hook.runs == 1
     assert rig.file.writes == 1
+
+
+def test_same_token_in_another_form_asks(rig: Rig) -> None:
+    """A file that is written anew in another form, with the token it had, has its hook run."""
+    rig.bench.attempt()
+    rig.run()
+    rig.file.outdated = True
+    rig.bench.state.publish_at, rig.bench.state.sinks[1].failure = rig.bench.clock.now, NOT_LOOKED_AT
+    rig.bench.attempt()
+
+    assert rig.file.writes == 2
+    assert len(rig.bench.woken) == 2
 
 
 def test_write_whose_answer_was_lost_asks(rig: Rig) -> None:

@@ -158,9 +158,9 @@ def test_child_left_behind_holds_nobody_up(tmp_path: Path) -> None:
 def test_child_in_a_group_of_its_own_holds_nobody_up(tmp_path: Path) -> None:
     """A daemon that a command starts for good is waited for by nobody, though it has the output open and uses it."""
     file = tmp_path / "pids"
-    script = f"(setsid sh -c 'trap \"\" PIPE; echo $$ > {file}; while :; do echo more; done 2>/dev/null') & "
+    script = f"(setsid sh -c 'trap \"\" PIPE; echo more; echo $$ > {file}; while :; do echo more; done 2>/dev/null') & "
     try:
-        assert "more" in run("sh", "-c", script + f"until [ -s {file} ]; do :; done; sleep 0.1")
+        assert "more" in run("sh", "-c", script + f"until [ -s {file} ]; do :; done")
         assert all(map(alive, pids(file)))
     finally:
         for pid in pids(file):
@@ -389,6 +389,22 @@ def _as_nobody(file: Path) -> str:
     return (
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True).stdout.decode().strip()
     )
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_signal_without_descriptors(tmp_path: Path, target: subprocess.Popen[bytes], left: int) -> None:
+    """A daemon that can open no more files says so: it neither ends, nor takes the process for another."""
+    code = (
+        "import os, resource\nfrom aca_tokend.hooks import Signal\nfrom aca_tokend.core.config import SignalHook\n"
+        "from aca_tokend.core.errors import HookError\n"
+        f"hook = Signal(SignalHook(signal='HUP', pid_file={str(written(tmp_path, target.pid))!r}))\n"
+        f"free = os.dup(0)\nos.close(free)\nresource.setrlimit(resource.RLIMIT_NOFILE, (free + {left},) * 2)\n"
+        "try: hook.run([])\n"
+        "except HookError as error: print(error.reason)\n"
+        "else: print('sent')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == (Reason.IO_ERROR if left < 2 else "sent")
 
 
 def test_program_is_python() -> None:

@@ -348,6 +348,26 @@ def test_deleted_document_is_published_again() -> None:
     assert bench.sinks[0].content is not None
 
 
+@pytest.mark.parametrize("failures", [0, 2])
+def test_document_in_another_form_is_written_anew(failures: int) -> None:
+    """What is held in another form than now configured is written anew after a start, there alone, without a grant."""
+    bench = Bench(sinks=two_sinks())
+    bench.attempt()
+    document = bench.sinks[1].content
+    bench.sinks[1].outdated = True
+    bench.sinks[1].publish_errors.extend([Reason.NOT_RENDERED] * failures)
+    bench.restart()
+
+    bench.attempt()
+    bench.run_for(60)
+
+    assert [sink.writes for sink in bench.sinks] == [1, 2]
+    assert [sink.content for sink in bench.sinks] == [document, document]
+    assert len(bench.endpoint.asked) == 1
+    results = [event.result for event in bench.told(Published) if event.sink == bench.sinks[1].name]
+    assert results == [PublishResult.WRITTEN] + [PublishResult.FAILED] * failures + [PublishResult.WRITTEN]
+
+
 def test_race_lost_is_adopted() -> None:
     """A replica that published between our look and our publish wins if it was issued later: we adopt its token."""
     bench = Bench(sinks=two_sinks())

@@ -381,6 +381,18 @@ def test_mount_is_asked_about_once(nodes: list[VaultStub]) -> None:
     assert nodes[1].count(MOUNT) == 0
 
 
+def test_mount_that_becomes_version_2(nodes: list[VaultStub]) -> None:
+    """A mount that is made version 2, rather than the configuration changed, is taken as that without a restart."""
+    version_1 = {"data": {"type": "kv", "path": "secret/", "options": {"version": "1"}}}
+    nodes[0].always(MOUNT, answer(200, version_1))
+    nodes[0].always(PATH, answer(404, {"errors": []}))
+    with session(nodes[0].address) as vault:
+        assert failure(vault).reason is Reason.MOUNT_MISSING
+        version_1["data"]["options"] = {"version": "2"}
+        nodes[0].always(MOUNT, answer(200, version_1))
+        assert read(vault) == 0
+
+
 @pytest.mark.parametrize("reply", [answer(403, DENIED), answer(404, {"errors": []}), answer(200, {"data": {}})])
 def test_mount_that_cannot_be_known(nodes: list[VaultStub], reply: bytes) -> None:
     """Where Vault does not say what is mounted, the look goes on without."""

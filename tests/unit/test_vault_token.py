@@ -473,6 +473,16 @@ def test_refused_and_out_of_reach(stub: VaultStub, by_approle: Bench) -> None:
     assert "is not sent again before it changes" in by_approle.failure().message
 
 
+def test_refused_while_the_old_token_serves(stub: VaultStub, by_approle: Bench) -> None:
+    """A secret id that was refused twice while our token still served is not sent again when that one expires."""
+    stub.always(LOGIN, granted(renewable=False))
+    by_approle.read()
+    refuse(stub)
+    by_approle.keep_until(3000)
+    assert stub.count(LOGIN) == 3
+    assert "is not sent again before it changes" in by_approle.failure().message
+
+
 # What Vault says of it, and its end
 
 

@@ -1,7 +1,7 @@
 """The bare loop: the requests that the daemon makes, by the same httpx and hvac, in as many threads, and nothing else.
 
 No retries, no schedule, no guard, no metrics, no logs. `first` makes those of a first token (look, attempt record read,
-claimed, granted, settled, published), `again` those of each later one (look, granted, published).
+claimed, granted, settled, published, described), `again` those of each later one (look, granted, published).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-THREADS = 16
+THREADS = 8  # as many requests at once to Vault as the daemon makes (max_concurrency)
 FORM = {
     "grant_type": "password",
     "username": "svc",
@@ -57,6 +57,8 @@ class Loop:
             self.write(f"{path}.attempts", {"spent": 0}, 1)
         document = {**FORM, **answer, "authorization": f"Bearer {answer['access_token']}"}
         self.versions[number] = self.write(path, document, self.versions.get(number, 0))
+        if self.first:
+            self.kv.update_metadata(path, mount_point="secret", custom_metadata={"managed_by": "bare"})
 
     def read(self, path: str) -> None:
         """A look."""
