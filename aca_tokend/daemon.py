@@ -35,6 +35,7 @@ from aca_tokend.parts import Parts
 from aca_tokend.reload import Change, Retired, Source, compare, take_over, vaults_of
 from aca_tokend.rotator import Rotator
 from aca_tokend.scheduler import RotationScheduler
+from aca_tokend.shared import FILE_POOL
 from aca_tokend.views import due_per_second, token_view
 from aca_tokend.watching import ConfigWatch
 
@@ -58,6 +59,8 @@ STUCK_AT_LEAST_SECONDS = 60.0
 STEP_SECONDS = 1.0
 # On the schedule, the keeping of our own token in a Vault; no token has a name with a colon in it.
 KEEPER = "vault:"
+# On the schedule, once; no token has a name with a space in it.
+SWEEP = "the sweep of files"
 # When a Vault can be logged in to again, its tokens are tried within so many seconds rather than all at once.
 BACK_SPREAD_SECONDS = 1.0
 # Then every token reckons anew, within so many seconds rather than all at once.
@@ -106,50 +109,15 @@ class Daemon:
         state.draw, state.rotate_at = self.rng.random(), self.clock.monotonic()
         return state
 
-    # ── the life of the process ───────────────────────────────────────────────────────────────────────────────────
+    # ── the life of the process ───────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, *, once: bool = False) -> None:
         """Puts every token on schedule for now; with `once` for a single attempt."""
         self._once = once
-        sinks.sweep(publish for token in self.config.tokens for publish in token.publish)
+        self.scheduler.keep(self._sweep_work(), self.clock.monotonic())
         for state in self.states.values():
             self.scheduler.keep(self._work(state), state.rotate_at)
         self.scheduler.start()
-
-    def _keep_work(self, vault: str) -> Work:
-        """Keeps our own token in a Vault alive. It goes before all that needs that token."""
-        pool = f"vault.{vault}"
-
-        async def keep() -> float:
-            session = self.parts.vaults.get(vault)
-            return await Call(pool, session.keep, -math.inf) if session else math.inf
-
-        return Work(_keeper(vault), pool, keep, lambda: -math.inf)
-
-    def _work(self, state: TokenState, pool: str = "") -> Work:
-        async def attempt() -> float:
-            changes = self._changes.get(state.name, [])
-            while changes:
-                take_over(state, changes.pop(0), self.clock.monotonic())
-            next_at = await self.rotator.attempt(state)
-            # A token that only waits for another to prove their client has not had its attempt yet.
-            return math.inf if self._once and state.waits_for != "client_unproven" else next_at
-
-        return Work(state.name, pool or state.sinks[0].sink.pool, attempt, lambda: state.urgency)
-
-    def _hook_work(self, hook: HookState) -> Work:
-        async def attempt() -> float:
-            next_at = await self.hooker.attempt(hook)
-            return math.inf if self._once and hook.failures else next_at
-
-        return Work(hook.name, hook.name, attempt, lambda: 0.0, finish=True)
-
-    def _who(self, name: str) -> str:
-        """A name on the schedule, as people are told it."""
-        if name.startswith(KEEPER):
-            return f"our own token in vault {name.removeprefix(KEEPER)}"
-        hook = self.parts.hooks.get(name)
-        return f"hook {hook.hook.label}" if hook else f"token {name}"
 
     def watch(self) -> None:
         """Once a second until told to stop."""
@@ -168,23 +136,6 @@ class Daemon:
                 self._weigh()
             self.retired.settle(self.scheduler.under_way)
             self.metrics.tick(now)
-
-    def _clock_stepped(self, seconds: float) -> None:
-        self.logger.warning("clock_stepped", seconds=round(seconds, 3))
-        self.scheduler.redraw()
-        for state in list(self.states.values()):
-            state.clock_stepped = True
-            self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * STEP_SPREAD_SECONDS)
-
-    def _weigh(self) -> None:
-        """Tells of endpoints that cannot give what their tokens need, and of those that can again."""
-        due = due_per_second(list(self.states.values()))
-        at_once = {name: endpoint.max_concurrency for name, endpoint in self.config.acaengine.items()}
-        for name, load in self.demand.take(self.clock.monotonic(), due, at_once).items():
-            self.metrics.observe_demand(name, load.ratio)
-            if load.too_slow is not (name in self._behind):
-                self.events.observe_demand(name, load)
-                self._behind ^= {name}
 
     def watch_files(self, path: Path) -> ConfigWatch:
         """From now on changes of these files reload the configuration; `watch` does it."""
@@ -266,7 +217,56 @@ class Daemon:
         self.parts.close()
         return tuple(name if name in self.states else self._who(name) for name in left if not name.startswith(KEEPER))
 
-    # ── what the parts tell ───────────────────────────────────────────────────────────────────────────────────────
+    # ── what is on the schedule ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _work(self, state: TokenState, pool: str = "") -> Work:
+        async def attempt() -> float:
+            changes = self._changes.get(state.name, [])
+            while changes:
+                take_over(state, changes.pop(0), self.clock.monotonic())
+            next_at = await self.rotator.attempt(state)
+            # A token that only waits for another to prove their client has not had its attempt yet.
+            return math.inf if self._once and state.waits_for != "client_unproven" else next_at
+
+        return Work(state.name, pool or state.sinks[0].sink.pool, attempt, lambda: state.urgency)
+
+    def _hook_work(self, hook: HookState) -> Work:
+        async def attempt() -> float:
+            next_at = await self.hooker.attempt(hook)
+            return math.inf if self._once and hook.failures else next_at
+
+        return Work(hook.name, hook.name, attempt, lambda: 0.0, finish=True)
+
+    def _sweep_work(self) -> Work:
+        """Removes what a killed run left in files, before they are written; a file system that hangs delays nobody."""
+        publishes = [publish for token in self.config.tokens for publish in token.publish]
+
+        async def sweep() -> float:
+            await Call(FILE_POOL, lambda: sinks.sweep(publishes))
+            return math.inf
+
+        return Work(SWEEP, FILE_POOL, sweep, lambda: -math.inf)
+
+    def _keep_work(self, vault: str) -> Work:
+        """Keeps our own token in a Vault alive. It goes before all that needs that token."""
+        pool = f"vault.{vault}"
+
+        async def keep() -> float:
+            session = self.parts.vaults.get(vault)
+            return await Call(pool, session.keep, -math.inf) if session else math.inf
+
+        return Work(_keeper(vault), pool, keep, lambda: -math.inf)
+
+    def _who(self, name: str) -> str:
+        """A name on the schedule, as people are told it."""
+        if name.startswith(KEEPER):
+            return f"our own token in vault {name.removeprefix(KEEPER)}"
+        if name == SWEEP:
+            return name
+        hook = self.parts.hooks.get(name)
+        return f"hook {hook.hook.label}" if hook else f"token {name}"
+
+    # ── what the parts tell ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _observe(self, event: Event) -> None:
         self.metrics.observe(event)
@@ -307,12 +307,29 @@ class Daemon:
         self.bug = self.bug or bug
         self.bell.ring_to_stop()
 
+    # ── what is watched ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _clock_stepped(self, seconds: float) -> None:
+        self.logger.warning("clock_stepped", seconds=round(seconds, 3))
+        self.scheduler.redraw()
+        for state in list(self.states.values()):
+            state.clock_stepped = True
+            self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * STEP_SPREAD_SECONDS)
+
+    def _weigh(self) -> None:
+        """Tells of endpoints that cannot give what their tokens need, and of those that can again."""
+        due = due_per_second(list(self.states.values()))
+        at_once = {name: endpoint.max_concurrency for name, endpoint in self.config.acaengine.items()}
+        for name, load in self.demand.take(self.clock.monotonic(), due, at_once).items():
+            self.metrics.observe_demand(name, load.ratio)
+            if load.too_slow is not (name in self._behind):
+                self.events.observe_demand(name, load)
+                self._behind ^= {name}
+
     def _views(self) -> Iterator[TokenView]:
         offset = self.clock.wall() - self.clock.monotonic()
         for state in list(self.states.values()):
             yield token_view(state, offset)
-
-    # ── health ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def unhealthy(self) -> list[str]:
         """What a restart would mend; an endpoint or a Vault that fails is none of it."""

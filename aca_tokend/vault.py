@@ -7,6 +7,7 @@ log-in that replaced a dead token. What went wrong becomes an error of the calle
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     OnLogin = Callable[[LoginEvent], None]
 
 T = TypeVar("T")
+
+# A policy may forbid everything, also to ask what it allows, which looks as if our token were dead. Where a new one met
+# the same, no other is asked for so long: each would be one more that nobody needs.
+UNEXPLAINED_SECONDS = 60.0
 
 # Where Vault will not say what is mounted somewhere, or is too old to be asked.
 _SAYS_NOTHING = frozenset({Reason.PERMISSION_DENIED, Reason.NOT_FOUND, Reason.MOUNT_MISSING, Reason.REQUEST_REFUSED})
@@ -63,6 +68,8 @@ class VaultSession:
         self.name = name
         self._nodes = Nodes(config)
         self._own = TokenKeeper(name, config, self._nodes, resolve, monotonic, wall, on_login)
+        self._monotonic = monotonic
+        self._unexplained_until = -math.inf
         # the mounts known to be KV version 2; a version 1 that is in the way may be made one, so it is asked again
         self._versioned: set[str] = set()
 
@@ -187,12 +194,20 @@ class VaultSession:
             try:
                 return self._send(login, call, send)
             except _DeadTokenError:
-                pass
-            return self._send(self._own.instead_of(login), call, send)
+                if self._monotonic() < self._unexplained_until:
+                    raise
+            try:
+                return self._send(self._own.instead_of(login), call, send)
+            except _DeadTokenError:
+                self._unexplained_until = self._monotonic() + UNEXPLAINED_SECONDS
+                raise
         except VaultLoginError as error:
             raise call.error(error.reason, error.message, retry_after_seconds=error.retry_after_seconds) from error
         except _DeadTokenError as dead:
-            message = f"vault {self.name}: {call.path}: permission denied, also with a new token"
+            message = (
+                f'vault {self.name}: {call.path}: permission denied, also with a new token; it needs "{call.needs}", '
+                "and the policy default would let Vault say what is missing"
+            )
             raise call.error(Reason.PERMISSION_DENIED, message) from dead
         except RequestFailedError as failed:
             message = f"vault {self.name}: {call.path}: {failed.text}"

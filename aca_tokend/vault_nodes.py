@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import ssl
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -85,10 +86,10 @@ class Nodes:
         self._first = 0
         self._index = ""
         self._size = config.max_concurrency
-        # read again for each connection, so that a replaced file is taken up
+        # files are read again for each connection, so that a replaced one is taken up
         self._certificates: dict[str, Any] = {
             "cert_reqs": "CERT_REQUIRED",
-            "ca_certs": config.ca_file or DEFAULT_CA_BUNDLE_PATH,
+            "ca_certs": config.ca_file or None,
             "cert_file": config.tls_cert or None,
             "key_file": config.tls_key or None,
         }
@@ -205,11 +206,21 @@ class Nodes:
             url = urllib3.util.parse_url(node)
             host = url.host or ""
             if url.scheme == "https":
-                made: HTTPConnectionPool = _TlsPool(host, url.port, maxsize=self._size, **self._certificates)
+                trusted = None if self._certificates["ca_certs"] else _public_authorities()
+                made: HTTPConnectionPool = _TlsPool(
+                    host, url.port, maxsize=self._size, ssl_context=trusted, **self._certificates
+                )
             else:
                 made = _PlainPool(host, url.port, maxsize=self._size)
             pool = self._pools.setdefault(node, made)
         return pool
+
+
+def _public_authorities() -> ssl.SSLContext:
+    """The authorities of the system and those that browsers know, as for an endpoint."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+    return context
 
 
 def _body(response: urllib3.BaseHTTPResponse) -> bytes:

@@ -149,7 +149,7 @@ class TokenKeeper:
         """Revokes our token if we logged in for it. It logs in no more."""
         self._closed = True
         # whoever hangs in a log-in holds the lock until the Vault's timeout
-        if self._lock.acquire(timeout=self.config.timeout):
+        if self._lock.acquire(timeout=2 * self.config.timeout):
             login, self._login, self._held, self._keep_at = self._login, None, None, float("inf")
             self._lock.release()
             if login is not None and login.revocable:

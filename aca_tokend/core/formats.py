@@ -160,7 +160,7 @@ def _filled(template: str, fields: Mapping[str, Value]) -> str:
         text: str = _environment().from_string(template).render(fields)
     except RenderError:
         raise
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, SyntaxError) as error:
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, SyntaxError, RecursionError) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _FILE]
         line = frames[-1].lineno or 0 if frames else 0
         message = f"the template fails ({type(error).__name__})"

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.figures import FULL, QUICK, Bench
+from tests.bench.machine import machine
 from tests.bench.servers import Servers
 
 
@@ -55,13 +54,6 @@ def main() -> None:
     ]
     arguments.json.write_text(json.dumps({"machine": machine(), "figures": figures, "raw": bench.raw}, indent=1) + "\n")
     tell(f"done; the figures are in {arguments.json}")
-
-
-def machine() -> str:
-    """What it was measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.machine())
-    return f"{os.cpu_count()} x {model}, {platform.python_implementation()} {platform.python_version()}"
 
 
 if __name__ == "__main__":

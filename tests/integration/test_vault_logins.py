@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.xdist_group("vault-logins")
 
-TTL = "4s"
+TTL = "8s"
 
 
 @pytest.fixture(scope="module")

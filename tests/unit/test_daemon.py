@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from aca_tokend.bell import Bell
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Signals land on a thread that waits for the bell, thousands of times: with a lock in the handler this hangs for ever.
 SIGNALS = """
@@ -52,6 +56,40 @@ sys.exit(daemon.run(config, pathlib.Path("config.toml"), Buggy))
 """
 
 
+HANGING = """
+import os
+import sys
+import threading
+from aca_tokend import daemon
+from aca_tokend.core.config import parse
+
+config = parse([("config.toml", {
+    "admin": {"listen": ""},
+    "acaengine": {"main": {"url": "http://127.0.0.1:9"}},
+    "tokens": [{
+        "name": "bookings", "authority": "a", "username": "u", "client_id": "c",
+        "password": {"env": "NONE"}, "client_secret": {"env": "NONE"},
+        "publish": [{"to": "file", "path": sys.argv[1] + "/bookings.json"}],
+    }],
+})])
+reached = threading.Event()
+
+def hang(event, arguments):
+    if event == "os.listdir" and isinstance(arguments[0], int):
+        reached.set()
+        threading.Event().wait()
+
+sys.addaudithook(hang)
+hanging = daemon.Daemon(config)
+hanging.start()
+reached.wait()
+while hanging.not_ready():
+    hanging.bell.wait(0.05)
+print("done", flush=True)
+os._exit(0)
+"""
+
+
 def test_bell_rung_by_a_signal_never_locks_up() -> None:
     """A signal handler may ring the bell at any moment of the main thread's waiting for it."""
     result = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True, timeout=120, check=True)
@@ -67,6 +105,15 @@ def test_bell_wakes_a_waiting_thread() -> None:
     bell.wait(3600.0)
 
     assert bell.stop
+
+
+def test_hanging_directory_holds_up_no_start(tmp_path: Path) -> None:
+    """Where a file system hangs as leftovers are looked for, the tokens are put on schedule and tried all the same."""
+    command = [sys.executable, "-c", HANGING, str(tmp_path)]
+
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+
+    assert result.stdout.splitlines()[-1] == "done"
 
 
 def test_a_bug_ends_the_process() -> None:

@@ -127,6 +127,13 @@ def test_denied_after_a_new_log_in_too(stub: VaultStub, by_approle: Bench) -> No
     assert by_approle.failure().reason is Reason.PERMISSION_DENIED
     assert (stub.count(LOGIN), stub.count(PATH)) == (2, 2)
 
+    for _ in range(5):
+        assert "the policy default would let Vault say what is missing" in str(by_approle.failure())
+    assert (stub.count(LOGIN), stub.count(PATH)) == (2, 7), "no further token is asked for"
+    by_approle.clock.now += 61
+    by_approle.failure()
+    assert stub.count(LOGIN) == 3
+
 
 def test_approle(stub: VaultStub, by_approle: Bench) -> None:
     """An approle log-in sends role and secret id without a token, and uses the token it gets until it expires."""
