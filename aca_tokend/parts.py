@@ -19,7 +19,8 @@ from aca_tokend.core.shards import parse_index
 from aca_tokend.credentials import endpoint_pool
 from aca_tokend.oauth import HttpTokenEndpoint
 from aca_tokend.secrets import SecretResolver
-from aca_tokend.shared import FILE_POOL, FILE_POOL_SIZE, Shared
+from aca_tokend.shared import Shared
+from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE, pool_of
 from aca_tokend.state import HookState
 from aca_tokend.vault import VaultSession
 
@@ -137,7 +138,8 @@ class Parts:
         pools |= {f"vault.{name}": it.max_concurrency for name, it in self.config.vault.items()}
         # one run at a time of each hook, and a hook that hangs holds up no other
         pools |= {hook.name: 1 for hook in self.hooks.values() if hook.tokens}
-        return pools | {FILE_POOL: FILE_POOL_SIZE}
+        places = (it.path for token in self.config.tokens for it in token.publish if it.to != "vault")
+        return pools | dict.fromkeys((FILE_POOL, *map(pool_of, places)), FILE_POOL_SIZE)
 
     def shard(self) -> int:
         """The number of this shard, 0 where there are none. Raises TokendError."""

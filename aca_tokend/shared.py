@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 # How often a suspended token looks whether its credential changed; what Vault holds costs a request each time.
 POLL_SECONDS = 3.0
 POLL_VAULT_SECONDS = 60.0
-FILE_POOL = "file"
-FILE_POOL_SIZE = 4
 
 
 class Shared:

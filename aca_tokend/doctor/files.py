@@ -16,8 +16,8 @@ from aca_tokend.core.steps import Call
 from aca_tokend.doctor.examination import Check, advice
 from aca_tokend.doctor.findings import Area
 from aca_tokend.hooks import DEFAULT_PATH
-from aca_tokend.shared import FILE_POOL
 from aca_tokend.sinks.atomic import Access, opened, told_as
+from aca_tokend.sinks.mounts import FILE_POOL, pool_of
 from aca_tokend.sinks.probe import probe
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _where(place: Place) -> tuple[str, str]:
 
 async def _place(notes: Notes, place: Place, sink: Sink) -> None:
     try:
-        await Call(FILE_POOL, lambda: _probe(place))
+        await Call(sink.pool, lambda: _probe(place))
     except LookError as error:
         said = error.message.removeprefix(f"{place.path}: ")
         if error.reason is not Reason.OWNER_NOT_SET:
@@ -69,7 +69,7 @@ async def _place(notes: Notes, place: Place, sink: Sink) -> None:
         notes.ok(DIRECTORY, "may be written")
         notes.ok(OWNER, "the daemon may give it the owner and group it is to have")
     try:
-        seen = await Call(FILE_POOL, sink.look)
+        seen = await Call(sink.pool, sink.look)
     except LookError as error:
         if error.reason is Reason.OWNER_NOT_SET:
             notes.skipped(TARGET, f"because {OWNER} failed")
@@ -89,7 +89,7 @@ def _probe(place: Place) -> None:
 
 
 async def _memory(notes: Notes, directory: str) -> None:
-    _tell_memory(notes, await Call(FILE_POOL, lambda: _file_system(directory)))
+    _tell_memory(notes, await Call(pool_of(directory), lambda: _file_system(directory)))
 
 
 def _tell_memory(notes: Notes, kind: str) -> None:

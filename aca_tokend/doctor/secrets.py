@@ -13,7 +13,7 @@ from aca_tokend.core.steps import Call
 from aca_tokend.credentials import references
 from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area
-from aca_tokend.shared import FILE_POOL
+from aca_tokend.sinks.mounts import FILE_POOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

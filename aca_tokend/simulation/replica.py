@@ -15,11 +15,12 @@ from aca_tokend.core.steps import Work
 from aca_tokend.hooking import Hooker
 from aca_tokend.reload import Change, compare, take_over
 from aca_tokend.rotator import Rotator
-from aca_tokend.shared import FILE_POOL, FILE_POOL_SIZE, Shared
+from aca_tokend.shared import Shared
 from aca_tokend.simulation.driver import SimDriver
 from aca_tokend.simulation.places import Place, SimHook, SimSecrets, SimSink, Store
 from aca_tokend.simulation.server import Server, SimEndpoint
 from aca_tokend.simulation.world import SimClock, World
+from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE
 from aca_tokend.state import HookState
 
 if TYPE_CHECKING:

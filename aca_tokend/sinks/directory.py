@@ -33,6 +33,7 @@ from aca_tokend.sinks.atomic import (
     told_as,
 )
 from aca_tokend.sinks.json_files import decoded, encoded, record
+from aca_tokend.sinks.mounts import pool_of
 from aca_tokend.sinks.probe import probe
 
 if TYPE_CHECKING:
@@ -71,12 +72,12 @@ class DirectorySink:
     """One directory whose files hold one token. What it stamps is where everything leads, with digests."""
 
     kind = "file"
-    pool = "file"
 
     def __init__(self, config: DirectoryPublish) -> None:
         self._config = config
         self._access = Access(config.mode, config.owner, config.group)
         self.name = f"directory:{config.path}"
+        self.pool = pool_of(config.path)
         self.replace_foreign = config.replace_foreign
 
     def look(self) -> Seen:

@@ -18,6 +18,7 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.core.token import NotADocumentError, Seen, parse_document
 from aca_tokend.sinks.atomic import PRIVATE, Access, digest, locked, opened, read, replace, temporary, told_as
 from aca_tokend.sinks.json_files import decoded, encoded, record
+from aca_tokend.sinks.mounts import pool_of
 from aca_tokend.sinks.probe import probe
 
 if TYPE_CHECKING:
@@ -34,13 +35,13 @@ class FileSink:
     """One file that holds one token. What it stamps is a digest of the content, None where there is no file."""
 
     kind = "file"
-    pool = "file"
 
     def __init__(self, config: FilePublish) -> None:
         self._config = config
         self._directory, self._name = os.path.split(config.path)
         self._access = Access(config.mode, config.owner, config.group)
         self.name = f"file:{config.path}"
+        self.pool = pool_of(config.path)
         self.replace_foreign = config.replace_foreign
 
     def look(self) -> Seen:
