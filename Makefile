@@ -4,7 +4,7 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-simulation soak format snippets lock clean
+.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-shards bench-simulation soak format snippets lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench-quick: .venv/test/.made ## little of everything, under two minutes
 
 bench-growth: .venv/test/.made ## how cost grows from 1 token to 10,000, and the plots of docs/performance.md
 	@.venv/test/bin/python -m tests.bench.growth $(ARGS)
+
+bench-shards: .venv/test/.made ## a million tokens over 64 shards, on paper
+	@.venv/test/bin/python -m tests.bench.shards $(ARGS)
 
 bench-simulation: .venv/test/.made ## how fast the simulation runs
 	@.venv/test/bin/python -m tests.bench.simulation
