@@ -20,6 +20,7 @@ from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, NotADocumentError, Seen
 from aca_tokend.demo.child import wait_until
 from aca_tokend.sinks import FileSink, KvSink, build
+from aca_tokend.sinks.mounts import pool_of
 from aca_tokend.vault import VaultSession
 from tests.contract.conftest import CANARY_ROOT, running
 from tests.contract.places import DirectoryPlace, FilePlace, MemoryPlace, Vault1Place, VaultPlace, session_with
@@ -540,7 +541,7 @@ def test_sinks_are_built_from_their_configuration(tmp_path: Path) -> None:
     assert [(sink.name, sink.kind, sink.pool, sink.replace_foreign) for sink in sinks] == [
         ("vault:team/kv/aca/bookings", "vault", "vault.main", False),
         ("vault.dr:secret/a", "vault", "vault.dr", True),
-        (f"file:{tmp_path}/bookings.json", "file", "file", False),
+        (f"file:{tmp_path}/bookings.json", "file", pool_of(str(tmp_path)), False),
     ]
 
 
