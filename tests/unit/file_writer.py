@@ -13,7 +13,6 @@ import random
 import re
 import resource
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -174,18 +173,18 @@ def config_of(kind: str, path: str) -> FilePublish | DirectoryPublish:
 def killed(path: str, kind: str, count: str) -> None:
     """Kills so many writers at random moments of their work; says what was wrong after each, and at last all names."""
     place = config_of(kind, path)
-    done = mmap.mmap(-1, 8)
+    done = memoryview(mmap.mmap(-1, 8)).cast("q")  # a number is stored whole; `struct` would set it to 0 first
     draw = random.Random(count)  # noqa: S311  # moments, no secrets
     wrong, last = [], 0
     for number in range(int(count)):
-        struct.pack_into("q", done, 0, last)
+        done[0] = last
         writer = os.fork()
         if writer == 0:
             _write_on(place, last, done)
         time.sleep(draw.uniform(0.001, 0.03))
         os.kill(writer, signal.SIGKILL)
         os.waitpid(writer, 0)
-        (said,) = struct.unpack_from("q", done, 0)
+        said = done[0]
         found = _read_whole(kind, Path(path))
         if found is None or not said <= found <= said + 1:
             wrong.append([number, "reader", said, found])
@@ -198,12 +197,12 @@ def killed(path: str, kind: str, count: str) -> None:
     say([last, sorted(entry.name for entry in Path(path).parent.rglob("*"))])
 
 
-def _write_on(place: FilePublish | DirectoryPublish, last: int, done: mmap.mmap) -> NoReturn:
+def _write_on(place: FilePublish | DirectoryPublish, last: int, done: memoryview) -> NoReturn:
     sink = build(place, {})
     seen = sink.look()
     for number in itertools.count(last + 1):
         seen = sink.publish(document(number), seen)
-        struct.pack_into("q", done, 0, number)
+        done[0] = number
     raise AssertionError
 
 
