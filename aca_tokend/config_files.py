@@ -93,8 +93,8 @@ def folders(path: str | Path, include: Sequence[str]) -> set[str]:
         found |= {os.path.dirname(file), os.path.dirname(os.path.realpath(file))}  # noqa: PTH120 - as above
     for pattern in include:
         plain = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.split("/")[:-1])
-        found.add(os.path.join(os.path.dirname(main), "/".join(plain)))  # noqa: PTH118, PTH120
-    return {os.path.abspath(folder) for folder in found}  # noqa: PTH100
+        found.add(os.path.join(os.path.dirname(main), "/".join(plain)))  # noqa: PTH118, PTH120 - as above
+    return {os.path.abspath(folder) for folder in found}  # noqa: PTH100 - as above
 
 
 def _read(file: str) -> dict[str, Any] | Problem:

@@ -75,6 +75,7 @@ class Tries:
                     del self.trying[client]
                 if not (isinstance(outcome, Wait) and outcome.why == "client_unproven"):
                     return outcome
+            # in a pool of its own: who waits for another account holds no thread of the endpoint
             await Call(PAUSE_POOL, lambda: time.sleep(PAUSE_SECONDS))
 
 

@@ -110,7 +110,7 @@ def replace(name: str, content: bytes, directory: int, access: Access, temporary
         create(temporary, content, directory, access)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         os.fsync(directory)
-    except BaseException:
+    except BaseException:  # also where the process is told to end: no litter
         with suppress(OSError):
             os.unlink(temporary, dir_fd=directory)
         raise

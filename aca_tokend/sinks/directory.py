@@ -198,7 +198,7 @@ class DirectorySink:
                 os.fchmod(inside, 0o755)
                 os.fsync(inside)
             os.fsync(directory)  # or a power cut could leave a link to a folder whose name is not on disk
-        except BaseException:
+        except BaseException:  # also where the process is told to end: no litter
             _remove(folder, directory)
             raise
         return folder

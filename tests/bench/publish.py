@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import EnvReference, FilePublish, TokenAuth, VaultConfig, VaultPublish
-from aca_tokend.core.secret import Secret
-from aca_tokend.core.token import Document
 from aca_tokend.sinks import FileSink, KvSink
 from aca_tokend.vault import VaultSession
+from tests.unit.file_writer import document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,22 +28,6 @@ if TYPE_CHECKING:
 def ratio(ours: list[float], bare: list[float]) -> float:
     """How many bare writes one of ours takes."""
     return statistics.median(ours) / statistics.median(bare)
-
-
-def document(number: int) -> Document:
-    """A token of its own each time."""
-    issued = datetime(2026, 11, 24, 6, tzinfo=UTC) + timedelta(seconds=number)
-    return Document(
-        access_token=Secret(f"{number:064}"),
-        issued_at=issued,
-        expires_at=issued + timedelta(hours=2),
-        refresh_after=issued + timedelta(hours=1),
-        expires_in=7200,
-        scope="public",
-        username="svc-bookings",
-        authority="authority-ID",
-        account="00112233445566778899aabbccddeeff",
-    )
 
 
 def timed(call: Callable[[], object]) -> float:

@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -17,26 +16,24 @@ import pytest
 from aca_tokend.core.config import EnvReference, TokenAuth, VaultConfig, VaultPublish
 from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.core.secret import Secret
-from aca_tokend.core.token import Document
 from aca_tokend.demo.child import wait_until
 from aca_tokend.sinks import KvSink
 from aca_tokend.vault import VaultSession
 from tests.bench.vault_cluster import Trial, show
 from tests.cluster import Cluster
+from tests.unit.file_writer import document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from aca_tokend.core.token import Seen
+    from aca_tokend.core.token import Document, Seen
     from tests.cluster import Node
 
 pytestmark = pytest.mark.xdist_group("vault-cluster")
 OUTAGE = {Reason.CONNECT_FAILED, Reason.CONNECTION_LOST, Reason.UNAVAILABLE, Reason.TIMEOUT, Reason.SERVER_ERROR}
 # a look through a standby that is behind what a write without an answer did
 OUTAGE |= {Reason.CONFLICT}
-ISSUED = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +48,6 @@ def cluster(shared_cluster: Cluster) -> Cluster:
     """It, once it got over what the test before did to it."""
     shared_cluster.settle()
     return shared_cluster
-
-
-def document(number: int) -> Document:
-    issued = ISSUED + timedelta(seconds=number)
-    return Document(
-        access_token=Secret(f"canary-access-token-{number}"),
-        issued_at=issued,
-        expires_at=issued + timedelta(hours=2),
-        refresh_after=issued + timedelta(hours=1),
-        expires_in=7200,
-        scope="public",
-        username="svc-bookings",
-        authority="authority-ID",
-        account="00112233445566778899aabbccddeeff",
-    )
 
 
 @contextmanager
