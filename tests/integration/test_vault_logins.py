@@ -175,7 +175,7 @@ def test_replaced_before_it_ends(bao: Logins) -> None:
 
 
 def test_given_token(bao: Logins) -> None:
-    """A token that cannot be renewed is replaced from its file before it ends, and so is one that is dead already."""
+    """A token that cannot be renewed is told of and replaced from its file, and so is one that is dead already."""
     bao.run("bao token create -orphan -policy=aca-tokend -ttl=4s -renewable=false -field=token > vault-token")
     with kept(bao.vault("token")) as ours:
         ours.wait_for(RenewalFailed)
