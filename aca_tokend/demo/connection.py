@@ -65,18 +65,36 @@ class _Void:
 
 
 class Player:
-    """Plays faults on connections, and ends all plays that are under way when told so."""
+    """Plays faults on connections, and ends all plays that are under way when told so.
+
+    Attributes:
+        round: how often all was ended. A request keeps the round that it came in, so that one which was only on its way
+            to its play when all was ended is ended as well.
+    """
 
     def __init__(self) -> None:
+        self.round = 0
         self._lock = threading.Lock()
         self._under_way: dict[socket.socket, threading.Event] = {}
 
-    def play(self, connection: Connection, fault: Fault, natural: Response, at_end: Callable[[], None]) -> None:
-        """Takes the connection and plays the fault on it. `natural` is what it would have been answered."""
+    def play(
+        self, connection: Connection, fault: Fault, natural: Response, came_in: int, at_end: Callable[[], None]
+    ) -> None:
+        """Takes the connection and plays the fault on it.
+
+        Args:
+            connection: where the request came from.
+            fault: what to play.
+            natural: what the request would have been answered.
+            came_in: the round that the request came in.
+            at_end: called when the connection is closed.
+        """
         sock, released = connection.take(), threading.Event()
         raw = _head(natural), natural.get_data()
         with self._lock:
             self._under_way[sock] = released
+            if came_in != self.round:
+                _release(sock, released)
 
         def run() -> None:
             try:
@@ -95,10 +113,16 @@ class Player:
     def release_all(self) -> None:
         """Ends what is under way: each client sees its connection close."""
         with self._lock:
+            self.round += 1
             for sock, released in self._under_way.items():
-                released.set()
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+                _release(sock, released)
+
+
+def _release(sock: socket.socket, released: threading.Event) -> None:
+    """Ends the play on a connection."""
+    released.set()
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Stage:

@@ -61,7 +61,7 @@ def create_app(state: State, player: Player) -> Flask:
     app = Flask("aca_tokend.demo.lookalike", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
 
-    app.before_request(partial(_before, state))
+    app.before_request(partial(_before, state, player))
     app.after_request(partial(_after, state, player))
     for status in (404, 405):
         app.register_error_handler(status, _nothing_there)
@@ -76,13 +76,13 @@ def create_app(state: State, player: Player) -> Flask:
     return app
 
 
-def _before(state: State) -> Response | None:
+def _before(state: State, player: Player) -> Response | None:
     """Notes the request and answers it with a fault, if one is set for it that is a whole answer."""
     if request.path.startswith("/_"):
         return None
     area = _area(request.path)
     username = request.form.get("username", "") or _owner(state)
-    traffic = state.traffic
+    g.came_in, traffic = player.round, state.traffic
     g.closed = partial(traffic.closed, traffic.opened(_seen(), area, username))
     g.fault = fault = state.fault_for(area, username)
     if area == "token":
@@ -108,7 +108,7 @@ def _after(state: State, player: Player, response: Response) -> Response:
     response.headers["Date"] = formatdate(state.now(), usegmt=True)
     if fault is not None and fault.kind in CONNECTION_KINDS | DELIVERY_KINDS:
         status = response.status_code if fault.kind in DELIVERY_KINDS else None
-        player.play(request.environ[ENVIRON_KEY], fault, response, at_end=partial(g.closed, status))
+        player.play(request.environ[ENVIRON_KEY], fault, response, g.came_in, at_end=partial(g.closed, status))
     else:
         g.closed(response.status_code)
     return response

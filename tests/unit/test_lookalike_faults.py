@@ -13,9 +13,12 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+from cheroot.wsgi import Server
+from flask import Response
 
 from aca_tokend.demo.child import wait_until
-from aca_tokend.demo.levers import ANSWER_KINDS, CONNECTION_KINDS, DELIVERY_KINDS, FAULT_KINDS, SPOILT_KINDS
+from aca_tokend.demo.connection import Connection, Player
+from aca_tokend.demo.levers import ANSWER_KINDS, CONNECTION_KINDS, DELIVERY_KINDS, FAULT_KINDS, SPOILT_KINDS, Fault
 from aca_tokend.demo.processes import LookAlike
 from tests.lookalikes import FORM, LEVERS, ask, grant, read
 
@@ -219,6 +222,22 @@ def test_a_hanging_request_gets_no_answer(server: LookAlike, line: socket.socket
     server.reset()
 
     assert line.recv(100) == b""
+
+
+def test_a_request_on_its_way_to_its_fault_is_ended_by_a_reset() -> None:
+    """A request that came in before all plays were ended, and hangs only afterwards, is ended as they were."""
+    player = Player()
+    came_in, ended = player.round, threading.Event()
+    ours, theirs = socket.socketpair()
+    connection = Connection(Server(("127.0.0.1", 0), None), theirs)
+
+    player.release_all()
+    with ours:
+        ours.settimeout(60)
+        player.play(connection, Fault(kind="hang"), Response(), came_in, at_end=ended.set)
+
+        assert ours.recv(100) == b""
+        assert ended.wait(60)
 
 
 def test_hanging_requests_take_no_thread_of_the_others(server: LookAlike, http_: httpx.Client) -> None:
