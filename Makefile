@@ -4,7 +4,7 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-shards bench-simulation soak format snippets lock clean
+.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-shards bench-simulation soak dashboard format screenshots status-schema snippets lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,15 +30,15 @@ demo: .venv/demo/.made ## the whole job on real parts; ARGS="--for 30s" ends by 
 test: .venv/test/.made ## every test that needs Python and its registry alone
 	@.venv/test/bin/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
-# What these tests need of the system beside Python: each program and the Debian package that has it.
-SYSTEM = curl:curl faketime:faketime go:golang-go jq:jq node:nodejs systemd-analyze:systemd /usr/sbin/nginx:nginx /usr/sbin/slapd:slapd
+# What these tests need of the system beside Python: each program and the Debian packages for it.
+SYSTEM = chromium:chromium,fonts-dejavu-core curl:curl faketime:faketime go:golang-go jq:jq node:nodejs prometheus:prometheus promtool:prometheus prometheus-alertmanager:prometheus-alertmanager amtool:prometheus-alertmanager systemd-analyze:systemd /usr/sbin/nginx:nginx /usr/sbin/slapd:slapd
 
 test-system: .venv/test/.made .venv/openbao-2.6/.made ## the tests that need Debian packages, which it names where they are missing
 	@missing=""; for need in $(SYSTEM); do \
 	  command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; \
 	done; \
 	if [ -n "$$missing" ]; then \
-	  echo "make test-system needs more of the system: apt-get install --no-install-recommends$$missing" >&2; exit 1; \
+	  echo "make test-system needs more of the system: apt-get install --no-install-recommends$$(echo "$$missing" | tr , ' ')" >&2; exit 1; \
 	fi
 	@.venv/test/bin/python -m pytest -n 4 --dist loadgroup tests/system $(ARGS)
 
@@ -75,6 +75,15 @@ soak: .venv/test/.made ## a long simulation; ARGS="--minutes 30"
 format: .venv/test/.made ## writes what ruff would have written
 	@.venv/test/bin/ruff format .
 	@.venv/test/bin/ruff check --fix .
+
+dashboard: .venv/test/.made ## writes the Grafana dashboard of its description in deploy/grafana
+	@.venv/test/bin/python deploy/grafana/make.py
+
+status-schema: .venv/test/.made ## writes docs/status.schema.json
+	@.venv/test/bin/python -c 'import json; from aca_tokend.core.status import schema; print(json.dumps(schema(), indent=2))' > docs/status.schema.json
+
+screenshots: .venv/test/.made ## takes the pictures of the status page in docs/images anew; needs chromium
+	@.venv/test/bin/python -m tests.system.browser.pictures $(ARGS)
 
 snippets: .venv/test/.made ## writes the snippets of docs/readers into their pages
 	@.venv/test/bin/python -m tests.readers.snippets

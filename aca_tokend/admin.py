@@ -1,47 +1,49 @@
-"""The admin listener: `/metrics`, `/-/healthy` and `/-/ready`, by Flask on cheroot.
+"""The admin listener: who may ask, `/metrics`, `/-/healthy` and `/-/ready`, and whatever pages it is handed beside.
 
-It shows what it is handed and decides nothing. It answers GET and HEAD alone, reads no body, and shows neither a
-traceback nor a version. Flask takes a tenth of a second to import: import this module only where the listener is on.
+It shows what it is handed and decides nothing. Every answer may be neither cached nor sniffed nor framed unless its
+page says so, and none shows a traceback or a version. What clients can do to it stands in listener.py. Flask takes a
+tenth of a second to import: import this module only where the listener is on.
 """
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import ipaddress
 import os
 import socket
 import ssl
-import sys
-import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from cheroot.errors import FatalSSLAlert
-from cheroot.makefile import StreamReader, StreamWriter
-from cheroot.server import HTTPConnection
-from cheroot.ssl import Adapter
-from cheroot.wsgi import Server as WsgiServer
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MisdirectedRequest
 
 from aca_tokend.core.errors import TokendError
+from aca_tokend.core.health import report
+from aca_tokend.listener import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from aca_tokend.core.config import AdminConfig
+    from aca_tokend.core.health import Check
 
     Exposition = Callable[[str], tuple[bytes, str]]
-    Problems = Callable[[], list[str]]
+    Checks = Callable[[], Sequence[Check]]
+    Pages = Callable[[Flask], None]
 
-THREADS = 4
-BACKLOG = 64
-# For each read from and each write to a client, and for a connection that says nothing.
-TIMEOUT_SECONDS = 10
-MAX_HEADER_BYTES = 16_384
-MAX_BODY_BYTES = 1_024
-# Requests under way get this long when the daemon stops; then it no longer waits for them.
-STOP_SECONDS = 1
-GIVE_UP_SECONDS = 3.0
+BACKLOG = 1024
+# What a response has unless its page says otherwise.
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+OTHER_HOST = "not served under this name; ask for localhost, or for an IP address"
 
 _log = structlog.get_logger("aca_tokend.admin")
 
@@ -52,19 +54,29 @@ class AdminServer:
     Args:
         config: `[admin]`, with a `listen` that is not empty.
         metrics: gives the page of metrics and its content type for an Accept header.
-        healthy: what is wrong that a restart would mend; empty when all is well.
-        ready: what is not ready yet; empty when everything is.
+        healthy: what is wrong that a restart would mend, as checks.
+        ready: what is not ready yet, as checks.
+        pages: each adds pages of its own to the application.
     """
 
-    def __init__(self, config: AdminConfig, metrics: Exposition, healthy: Problems, ready: Problems) -> None:
+    def __init__(self, config: AdminConfig, metrics: Exposition, healthy: Checks, ready: Checks, *pages: Pages) -> None:
         self._config = config
-        self._app = _pages(metrics, healthy, ready)
-        self._server: _Server | None = None
+        self._app = _application(metrics, healthy, ready)
+        for add in pages:
+            add(self._app)
+        self._listener: Listener | None = None
+        self._content = b""
 
     @property
     def port(self) -> int:
         """The port that is listened on; the one that the system chose where the configuration says 0."""
-        return self._server.port if self._server else 0
+        return self._listener.port if self._listener else 0
+
+    @property
+    def tls_files(self) -> tuple[str, ...]:
+        """The files that `reload_tls` reads; none without TLS."""
+        config = self._config
+        return tuple(file for file in (config.tls_cert, config.tls_key, config.tls_client_ca) if file)
 
     def start(self) -> None:
         """Listens and serves, in threads of its own.
@@ -72,22 +84,45 @@ class AdminServer:
         Raises:
             TokendError: the address cannot be listened on, or a file of the TLS configuration cannot be used.
         """
+        self._content = _content(self.tls_files)
         tls = _tls(self._config) if self._config.tls_cert else None
-        self._server = _Server(_listening(self._config.listen), self._app, tls)
-        # Threads inherit being a daemon thread, so that none that hangs keeps the process from ending.
-        threading.Thread(target=self._server.run, name="admin", daemon=True).start()
+        listening = _listening(self._config.listen)
+        if ipaddress.ip_address(listening.getsockname()[0]).is_loopback:
+            self._app.before_request(lambda: _refuse_other_hosts(self._config.listen))
+        # probes wait for no page, however many are being made
+        self._listener = Listener(listening, self._app, urgent=b"/-/", tls=tls)
+        self._listener.start()
+
+    def reload_tls(self) -> None:
+        """Reads the files of TLS again, for connections from now on. What is broken changes nothing."""
+        content = _content(self.tls_files)
+        if self._listener is None or content == self._content:
+            return
+        self._content = content
+        try:
+            self._listener.tls = _tls(self._config)
+        except TokendError as error:
+            _log.error("admin_tls_rejected", message=error.message)
+        else:
+            _log.info("admin_tls_reloaded")
 
     def stop(self) -> None:
         """Stops listening, lets requests under way finish for a moment, and returns in any case."""
-        server, self._server = self._server, None
-        if server is not None:
-            stopper = threading.Thread(target=server.stop_once_started, name="admin-stop", daemon=True)
-            stopper.start()
-            stopper.join(GIVE_UP_SECONDS)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.stop()
 
 
-def _pages(metrics: Exposition, healthy: Problems, ready: Problems) -> Flask:
-    app = Flask(__name__, static_folder=None, template_folder=None)
+class _Application(Flask):
+    """Flask, but for how it tells that a page failed."""
+
+    def log_exception(self, exc_info: object) -> None:
+        """Names the page as we do, since the client's words for it could be anything."""
+        _log.error("admin_page_failed", message=f"page {request.url_rule}", exc_info=exc_info)
+
+
+def _application(metrics: Exposition, healthy: Checks, ready: Checks) -> Flask:
+    app = _Application(__name__, static_folder=None, template_folder=None)
     app.debug = False  # whatever FLASK_DEBUG says
     app.url_map.merge_slashes = False
 
@@ -95,31 +130,46 @@ def _pages(metrics: Exposition, healthy: Problems, ready: Problems) -> Flask:
         body, content_type = metrics(request.headers.get("Accept", ""))
         return Response(body, content_type=content_type)
 
-    pages = {
+    views = {
         "/metrics": page,
         "/-/healthy": lambda: _verdict("healthy", healthy()),
         "/-/ready": lambda: _verdict("ready", ready()),
     }
-    for path, view in pages.items():
+    for path, view in views.items():
         app.add_url_rule(path, path, view, methods=["GET"], provide_automatic_options=False)  # HEAD comes with GET
 
     @app.errorhandler(HTTPException)
     def error(problem: HTTPException) -> Response:
-        allowed = {name: value for name, value in problem.get_headers() if name == "Allow"}
-        return Response(f"{problem.name}\n", problem.code, allowed, mimetype="text/plain")
+        said = f"{problem.name}\n" if problem.code != MisdirectedRequest.code else f"{problem.description}\n"
+        return Response(said, problem.code, mimetype="text/plain")
 
     @app.after_request
     def harden(response: Response) -> Response:
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers["Server"] = "aca-tokend"
         return response
 
     return app
 
 
-def _verdict(well: str, problems: list[str]) -> Response:
-    lines = problems or [well]
-    return Response("".join(f"{line}\n" for line in lines), 503 if problems else 200, mimetype="text/plain")
+def _verdict(word: str, checks: Sequence[Check]) -> Response:
+    well = not any(check.problem for check in checks)
+    text = report(word, checks, verbose="verbose" in request.args)
+    return Response(text, 200 if well else 503, mimetype="text/plain")
+
+
+def _refuse_other_hosts(listen: str) -> None:
+    """On a loopback address, answers to no name that a web page could have had pointed here (DNS rebinding)."""
+    host = request.headers.get("Host", "").strip().lower()
+    name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
+    name = name.strip("[]").removesuffix(".")
+    if name in {"", "localhost", listen.rpartition(":")[0].lower()} or name.endswith(".localhost"):
+        return
+    with suppress(ValueError):
+        ipaddress.ip_address(name)
+        return
+    raise MisdirectedRequest(OTHER_HOST)
 
 
 def _listening(listen: str) -> socket.socket:
@@ -156,98 +206,11 @@ def _tls(config: AdminConfig) -> ssl.SSLContext:
     return context
 
 
-class _Connection(HTTPConnection):
-    """A connection that lets go of what a client that is gone did not take."""
-
-    def close(self) -> None:
-        """Closes; else the writer would try once more when it is collected, and tell standard error that it failed."""
-        try:
-            super().close()
-        finally:
-            with contextlib.suppress(OSError, ValueError):
-                self.wfile.close()
-
-
-class _Server(WsgiServer):
-    """cheroot, with a socket that listens already, and with clients that are slow or silent kept off its threads."""
-
-    ConnectionClass = _Connection
-
-    def __init__(self, listening: socket.socket, app: Flask, tls: ssl.SSLContext | None) -> None:
-        super().__init__(
-            listening.getsockname()[:2],
-            app,
-            numthreads=THREADS,
-            server_name="aca-tokend",
-            request_queue_size=BACKLOG,
-            timeout=TIMEOUT_SECONDS,
-            shutdown_timeout=STOP_SECONDS,
-        )
-        self.port: int = listening.getsockname()[1]
-        self.max_request_header_size = MAX_HEADER_BYTES
-        self.max_request_body_size = MAX_BODY_BYTES
-        self.ssl_adapter = _Tls(tls) if tls else None
-        self._listening = listening
-        self._started = threading.Event()
-
-    def run(self) -> None:
-        """Serves until stopped."""
-        os.environ.pop("LISTEN_PID", None)  # inherited from a socket unit, it would have cheroot take file descriptor 3
-        self.prepare()
-        self._started.set()
-        self.serve()
-
-    def stop_once_started(self) -> None:
-        """Stops; before `run` has got that far cheroot would take no notice."""
-        self._started.wait(GIVE_UP_SECONDS)
-        self.stop()
-
-    def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002, ARG002 -- the library's
-        """Takes the socket that listens already: a port in use was told of by `start`."""
-        self.socket = self._listening
-        return self._listening
-
-    def process_conn(self, conn: HTTPConnection) -> None:
-        """Gives a connection to a thread once it has said something, so that silent ones occupy none."""
-        if conn.last_used is None:
-            self.put_conn(conn)
-        else:
-            super().process_conn(conn)
-
-    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: ARG002 -- the library's
-        """Logs what clients did wrong for those who debug, and what we did wrong for everyone."""
-        error = sys.exc_info()[1]
-        if error is None or isinstance(error, (OSError, FatalSSLAlert)):
-            _log.debug("admin_client_failed", message=msg)
-        else:
-            _log.error("admin_page_failed", message=msg, exc_info=error)
-
-
-class _Tls(Adapter):
-    """TLS whose handshake happens in the thread that serves the client.
-
-    cheroot's own adapter does it in the thread that accepts, where one silent client holds up all others.
-    """
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self.context = context
-
-    def bind(self, sock: socket.socket) -> socket.socket:
-        """Leaves the listening socket as it is."""
-        return sock
-
-    def wrap(self, sock: socket.socket) -> tuple[ssl.SSLSocket, dict[str, str]]:
-        """Wraps a connection; the first read from it does the handshake."""
-        try:
-            wrapped = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        except OSError as error:
-            raise FatalSSLAlert(*error.args) from error
-        return wrapped, self.get_environ()
-
-    def get_environ(self) -> dict[str, str]:
-        """Tells Flask that it is served over TLS."""
-        return {"wsgi.url_scheme": "https", "HTTPS": "on"}
-
-    def makefile(self, sock: ssl.SSLSocket, mode: str = "r", bufsize: int = -1) -> StreamReader | StreamWriter:
-        """Reads and writes as without TLS."""
-        return (StreamReader if "r" in mode else StreamWriter)(sock, mode, bufsize)
+def _content(files: Sequence[str]) -> bytes:
+    """Tells one content of these files from another; files that cannot be read are told from it too."""
+    digest = hashlib.sha256()
+    for file in files:
+        with suppress(OSError):
+            digest.update(hashlib.sha256(Path(file).read_bytes()).digest())
+        digest.update(b";")
+    return digest.digest()

@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.breaker import Breaker, Wake
+from aca_tokend.core.breaker import Breaker, Outage, Wake
 
 if TYPE_CHECKING:
     from aca_tokend.records import Ledger
@@ -21,6 +21,11 @@ class Gate:
     def __init__(self, timeout: float, probe_cap: float) -> None:
         self._lock = threading.Lock()
         self._breaker = Breaker(probe_lost_seconds=2.0 * timeout + 5.0, probe_cap=probe_cap)
+
+    @property
+    def breaker(self) -> Breaker:
+        """For who only looks, single fields at a time, and so without the lock that requests need."""
+        return self._breaker
 
     def admit(self, token: str, expires: float, now: float, *, probe: bool = True) -> bool:
         """Whether a request of this token may be sent now; one that may not is woken later. `probe`: it will be."""
@@ -37,6 +42,11 @@ class Gate:
         """The endpoint did its work, be it to refuse. Returns the tokens that waited, most urgent first."""
         with self._lock:
             return self._breaker.answered(token, now)
+
+    def outage(self, now: float) -> Outage | None:
+        """Who waits for the endpoint; None while requests may be sent."""
+        with self._lock:
+            return self._breaker.outage(now)
 
     def passed(self, token: str, now: float) -> list[Wake]:
         """The token made no request, or left. Returns whose turn it is then, if it was its own."""

@@ -88,6 +88,37 @@ def check(config: ConfigOption = DEFAULT_CONFIG, log_format: LogFormatOption = N
 
 
 @app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="All of this token alone.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    log_format: LogFormatOption = None,
+    *,
+    watching: Annotated[bool, typer.Option("--watch", help="Ask again every 2 seconds until interrupted.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the daemon answers.")] = False,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="The daemon's admin listener; else as configured.")
+    ] = None,
+    cert: Annotated[
+        str, typer.Option("--cert", metavar="FILE", help="A client certificate (PEM), where the listener wants one.")
+    ] = "",
+    key: Annotated[str, typer.Option("--key", metavar="FILE", help="Its key (PEM), where that is another file.")] = "",
+) -> None:
+    """Ask the running daemon how its tokens are; exits 1 if something needs a person."""
+    del log_format
+    if watching and (as_json or not sys.stdout.isatty()):
+        _refuse("--watch: needs a terminal, and goes without --json; leave --watch out and call again")
+    if key and not cert:
+        _refuse("--key: is of no use without --cert; add --cert")
+    from aca_tokend import terminal
+
+    try:
+        address = terminal.address(None if url else _load(config).admin, url or "", (cert, key))
+        sys.exit(terminal.watch(address, name) if watching else terminal.show(address, name, as_json=as_json))
+    except terminal.AskError as error:
+        _refuse(terminal.plain(error.message))
+
+
+@app.command()
 def resume(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The token that is suspended.")],
     config: ConfigOption = DEFAULT_CONFIG,

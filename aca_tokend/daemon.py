@@ -4,6 +4,7 @@
     start      every token is put on schedule for now: its first attempt looks, and adopts or rotates
     watch      once a second: has the wall clock been stepped; /-/healthy asks for lost jobs and hanging calls
     reload     on SIGHUP or a changed file: read, validate whole, then swap; what did not change goes on undisturbed
+    tell       logs, metrics, pages and, where there is one, the service manager
     stop       nothing new starts, rotations under way finish through publish
 
 What one attempt does stands in rotator.py. No other module sees all the parts.
@@ -11,38 +12,47 @@ What one attempt does stands in rotator.py. No other module sees all the parts.
 
 from __future__ import annotations
 
+import glob
 import math
+import os
 import random
 import resource
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from aca_tokend import __version__, log, sinks
+from aca_tokend import __version__, health, log, sinks
 from aca_tokend.bell import Bell, handle_signals
 from aca_tokend.clock import SystemClock
 from aca_tokend.core.demand import Demand
+from aca_tokend.core.health import Check, problems
 from aca_tokend.core.login import LoggedIn, LoginFailed
-from aca_tokend.core.outcome import Granted
+from aca_tokend.core.outcome import Granted, TokenEvent
 from aca_tokend.core.shards import share
 from aca_tokend.core.steps import Call, Work
+from aca_tokend.event_log import EventLog, of_endpoint, of_vault
+from aca_tokend.expiry import Expiries
 from aca_tokend.hooking import Hooker
 from aca_tokend.metrics import Metrics
+from aca_tokend.notify import Notifier
 from aca_tokend.parts import Parts
 from aca_tokend.reload import Change, Retired, Source, compare, take_over, vaults_of
 from aca_tokend.rotator import Rotator
 from aca_tokend.scheduler import RotationScheduler
 from aca_tokend.sinks.mounts import FILE_POOL
+from aca_tokend.survey import Subject
 from aca_tokend.views import due_per_second, token_view
+from aca_tokend.watched import Watched
 from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
+    from aca_tokend.admin import AdminServer
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import Config
     from aca_tokend.core.login import LoginEvent
@@ -52,9 +62,6 @@ if TYPE_CHECKING:
 
 # Rotations under way get this long to finish after SIGTERM; Kubernetes kills after 30 seconds by default.
 STOP_SECONDS = 12.0
-# A call is stuck once it has run for this many times the longest timeout, and at least a minute.
-STUCK_TIMEOUTS = 5.0
-STUCK_AT_LEAST_SECONDS = 60.0
 # The wall clock was stepped, or the machine slept, if it moved this much against the clock that threads wait by.
 STEP_SECONDS = 1.0
 # On the schedule, the keeping of our own token in a Vault; no token has a name with a colon in it.
@@ -81,20 +88,25 @@ class Daemon:
     hooker: Hooker = field(init=False)
     scheduler: RotationScheduler = field(init=False)
     metrics: Metrics = field(init=False)
-    events: log.EventLog = field(default_factory=log.EventLog)
+    events: EventLog = field(init=False)
     logger: Any = field(default_factory=structlog.get_logger)
     bell: Bell = field(default_factory=Bell)
     rng: random.Random = field(default_factory=random.SystemRandom)
+    notify: Notifier = field(default_factory=Notifier)
     source: Source | None = None
     retired: Retired = field(default_factory=Retired)
     demand: Demand = field(init=False)
+    watched: Watched = field(init=False)
     _behind: set[str] = field(default_factory=set)
+    _expiries: Expiries = field(default_factory=Expiries)
     _changes: dict[str, list[Change]] = field(default_factory=dict)
     _once: bool = False
 
     def __post_init__(self) -> None:
         """Builds the parts; opens no connection."""
         self.demand = Demand(self.clock.monotonic())
+        self.watched = Watched(self.clock)
+        self.events = EventLog(self.clock.wall, self.clock.monotonic)
         self.parts = Parts(self.config, self.clock, self._on_login)
         self.shard = self.parts.shard()
         self.config = share(self.config, self.shard)
@@ -126,7 +138,9 @@ class Daemon:
             self.bell.wait(1.0)
             if self.bell.reload:
                 self.bell.reload = False
+                self.notify.reloading()
                 self.reload()
+                self.notify.ready()
             now = self.clock.wall()
             step = now - time.monotonic() - offset
             if abs(step) > STEP_SECONDS:
@@ -136,10 +150,12 @@ class Daemon:
                 self._weigh()
             self.retired.settle(self.scheduler.under_way)
             self.metrics.tick(now)
+            for expired in self._expiries.news(list(self.states.values()), self.clock.monotonic(), now):
+                self._observe(expired)
 
     def watch_files(self, path: Path) -> ConfigWatch:
         """From now on changes of these files reload the configuration; `watch` does it."""
-        source = Source(path, self.config, self.config, self.logger, self.metrics.observe_reload)
+        source = Source(path, self.config, self.config, self.logger, self._observe_reload)
         watch = ConfigWatch(path, lambda: source.include, self.bell.ring_to_reload)
         self.source = source
         watch.start()
@@ -162,9 +178,11 @@ class Daemon:
         changes, now = compare(self.config, config), self.clock.monotonic()
         vaults_before = self.config.vault.keys()
         closing = self.parts.follow(config)
+        others = _others(self.config, config)
         self.config = config
         self.scheduler.set_pools(self.parts.pools())
         self.metrics.follow(config.acaengine, self.parts.methods())
+        self.watched.follow(changes.endpoints, changes.vaults)
         log.set_level(config.log.level)
         added = [self._begin(self.parts.state(token)) for token in changes.added]
         changed = [Change(self.parts.state(token), origins) for token, origins in changes.changed]
@@ -188,8 +206,11 @@ class Daemon:
             *closing,
             *(partial(self._pass_turn, state) for state in gone),
             *(partial(self.scheduler.drop, _keeper(name)) for name in vaults_before - config.vault.keys()),
+            *(partial(self.events.forget, owner) for owner in others),
             self._tidy,
         ]
+        for owner in others:
+            self.events.forget(owner)
         self.retired.add(self.scheduler.under_way(), ending)
         self.logger.info(
             "config_reloaded",
@@ -208,6 +229,7 @@ class Daemon:
         """Removes what attempts that began before a reload could still have used."""
         self.scheduler.remove_pools(but=self.parts.pools())
         self.metrics.follow(self.config.acaengine, self.parts.methods())
+        self.events.keep(self.states.keys() | self.parts.hooks.keys() | _servers(self.config))
 
     def stop(self) -> tuple[str, ...]:
         """Lets rotations under way finish; returns the tokens whose rotation did not within the time."""
@@ -224,6 +246,7 @@ class Daemon:
             changes = self._changes.get(state.name, [])
             while changes:
                 take_over(state, changes.pop(0), self.clock.monotonic())
+                self.events.forget(state.name)
             next_at = await self.rotator.attempt(state)
             # A token that only waits for another to prove their client has not had its attempt yet.
             return math.inf if self._once and state.waits_for != "client_unproven" else next_at
@@ -268,11 +291,17 @@ class Daemon:
 
     # ── what the parts tell ───────────────────────────────────────────────────────────────────────────────────────────
 
+    def _observe_reload(self, succeeded: bool) -> None:
+        self.metrics.observe_reload(succeeded)
+        self.watched.observe_reload(succeeded)
+
     def _observe(self, event: Event) -> None:
         self.metrics.observe(event)
         self.events.observe(event)
         if isinstance(event, Granted):
             self.demand.granted(event.endpoint, event.duration_seconds)
+        if isinstance(event, TokenEvent) and (state := self.states.get(event.token)) is not None:
+            self.watched.observe(state, event)
 
     def _wake(self, wake: Wake) -> None:
         """Brings the attempt of a token forward that waited for another's, or puts a hook on schedule."""
@@ -286,6 +315,7 @@ class Daemon:
     def _on_login(self, event: LoginEvent) -> None:
         self.metrics.observe_login(event)
         self.events.observe_login(event)
+        self.watched.observe_login(event)
         if isinstance(event, LoggedIn | LoginFailed) and event.vault in self.config.vault and not self._once:
             work = self._keep_work(event.vault)
             if event.keep_at == math.inf:  # a token that never expires
@@ -322,6 +352,7 @@ class Daemon:
         at_once = {name: endpoint.max_concurrency for name, endpoint in self.config.acaengine.items()}
         for name, load in self.demand.take(self.clock.monotonic(), due, at_once).items():
             self.metrics.observe_demand(name, load.ratio)
+            self.watched.loads[name] = load
             if load.too_slow is not (name in self._behind):
                 self.events.observe_demand(name, load)
                 self._behind ^= {name}
@@ -331,18 +362,44 @@ class Daemon:
         for state in list(self.states.values()):
             yield token_view(state, offset)
 
-    def unhealthy(self) -> list[str]:
-        """What a restart would mend; an endpoint or a Vault that fails is none of it."""
-        limit = max([STUCK_AT_LEAST_SECONDS, *(timeout * STUCK_TIMEOUTS for timeout in self.parts.timeouts())])
-        problems = [f"{self._who(name)}: its next attempt is overdue" for name in self.scheduler.overdue()]
-        problems += [f"pool {name}: a call hangs past every timeout" for name in self.scheduler.stuck(limit)]
-        if self.bug is not None:
-            problems.append("a bug ended the work of this process")
-        return problems
+    def checks(self) -> list[Check]:
+        """What a restart would mend, and whether it is needed."""
+        return health.checks(self.scheduler, self.parts, self._who, bug=self.bug is not None)
 
-    def not_ready(self) -> list[str]:
-        """The tokens that were not yet looked at, rotated or honestly failed."""
-        return [f"token {state.name}: not looked at yet" for state in list(self.states.values()) if not state.settled]
+    def unhealthy(self) -> list[str]:
+        """What is wrong that a restart would mend."""
+        return problems(self.checks())
+
+    def readiness(self) -> list[Check]:
+        """Whether each token was looked at, and rotated or honestly failed."""
+        return health.readiness(self.states.values())
+
+    def subject(self) -> Subject:
+        """What the status is told of, now."""
+        files = self.source.running.tokens if self.source else self.config.tokens
+        return Subject(
+            config=self.config,
+            parts=self.parts,
+            states=self.states,
+            watched=self.watched,
+            wall=self.clock.wall(),
+            monotonic=self.clock.monotonic(),
+            shard=self.shard,
+            everywhere=(token.name for token in files),
+            unhealthy=tuple(self.unhealthy()),
+            rejected=self.source.problems if self.source else (),
+        )
+
+
+def _servers(config: Config) -> set[str]:
+    """What fails besides tokens and hooks, as the log calls it."""
+    return {*map(of_endpoint, config.acaengine), *map(of_vault, config.vault)}
+
+
+def _others(before: Config, config: Config) -> set[str]:
+    """The endpoints and Vaults that became others."""
+    endpoints = {of_endpoint(name) for name, it in before.acaengine.items() if config.acaengine.get(name) != it}
+    return endpoints | {of_vault(name) for name, it in before.vault.items() if config.vault.get(name) != it}
 
 
 def _keeper(vault: str) -> str:
@@ -357,21 +414,34 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
     harden()
     daemon = make(config)
     logger = daemon.logger
+    daemon.notify = Notifier.of(os.environ)
     handle_signals(daemon.bell, reload=True)
     admin, address = None, "off"
     if config.admin.listen:
         from aca_tokend.admin import AdminServer
+        from aca_tokend.pages import site
+        from aca_tokend.status import status_page, token_page
+        from aca_tokend.status_api import api
 
-        admin = AdminServer(config.admin, daemon.metrics.exposition, daemon.unhealthy, daemon.not_ready)
+        told = (
+            lambda query: status_page(daemon.subject(), query),
+            lambda name: token_page(daemon.subject(), name),
+        )
+        pages = [api(*told), site(*told)]
+        admin = AdminServer(config.admin, daemon.metrics.exposition, daemon.checks, daemon.readiness, *pages)
         admin.start()
         address = f"{config.admin.listen.rpartition(':')[0]}:{admin.port}"
     daemon.start()
     shards = {"shard": daemon.shard, "shards": config.shard.count} if config.shard else {}
     logger.info("daemon_started", version=__version__, tokens=len(daemon.states), admin=address, **shards)
-    files = daemon.watch_files(path)
+    watches = [daemon.watch_files(path), *_watch_tls(admin)]
+    daemon.notify.ready()
+    daemon.notify.start(daemon.unhealthy, lambda: health.status_line(daemon.subject()))
     daemon.watch()
+    daemon.notify.stop()
     logger.info("daemon_stopping")
-    files.stop()
+    for watch in watches:
+        watch.stop()
     left = daemon.stop()
     if admin is not None:
         admin.stop()
@@ -380,6 +450,14 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
         return 1
     logger.info("daemon_stopped", unfinished=list(left))
     return 0
+
+
+def _watch_tls(admin: AdminServer | None) -> Iterator[ConfigWatch]:
+    """Has the listener take up another certificate, key or client CA."""
+    if admin is not None and (files := admin.tls_files):
+        watch = ConfigWatch(Path(files[0]), lambda: [glob.escape(file) for file in files[1:]], admin.reload_tls)
+        watch.start()
+        yield watch
 
 
 def run_once(config: Config) -> int:

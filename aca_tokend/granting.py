@@ -11,7 +11,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import GrantError, SecretError, VerifyError
-from aca_tokend.core.outcome import DOWN, Event, Failure, Granted, Noticed, Reason, Step
+from aca_tokend.core.outcome import (
+    DOWN,
+    EndpointDown,
+    EndpointRecovered,
+    Event,
+    Failure,
+    Granted,
+    Noticed,
+    Reason,
+    Step,
+)
 from aca_tokend.core.policy import SAME_EXPIRY_SECONDS, SHARE_OF_REMAINING, plan, plan_reused
 from aca_tokend.core.steps import Call
 from aca_tokend.core.token import Account, Document
@@ -105,18 +115,18 @@ class Granter:
             return True
         return state.life.expires - self.clock.monotonic() <= state.life.outage_tolerance * SHARE_OF_REMAINING
 
-    async def is_dead(self, state: TokenState) -> bool:
+    async def death(self, state: TokenState) -> VerifyError | None:
         """Tries the token in use. Only a plain refusal tells that it is dead; an API that fails tells nothing."""
         verify, document = state.config.verify, state.document
         if verify is None or document is None:
-            return False
+            return None
         state.canary_at = self.clock.monotonic() + verify.every
         try:
             await self._try(state, verify.path, document.access_token)
         except VerifyError as error:
-            return error.reason is Reason.TOKEN_REFUSED
+            return error if error.reason is Reason.TOKEN_REFUSED else None
         state.deaths = 0
-        return False
+        return None
 
     # ── the request ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -145,18 +155,18 @@ class Granter:
         """Tells everybody concerned what the answer means, and takes the token if there is one."""
         answer, now = asked.answer, self.clock.monotonic()
         code = str(answer.status) if answer.status is not None else "none"
-        self.observe(Granted(state.name, state.endpoint.name, code, asked.seconds, answer.skew_seconds))
+        name, seconds = state.endpoint.name, asked.seconds
+        self.observe(Granted(state.name, name, code, seconds, answer.skew_seconds, answer.request_id))
         if isinstance(answer, GrantError):
             failure = answer.as_failure(Step.GRANT)
             if failure.reason in DOWN:
-                wait = failure.retry_after_seconds
-                self._wake(state.gate.failed(state.name, state.urgency, now, wait, self.rng.random()))
+                self._down(state, failure, now)
             else:
-                self._wake(state.gate.answered(state.name, now))
+                self._up(state, now)
             verdict = Verdict(refused=failure.reason if failure.rejected else None)
             await self.guard.settle(state, asked.sent, claims, verdict)
             return self.guard.rejected(state, asked.sent, failure) if failure.rejected else failure
-        self._wake(state.gate.answered(state.name, now))
+        self._up(state, now)
         await self.guard.settle(state, asked.sent, claims, Verdict(accepted=True))
         minted = self._minted(state, asked, answer)
         if isinstance(minted, Failure):
@@ -166,6 +176,22 @@ class Granter:
         if minted.life.rotate >= minted.life.expires:
             self._notice(state, "lifetime_too_short")
         return await self.verify(state, minted)
+
+    def _down(self, state: TokenState, failure: Failure, now: float) -> None:
+        """The endpoint did not do its work. Told of the endpoint itself where its tokens wait for that reason."""
+        wish = failure.retry_after_seconds
+        self._wake(state.gate.failed(state.name, state.urgency, now, wish, self.rng.random()))
+        outage = state.gate.outage(now)
+        if outage is not None:
+            name = state.endpoint.name
+            self.observe(EndpointDown(name, failure, outage.waiting, outage.expired, outage.expires_seconds))
+
+    def _up(self, state: TokenState, now: float) -> None:
+        """The endpoint did its work, be it to refuse."""
+        outage = state.gate.outage(now)
+        if outage is not None:
+            self.observe(EndpointRecovered(state.endpoint.name, outage.waiting))
+        self._wake(state.gate.answered(state.name, now))
 
     def _minted(self, state: TokenState, asked: Asked, grant: Grant) -> Minted | Failure:
         rotation, sent = state.config.rotation, asked.sent.credentials

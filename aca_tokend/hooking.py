@@ -70,7 +70,7 @@ class Hooker:
             return state.not_before
         _take_up(state)
         if not state.waiting:
-            state.failures, state.failing = 0, frozenset()
+            state.failures, state.failing, state.failure = 0, frozenset(), None
             return math.inf
         state.not_before = began + HOOK_SPACING_SECONDS
         secrets = [secret for known in list(state.known.values()) for secret in known]
@@ -81,14 +81,14 @@ class Hooker:
             return self._failed(state, tokens, began, error)
         seconds = self.clock.monotonic() - began
         recovered = bool(state.failures)
-        state.waiting, state.failures, state.failing = {}, 0, frozenset()
-        self.observe(HookRan(state.hook.label, tokens, seconds, output, recovered=recovered))
+        state.waiting, state.failures, state.failing, state.failure = {}, 0, frozenset(), None
+        self.observe(HookRan(state.hook.label, tokens, seconds, output, recovered=recovered, place=state.name))
         return math.inf  # what was asked for meanwhile has put the next one on schedule
 
     def _failed(self, state: HookState, tokens: tuple[str, ...], began: float, error: HookError) -> float:
         now = self.clock.monotonic()
         state.failures += 1
-        state.failing = frozenset(tokens)
+        state.failing, state.failure = frozenset(tokens), error.as_failure(Step.HOOK)
         delay = retry_delay(state.failures, 0.0, state.backoff, self.rng.random())
         state.not_before = max(state.not_before, now + delay)
         self.observe(
@@ -97,9 +97,10 @@ class Hooker:
                 tokens,
                 now - began,
                 error.output,
-                error.as_failure(Step.HOOK),
+                state.failure,
                 state.failures,
                 math.inf if state.last else state.not_before - now,
+                place=state.name,
             )
         )
         return math.inf if state.last else state.not_before

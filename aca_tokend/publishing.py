@@ -125,7 +125,7 @@ class Publisher:
         ask(state, self.clock.monotonic(), self.wake)
         failed = [sink for sink in state.sinks if sink.failure]
         for sink in failed:
-            sink.failing = True
+            sink.told = sink.failure
             self._tell(state, sink, PublishResult.FAILED)
         if failed and state.document is not None:
             state.publish_failures += 1
@@ -185,10 +185,10 @@ class Publisher:
     def _settle(self, state: TokenState, sink: SinkState, result: PublishResult, seconds: float = 0.0) -> None:
         sink.failure = None
         self._tell(state, sink, result, seconds)
-        sink.failing = False
+        sink.told = None
 
     def _tell(self, state: TokenState, sink: SinkState, result: PublishResult, seconds: float = 0.0) -> None:
-        recovered = sink.failing and result is not PublishResult.FAILED
+        recovered = sink.told is not None and result is not PublishResult.FAILED
         target = sink.sink
         self.observe(Published(state.name, target.name, target.kind, result, seconds, sink.failure, recovered))
 

@@ -40,12 +40,17 @@ Origins = tuple[Origin | None, ...]  # one for each sink of the new configuratio
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How one configuration differs from another, by tokens; of the changed ones, where their sinks come from."""
+    """How one configuration differs from another, by tokens; of the changed ones, where their sinks come from.
+
+    `endpoints` and `vaults` are the names of those that came, changed or left.
+    """
 
     added: tuple[TokenConfig, ...]
     changed: tuple[tuple[TokenConfig, Origins], ...]
     removed: tuple[str, ...]
     unchanged: int
+    endpoints: frozenset[str] = frozenset()
+    vaults: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ def compare(old: Config, new: Config) -> Changes:
         elif known != token or token.acaengine in endpoints or not vaults.isdisjoint(vaults_of(token)):
             changed.append((token, tuple(_origin(known, old, sink, new) for sink in token.publish)))
     unchanged = len(new.tokens) - len(added) - len(changed)
-    return Changes(tuple(added), tuple(changed), tuple(before), unchanged)
+    return Changes(tuple(added), tuple(changed), tuple(before), unchanged, endpoints, vaults)
 
 
 def _differing(old: Mapping[str, object], new: Mapping[str, object]) -> frozenset[str]:
@@ -239,6 +244,11 @@ class Source:
     def __post_init__(self) -> None:
         """Watches what is included now."""
         self.include = self.written.include
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was wrong when the files were last read."""
+        return self._problems
 
     def read(self, *, asked: bool) -> Config | None:
         """The configuration to run by now; None where nothing changed, or anything is wrong with it.

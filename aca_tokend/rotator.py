@@ -105,7 +105,7 @@ class Rotator:
             self._pass_turn(state)
         if isinstance(outcome, Wait):
             state.rotate_at = self.clock.monotonic() + outcome.seconds
-            self.observe(Skipped(state.name, outcome.why))
+            self.observe(Skipped(state.name, outcome.why, outcome.seconds, _expires_at(state)))
         elif outcome is not None:
             self._failed(state, outcome)
             if outcome.step is Step.LOOK:
@@ -150,7 +150,8 @@ class Rotator:
 
     async def _check(self, state: TokenState) -> None:
         """The canary: tries the token in use. One that died before its time is replaced, though not in a storm."""
-        if not await self._granter.is_dead(state):
+        death = await self._granter.death(state)
+        if death is None:
             return
         now, rotation = self.clock.monotonic(), state.config.rotation
         state.deaths += 1
@@ -159,7 +160,7 @@ class Rotator:
         if not state.failures:  # else the next attempt is set already, and no sooner than the last failure allows
             state.rotate_at = min(state.rotate_at, soonest)
         message = f"acaengine.{state.endpoint.name}: the token in use is refused before its time"
-        failure = Failure(Step.VERIFY, Reason.TOKEN_REFUSED, message)
+        failure = Failure(Step.VERIFY, Reason.TOKEN_REFUSED, message, request_id=death.request_id)
         self.observe(Failed(state.name, failure, state.deaths, state.rotate_at - now, _expires_at(state)))
 
     def _pass_turn(self, state: TokenState) -> None:

@@ -258,6 +258,11 @@ class RotationScheduler:
         now = time.monotonic()
         return [name for name, pool in self._pools.items() if pool.longest_call(now) > limit]
 
+    def dead(self) -> bool:
+        """Whether APScheduler's thread ended though nobody stopped it: no attempt would begin any more."""
+        thread = getattr(self._scheduler, "_thread", None)
+        return bool(self._scheduler.running and thread is not None and thread.ident and not thread.is_alive())
+
     # ── one attempt ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _begin(self, ticket: _Ticket) -> None:

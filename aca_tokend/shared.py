@@ -34,6 +34,10 @@ class Shared:
         self._clients: dict[ClientKey, Client] = {}
         self._homes: dict[str, tuple[ClientKey, Sink]] = {}  # by token: its client, and its first sink
 
+    def gate(self, endpoint: str) -> Gate | None:
+        """The gate of an endpoint, None while no token has it."""
+        return self._gates.get(endpoint)
+
     def state(self, token: TokenConfig, endpoint: TokenEndpoint, sinks: Sequence[Sink], timeout: float) -> TokenState:
         """The state of a token that nothing is known of yet; its `draw` and times are for the caller to set.
 

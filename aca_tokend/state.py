@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from aca_tokend.admission import Client, Gate
     from aca_tokend.core.config import BackoffConfig, TokenConfig
     from aca_tokend.core.guard import Rules
-    from aca_tokend.core.outcome import Failure
+    from aca_tokend.core.outcome import Event, Failure
     from aca_tokend.core.policy import Life
     from aca_tokend.core.ports import Hook, Sink, TokenEndpoint
     from aca_tokend.core.secret import Secret
@@ -41,6 +41,7 @@ class HookState:
         not_before: no run begins sooner, in monotonic seconds.
         last: the daemon stops, so a run begins at once, and none follows one that failed.
         failures: how many runs failed since the last success, and `failing` for which tokens the last of them.
+        failure: of the last of them; None where it succeeded.
     """
 
     name: str
@@ -54,6 +55,7 @@ class HookState:
     last: bool = False
     failures: int = 0
     failing: frozenset[str] = frozenset()
+    failure: Failure | None = None
 
     def ask(self, written: Written, secrets: tuple[Secret, ...]) -> None:
         """Asks for a run that begins after now. Called by attempts of tokens, from any thread."""
@@ -78,7 +80,7 @@ class SinkState:
     seen_at: float = 0.0
     published: Document | None = None  # the token of ours it holds
     failure: Failure | None = None
-    failing: bool = False  # a failure was told of, and no success since
+    told: Failure | None = None  # the last failure that was told of, until a success
     appeared: tuple[Document | None, float] | None = None  # the document last read, and when it was first seen
     written: object = NOTHING  # the stamp of what we wrote there ourselves
     hook: HookState | None = None
@@ -109,6 +111,7 @@ class TokenState:
         vault_is_back: a Vault of its that could not be logged in to can be: what failed is due now.
         waits_for: why its last attempt made no request; empty where it made one.
         settled: looked at, rotated or honestly failed at least once.
+        told: what was last told of an attempt that ended, and when, in wall seconds.
     """
 
     config: TokenConfig
@@ -147,6 +150,7 @@ class TokenState:
     waits_for: str = ""
     requested: bool = False
     settled: bool = False
+    told: tuple[float, Event] | None = None
 
     @property
     def name(self) -> str:

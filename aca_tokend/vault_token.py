@@ -264,11 +264,10 @@ class TokenKeeper:
         self.tell(LoggedIn(self.name, method, self._in_wall(login.life), self._keep_at, recovered))
 
     def _refused(self, error: VaultLoginError, fault: Fault) -> None:
-        before, now = self._held, self.monotonic()
-        held = self._held = hold_off(before, fault, now, self.rng.random())
+        now = self.monotonic()
+        held = self._held = hold_off(self._held, fault, now, self.rng.random())
         if held.suspended:
             error.message += f"; {_SUSPENDED}"
-        again = before is not None and error.message == self._error.message
         self._error, self._keep_at = error, held.look_at(now)
         self.tell(
             LoginFailed(
@@ -279,7 +278,6 @@ class TokenKeeper:
                 next_seconds=held.until - now,
                 keep_at=self._keep_at,
                 suspended=held.suspended,
-                repeated=again,
             )
         )
 

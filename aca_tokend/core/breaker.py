@@ -33,6 +33,18 @@ class Wake:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """So many tokens wait while the breaker is open, of which so many have `expired` or were never published.
+
+    The next of the others expires in `expires_seconds`, infinity where there is none.
+    """
+
+    waiting: int
+    expired: int
+    expires_seconds: float
+
+
 @dataclass(slots=True)
 class Breaker:
     """The state of one endpoint.
@@ -53,6 +65,16 @@ class Breaker:
     _waiting: dict[str, float] = field(default_factory=dict)  # when each token that waits expires
     _failed: dict[str, int] = field(default_factory=dict)  # how often each failed since the endpoint last did its work
     _failed_at: dict[str, float] = field(default_factory=dict)  # and when it last did
+
+    @property
+    def probing(self) -> bool:
+        """Whether one token asks for all."""
+        return self._probe is not None
+
+    @property
+    def waiting(self) -> int:
+        """How many tokens wait for the endpoint, or failed and are not answered since."""
+        return len(self._waiting)
 
     def admit(self, token: str, expires: float, now: float, *, probe: bool = True) -> bool:
         """Whether a token's request may be sent now. One that may not will be woken.
@@ -125,6 +147,13 @@ class Breaker:
             at = now + _release(number * spacing, expiries[name] - now)
             wakes.append(Wake(name, max(at, failed_at.get(name, -inf) + URGENT_PROBE_SECONDS)))
         return wakes
+
+    def outage(self, now: float) -> Outage | None:
+        """Who waits; None while the breaker is closed."""
+        if not self.open:
+            return None
+        ahead = [expires for expires in self._waiting.values() if expires > now]
+        return Outage(len(self._waiting), len(self._waiting) - len(ahead), min(ahead, default=inf) - now)
 
     def passed(self, token: str, now: float) -> Wake | None:
         """The token made no request: it adopted one, could not, or left. If it was its turn, another's comes."""

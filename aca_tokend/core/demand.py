@@ -19,6 +19,12 @@ WINDOW_SECONDS = 60.0
 # An endpoint is busy from this share of the time that its requests could have been under way.
 BUSY = 0.9
 
+# What a person should do about an endpoint that is too slow.
+TOO_SLOW = (
+    "tokens are rotated later and later; raise max_concurrency if the server can take it, or ask its operator for a"
+    " faster one or for tokens that live longer"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Load:

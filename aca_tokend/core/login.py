@@ -167,7 +167,7 @@ class LoggedIn:
 class LoginFailed:
     """Vault refused a log-in or did not answer it.
 
-    `suspended`: this credential was refused as often as it may be. `repeated`: the one before failed just so.
+    `suspended`: this credential was refused as often as it may be.
     """
 
     vault: str
@@ -177,7 +177,6 @@ class LoginFailed:
     next_seconds: float
     keep_at: float
     suspended: bool = False
-    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

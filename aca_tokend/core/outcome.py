@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -289,10 +290,29 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An attempt that was due made no request: others do, or ought to, first."""
+    """An attempt that was due made no request: others do, or ought to, first.
+
+    `next_attempt_seconds` and `expires_at` as in `Failed`.
+    """
 
     token: str
     why: str
+    next_attempt_seconds: float = inf
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What these sinks hold of a token has expired, the last of it at `expires_at`: readers find an expired token.
+
+    `failure` is what keeps it from being replaced, None where nothing failed yet; `waits_for` as in `Skipped.why`.
+    """
+
+    token: str
+    sinks: tuple[str, ...]
+    expires_at: datetime
+    failure: Failure | None = None
+    waits_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +341,7 @@ class HookRan:
     """A hook ran, or failed, for the tokens whose sinks were written since. `recovered`: it had failed before.
 
     `hook` is the name of its program or its signal; `output` is the end of what the program said, without secrets.
+    `place` tells it from another hook with the same program.
     """
 
     hook: str
@@ -331,6 +352,7 @@ class HookRan:
     attempt: int = 0
     next_attempt_seconds: float = 0.0
     recovered: bool = False
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +364,34 @@ class Granted:
     code: str
     duration_seconds: float
     skew_seconds: float | None
+    request_id: str | None = None
 
 
-Event = Rotated | Adopted | Failed | Suspended | Resumed | Skipped | Noticed | Published | Granted | HookRan
+# What is told of an endpoint as a whole, besides what its tokens meet.
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointDown:
+    """A request failed while the breaker was open, or opened it.
+
+    So many tokens are `waiting` for the endpoint, of which so many have `expired` or were never published; the next of
+    the others expires in `expires_seconds`, infinity where there is none.
+    """
+
+    endpoint: str
+    failure: Failure
+    waiting: int
+    expired: int
+    expires_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRecovered:
+    """The first answer after `EndpointDown`: so many tokens that were `waiting` are let go."""
+
+    endpoint: str
+    waiting: int
+
+
+TokenEvent = Rotated | Adopted | Failed | Suspended | Resumed | Skipped | Noticed | Published | Granted | Expired
+Event = TokenEvent | HookRan | EndpointDown | EndpointRecovered

@@ -5,7 +5,7 @@ the rotations' state and from plain counters: they are there from the start, van
 make neither a slow page nor a large process. The rest (`_registry.py`) is kept by prometheus-client.
 """
 
-from aca_tokend.metrics._metrics import Metrics
+from aca_tokend.metrics._metrics import UP_CODES, Metrics
 from aca_tokend.metrics._tokens import SinkView, TokenView
 
-__all__ = ["Metrics", "SinkView", "TokenView"]
+__all__ = ["UP_CODES", "Metrics", "SinkView", "TokenView"]

@@ -112,9 +112,11 @@ class Metrics:
         if isinstance(event, LoggedIn | LoginFailed):
             result = LOGIN_RESULTS[0 if isinstance(event, LoggedIn) else 1]
             self._registry.logins.labels(event.vault, event.method, result).inc()
+            self._registry.login_successful.labels(event.vault).set(isinstance(event, LoggedIn))
         if isinstance(event, LoggedIn | Renewed):
             expires_at = float("inf") if event.expires_at is None else event.expires_at
             self._registry.vault_expires.labels(event.vault).set(expires_at)
+            self._registry.vault_issued.labels(event.vault).set(self._wall())
 
     def tick(self, now: float) -> None:
         """Counts unavailable time. Called about once a second; cheap while no token can have expired."""

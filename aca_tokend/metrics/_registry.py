@@ -69,6 +69,16 @@ class Registry:
             "When our Vault token expires; +Inf if it never does, 0 before the first log-in.",
             "vault",
         )
+        self.vault_issued = self._gauge(
+            "vault_token_issued_timestamp_seconds",
+            "When our Vault token was got or last renewed; 0 before the first log-in.",
+            "vault",
+        )
+        self.login_successful = self._gauge(
+            "vault_last_login_successful",
+            "1 if the last log-in to Vault succeeded, 0 if it failed; no series before the first.",
+            "vault",
+        )
         self.reload_successful = self._gauge(
             "config_last_reload_successful", "1 if the configuration was well when it was last read, 0 if it was not."
         )
@@ -97,13 +107,15 @@ class Registry:
         for vault, method in self._vaults - methods:
             self.logins.remove_by_labels({"vault": vault, "method": method})
             if vault not in vaults:
-                self.vault_expires.remove_by_labels({"vault": vault})
+                for metric in (self.vault_expires, self.vault_issued, self.login_successful):
+                    metric.remove_by_labels({"vault": vault})
         for endpoint in there:
             self.grant.labels(endpoint, "200")
             self.skew.labels(endpoint)
             self.demand.labels(endpoint)
         for vault, method in methods:
             self.vault_expires.labels(vault)
+            self.vault_issued.labels(vault)
             for result in LOGIN_RESULTS:
                 self.logins.labels(vault, method, result)
 

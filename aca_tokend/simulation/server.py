@@ -29,6 +29,7 @@ FAULTS: dict[str, tuple[Reason, int | None]] = {
     "500": (Reason.SERVER_ERROR, 500),
     "429": (Reason.RATE_LIMITED, 429),
     "hang": (Reason.TIMEOUT, None),
+    "404": (Reason.NOT_FOUND, 404),
 }
 
 

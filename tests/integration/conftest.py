@@ -48,6 +48,7 @@ def assert_nothing_leaked(stage: Stage, daemon: DaemonProcess) -> None:
         seen |= {
             "metrics": daemon.get("/metrics")[1],
             "health": daemon.get("/-/healthy")[1] + daemon.get("/-/ready")[1] + daemon.get("/nothing")[1],
+            "status": "".join(daemon.get(page)[1] for page in ("/api/v1/status", "/")),
             "process list": (proc / "cmdline").read_bytes().decode() + (proc / "environ").read_bytes().decode(),
             "names of threads": " ".join(
                 (task / "comm").read_text() for task in (proc / "task").iterdir() if os.access(task, os.R_OK)

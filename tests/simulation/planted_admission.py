@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aca_tokend.core.breaker import Wake
+    from aca_tokend.core.errors import VerifyError
     from aca_tokend.core.guard import Claim, SeenRecord
     from aca_tokend.core.outcome import Failure
     from aca_tokend.credentials import Resolved
@@ -209,9 +210,9 @@ plant("published_though_refused", ["dead_not_published"], "deaths", rotator(gran
 class BlindCanary(Granter):
     """The token in use is tried, and what comes of it ignored."""
 
-    async def is_dead(self, state: TokenState) -> bool:
-        await super().is_dead(state)
-        return False
+    async def death(self, state: TokenState) -> VerifyError | None:
+        await super().death(state)
+        return None
 
 
 plant("early_death_ignored", ["death_noticed"], "deaths", rotator(granter=BlindCanary))

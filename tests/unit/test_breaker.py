@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from aca_tokend.core.breaker import RELEASE_SPACING_SECONDS, THRESHOLD, URGENT_PROBE_SECONDS, Breaker, Wake
+from aca_tokend.core.breaker import RELEASE_SPACING_SECONDS, THRESHOLD, URGENT_PROBE_SECONDS, Breaker, Outage, Wake
 from aca_tokend.core.errors import GrantUnavailable
-from aca_tokend.core.outcome import Reason
+from aca_tokend.core.outcome import EndpointDown, EndpointRecovered, Reason
 from tests.fakes import Crowd
 
 FAR = 10_000.0
@@ -246,3 +248,32 @@ def test_outage_of_a_crowd() -> None:
     crowd.run_for(10)
     assert all(sink.content != old for sink, old in zip(crowd.sinks, documents, strict=True))
     assert len(crowd.endpoint.asked) - before - during == 200
+
+
+def test_outage_tells_who_waits() -> None:
+    """While it is open it tells how many tokens wait, how many of them have expired, and when the next of them does."""
+    assert Breaker(probe_lost_seconds=25.0).outage(0.0) is None
+    breaker = opened()
+    breaker.admit("expired", 0.0, 0.1)
+    breaker.admit("soon", 50.0, 0.1)
+
+    assert breaker.outage(10.0) == Outage(THRESHOLD + 2, 1, 40.0)
+    assert breaker.outage(FAR * 2) == Outage(THRESHOLD + 2, THRESHOLD + 2, math.inf)
+    breaker.answered("t0", 11.0)
+    assert breaker.outage(11.0) is None
+
+
+def test_endpoint_tells_of_itself() -> None:
+    """Each request that fails while the breaker is open tells how many wait, and the answer after it how many go on."""
+    crowd = Crowd(10)
+    crowd.endpoint.broken = GrantUnavailable(Reason.CONNECT_FAILED, "acaengine.main: no connection")
+    crowd.run_for(30.0)
+    down = [event for event in crowd.events if isinstance(event, EndpointDown)]
+    assert (down[0].endpoint, down[0].waiting, down[0].expired) == ("main", THRESHOLD, THRESHOLD)
+    assert down[0].failure.reason is Reason.CONNECT_FAILED
+    assert (down[-1].waiting, down[-1].expired, down[-1].expires_seconds) == (10, 10, math.inf)
+
+    crowd.endpoint.broken = None
+    crowd.run_for(30.0)
+    (up,) = [event for event in crowd.events if isinstance(event, EndpointRecovered)]
+    assert (up.endpoint, up.waiting) == ("main", 9)

@@ -47,7 +47,7 @@ def test_help_names_every_command() -> None:
     result = call("--help")
 
     assert result.returncode == 0
-    for command in ("run", "check", "schema", "doctor", "policy", "demo"):
+    for command in ("run", "check", "status", "schema", "doctor", "policy", "demo"):
         assert command in result.stdout
 
 

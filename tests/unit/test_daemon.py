@@ -83,7 +83,7 @@ sys.addaudithook(hang)
 hanging = daemon.Daemon(config)
 hanging.start()
 reached.wait()
-while hanging.not_ready():
+while hanging.readiness()[0].problem:
     hanging.bell.wait(0.05)
 print("done", flush=True)
 os._exit(0)

@@ -12,7 +12,7 @@ from aca_tokend.core.config import Config, EndpointConfig, EnvReference, TokenAu
 from aca_tokend.core.demand import WINDOW_SECONDS, Demand, Load
 from aca_tokend.core.policy import Life
 from aca_tokend.daemon import Daemon
-from aca_tokend.log import EventLog
+from aca_tokend.event_log import EventLog
 from tests.fakes import token_config
 
 VAULT = VaultConfig(address="https://vault.example.com", auth=TokenAuth(token=EnvReference(env="T")))

@@ -15,6 +15,7 @@ import typer
 from aca_tokend.cli import app
 from aca_tokend.config_files import load
 from aca_tokend.core.outcome import REJECTED, Reason
+from aca_tokend.core.status import schema as status_schema
 from aca_tokend.core.token import FIELDS, Account, parse_document
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ NAME = re.compile(r"[a-z]+(?:_[a-z0-9]+)+")
 FOREIGN_NAMES = {"max_versions", "refresh_token", "ignore_missing_imports"}
 FOREIGN_NAMES |= {"managed_by", "cas_required", "disable_standby_reads", "api_addr", "performance_multiplier"}
 FOREIGN_NAMES |= {"jwks_url", "jwks_ca_pem", "oidc_discovery_url", "secret_id_num_uses", "token_reviewer_jwt"}
-FOREIGN_NAMES |= {"http_code", "worker_shutdown_timeout", "bearer_token"}
+FOREIGN_NAMES |= {"http_code", "worker_shutdown_timeout", "bearer_token", "grant_flows", "reuse_access_token"}
 
 # every page of the repository but those in hidden folders
 PAGES = [
@@ -144,7 +145,9 @@ def test_dependencies() -> None:
     assert sorted(told) == sorted(names)
 
 
-@pytest.mark.parametrize("folder", [DOCS, DOCS / "decisions", DOCS / "readers"], ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder", [DOCS, DOCS / "decisions", DOCS / "readers", DOCS / "runbooks"], ids=lambda folder: folder.name
+)
 def test_index(folder: Path) -> None:
     """The index of a folder links to each of its pages, and decisions in the order of their numbers."""
     linked = [link["target"] for link in LINK.finditer(read(folder / "README.md"))]
@@ -193,7 +196,9 @@ def test_names_are_known() -> None:
     """Reasons, events, metrics, keys and fields that prose names are those of the code and of the references."""
     known = {reason.value for reason in Reason} | set(FIELDS)
     known |= set().union(*(names_in(read(DOCS / name)) for name in ("configuration.md", "logs.md", "metrics.md")))
-    known |= FOREIGN_NAMES
+    known |= FOREIGN_NAMES | {
+        name for shape in status_schema()["$defs"].values() for name in shape.get("properties", {})
+    }
     unknown = {
         f"{page.name}: {name}"
         for page in (ROOT / "README.md", ROOT / "SECURITY.md", *DOCS.rglob("*.md"))
@@ -209,5 +214,5 @@ def test_commands_exist() -> None:
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # it is a group
     for page in PAGES:
         code = "\n".join([*CODE.findall(read(page)), *(found["content"] for found in FENCE.finditer(read(page)))])
-        assert set(re.findall(r"^make ([a-z]+)", code, re.MULTILINE)) <= targets, page
+        assert set(re.findall(r"^make ([a-z-]+)", code, re.MULTILINE)) <= targets, page
         assert set(re.findall(r"^aca-tokend ([a-z]+)", code, re.MULTILINE)) <= commands, page

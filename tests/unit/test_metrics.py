@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
@@ -45,6 +45,33 @@ SINK = "vault:secret/aca/bookings"
 FILE = "file:/run/aca/bookings.json"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+PROMISED = """\
+gauge token_issued_timestamp_seconds token
+gauge token_expiration_timestamp_seconds token
+gauge token_rotation_timestamp_seconds token
+gauge token_ttl_seconds token
+gauge token_outage_tolerance_seconds token
+gauge token_ready token
+gauge token_suspended token reason
+gauge token_consecutive_failures token
+gauge token_last_success_timestamp_seconds token
+counter token_unavailable_seconds_total token
+counter rotations_total token result
+counter rotation_errors_total token step reason
+histogram rotation_duration_seconds
+histogram grant_duration_seconds endpoint code
+counter publish_total token sink result
+histogram publish_duration_seconds kind
+gauge published_expiration_timestamp_seconds token sink
+gauge published_issued_timestamp_seconds token sink
+histogram scheduler_lag_seconds
+gauge endpoint_up endpoint
+counter vault_login_total vault method result
+gauge vault_token_expiration_timestamp_seconds vault
+gauge clock_skew_seconds endpoint
+gauge config_last_reload_successful
+gauge config_last_reload_timestamp_seconds
+gauge build_info version revision python"""
 
 
 def parse_openmetrics(page: bytes) -> list[Metric]:
@@ -405,14 +432,28 @@ def test_logins() -> None:
     assert world.value("vault_token_expiration_timestamp_seconds", vault="main") == float("inf")
 
 
+def test_last_login() -> None:
+    """Whether the last log-in succeeded is told once there was one."""
+    world = World()
+    assert 'vault_last_login_successful{vault="main"}' not in world.samples()
+    world.metrics.observe_login(FAILED_LOGIN)
+    assert world.value("vault_last_login_successful", vault="main") == 0
+    world.metrics.observe_login(LoggedIn("main", "approle", START + 60, 0.0))
+    assert world.value("vault_last_login_successful", vault="main") == 1
+
+
 def test_renewals() -> None:
-    """A renewal moves the expiration of our token, and is no log-in."""
+    """A renewal moves the life of our token, and is no log-in."""
     world = World()
     world.metrics.observe_login(LoggedIn("main", "approle", START + 60, 0.0))
+    assert world.value("vault_token_issued_timestamp_seconds", vault="main") == START
+    world.now = 40.0
     world.metrics.observe_login(Renewed("main", START + 120))
+    world.now = 50.0
     world.metrics.observe_login(RenewalFailed("main", Reason.TIMEOUT, "vault main: no", START + 120))
 
     assert world.value("vault_token_expiration_timestamp_seconds", vault="main") == START + 120
+    assert world.value("vault_token_issued_timestamp_seconds", vault="main") == START + 40
     assert world.value("vault_login_total", vault="main", method="approle", result="succeeded") == 1
 
 
@@ -605,6 +646,58 @@ def test_no_count_is_lost_between_threads() -> None:
     assert all(parse_openmetrics(page) for page in pages[::10])
 
 
+class Halted(TokenView):
+    """A token at which the scrape stops until told to go on: once as the page reckons, and once as it is written."""
+
+    at: ClassVar[list[str]] = []
+    halted: ClassVar = threading.Semaphore(0)
+    told: ClassVar = threading.Semaphore(0)
+
+    @property
+    def valid_until(self) -> float:
+        """What unavailable time is reckoned by."""
+        return self._halt("reckoning")
+
+    @property
+    def expires(self) -> float:
+        """What a line of the page is written from."""
+        return self._halt("writing")
+
+    def _halt(self, where: str) -> float:
+        if where not in self.at:
+            self.at.append(where)
+            self.halted.release()
+            assert self.told.acquire(timeout=30), f"a rotation waits for a scrape that is {where}"
+        return START + 100
+
+
+def test_scrape_holds_up_no_rotation() -> None:
+    """However long a scrape takes, rotations tell of what they do meanwhile: it holds no lock that they need."""
+    base = view(held=document())
+    middle = Halted(base.token, base.document, base.rotate_at, None, 0, base.sinks)
+    metrics = Metrics(lambda: [view("first"), middle, view("last")], lambda: START, ["main"], {"main": "approle"})
+
+    def rotate() -> None:
+        for name in ("first", "bookings", "last"):
+            metrics.observe(Rotated(name, document(), 0.1, (SINK,), None))
+            metrics.observe(Published(name, SINK, "vault", PublishResult.WRITTEN, 0.1))
+            metrics.observe(Granted(name, "main", "200", 0.1, 0.0))
+
+    def rotations() -> None:
+        for _ in range(2):
+            Halted.halted.acquire()
+            rotate()
+            Halted.told.release()
+
+    rotator = threading.Thread(target=rotations, daemon=True)
+    rotator.start()
+    page, _ = metrics.exposition(OPENMETRICS)
+
+    assert Halted.at == ["reckoning", "writing"]
+    assert b'aca_tokend_rotations_total{token="bookings",result="rotated"} 2' in metrics.exposition(OPENMETRICS)[0]
+    assert page.endswith(b"# EOF\n")
+
+
 # ── docs/metrics.md ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -631,6 +724,16 @@ def test_documented_metrics() -> None:
         found[name] = (family.type, labels, family.documentation)
 
     assert told == found
+
+
+def test_names_are_kept() -> None:
+    """What alerts, dashboards and the rules of others are built on keeps its name, its type and its labels."""
+    found = {family.name: family for family in busy().families().values()}
+    for promised in PROMISED.split("\n"):
+        kind, name, *labels = promised.split()
+        family = found[f"aca_tokend_{name.removesuffix('_total')}"]
+        assert family.type == kind, name
+        assert {label for sample in family.samples for label in sample.labels} - {"le"} == set(labels), name
 
 
 def test_documented_labels() -> None:

@@ -11,6 +11,7 @@ from aca_tokend.core.errors import GrantRejected, GrantUnavailable, VerifyError
 from aca_tokend.core.outcome import (
     Adopted,
     Failed,
+    Granted,
     Noticed,
     Published,
     PublishResult,
@@ -730,6 +731,18 @@ def test_canary_replaces_a_token_that_died_early() -> None:
 
     assert bench.sinks[0].content.access_token == Secret("token-2")
     assert bench.told(Failed)[0].failure.reason is Reason.TOKEN_REFUSED
+
+
+def test_requests_are_told_by_their_ids() -> None:
+    """What is told of a request has the id that the server gave it: a grant, its rotation, a token found dead."""
+    bench = canary()
+    bench.endpoint.verify_error = VerifyError(Reason.TOKEN_REFUSED, "acaengine main: 401", request_id="request-9")
+    bench.endpoint.verify_errors_of = {Secret("token-1")}
+    bench.run_for(61)
+
+    assert [event.request_id for event in bench.told(Granted)] == ["request-1"] * 2
+    assert [event.request_id for event in bench.told(Rotated)] == ["request-1"] * 2
+    assert [event.failure.request_id for event in bench.told(Failed)] == ["request-9"]
 
 
 def test_canary_brings_no_retry_forward() -> None:

@@ -412,8 +412,6 @@ def test_vault_that_is_back(stub: VaultStub, by_approle: Bench) -> None:
     assert stub.count(LOGIN) == asked + 1
     assert isinstance(by_approle.told[-1], LoggedIn)
     assert by_approle.told[-1].recovered
-    failed = [event for event in by_approle.told if isinstance(event, LoginFailed)]
-    assert [event.repeated for event in failed] == [False] + [True] * (asked - 1)
 
 
 def refuse(stub: VaultStub) -> None:

@@ -1,0 +1,59 @@
+"""How the process is, for probes and for the service manager: what a restart would mend, who was not looked at yet.
+
+An endpoint or a Vault that fails is none of what a restart would mend: it says nothing of them but in the status line.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from aca_tokend.core.health import Check
+from aca_tokend.core.status import State
+from aca_tokend.survey import Overview
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from aca_tokend.parts import Parts
+    from aca_tokend.scheduler import RotationScheduler
+    from aca_tokend.state import TokenState
+    from aca_tokend.survey import Subject
+
+# A call is stuck once it has run for this many times the longest timeout, and at least a minute.
+STUCK_TIMEOUTS = 5.0
+STUCK_AT_LEAST_SECONDS = 60.0
+
+
+def checks(scheduler: RotationScheduler, parts: Parts, who: Callable[[str], str], *, bug: bool) -> list[Check]:
+    """What a restart would mend. `who` is a name on the schedule as people are told it."""
+    limit = max([STUCK_AT_LEAST_SECONDS, *(timeout * STUCK_TIMEOUTS for timeout in parts.timeouts())])
+    overdue = tuple(map(who, scheduler.overdue()))
+    stuck = tuple(who(name) if name in parts.hooks else f"pool {name}" for name in scheduler.stuck(limit))
+    return [
+        Check("process", "a bug ended its work" if bug else ""),
+        Check("scheduler", "its thread has ended, and no attempt begins any more" if scheduler.dead() else ""),
+        Check("attempts", f"{len(overdue)} overdue that did not begin" if overdue else "", overdue),
+        Check("calls", f"{len(stuck)} pools with one that hangs past every timeout" if stuck else "", stuck),
+    ]
+
+
+def readiness(states: Iterable[TokenState]) -> list[Check]:
+    """Whether each token was looked at, and rotated or honestly failed."""
+    every = list(states)
+    missing = tuple(state.name for state in every if not state.settled)
+    return [Check("tokens", f"{len(missing)} of {len(every)} not looked at yet" if missing else "", missing)]
+
+
+def status_line(subject: Subject) -> str:
+    """How the tokens are, in one line."""
+    overview = Overview.of(subject)
+    count = len(overview.glances)
+    shown = [
+        state for state in State if overview.counts[state] or state in {State.READY, State.SUSPENDED, State.FAILING}
+    ]
+    parts = ", ".join(f"{overview.counts[state]} {state}" for state in reversed(shown))
+    line = f"{count} token{'s' * (count != 1)}: {parts}"
+    ahead = [it.valid_for for it in overview.glances if 0.0 < it.valid_for < math.inf]
+    soonest = subject.at(subject.monotonic + min(ahead)) if ahead else None
+    return f"{line}; next expiry {soonest:%Y-%m-%dT%H:%M:%SZ}" if soonest else line

@@ -1,0 +1,96 @@
+"""Tells systemd how we are, in the protocol of sd_notify: datagrams to the socket that NOTIFY_SOCKET names.
+
+Without that variable nothing is told. Nothing here fails a rotation: what cannot be told is dropped, and said once. The
+watchdog is fed from a thread of its own, so that a main thread that waits for a file of the configuration starves none.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping, Sequence
+
+VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+# The status line is looked at this often, and told where it is another.
+STATUS_SECONDS = 5.0
+# A datagram that the service manager does not take within this is dropped.
+SEND_SECONDS = 1.0
+
+
+class Notifier:
+    """Tells one service manager, from `start` until `stop`.
+
+    Args:
+        address: its socket: a path, or `@` and an abstract name; nobody is told where it is empty.
+        watchdog_seconds: within this it wants to be fed, 0 where it does not.
+    """
+
+    def __init__(self, address: str = "", watchdog_seconds: float = 0.0) -> None:
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self.watchdog_seconds = watchdog_seconds
+        self._stopped = threading.Event()
+        self._warned = False
+        self.thread = threading.Thread(target=self._work, name="notify", daemon=True)
+        self._unhealthy: Callable[[], Sequence[str]] = list
+        self._status: Callable[[], str] = str
+
+    @classmethod
+    def of(cls, environment: MutableMapping[str, str]) -> Notifier:
+        """The one that the environment names, which no longer names it afterwards: it is not for our children."""
+        address, microseconds, pid = (environment.pop(name, "") for name in VARIABLES)
+        ours = microseconds.isdecimal() and pid in {"", str(os.getpid())}
+        return cls(address, int(microseconds) / 1e6 if ours else 0.0)
+
+    def start(self, unhealthy: Callable[[], Sequence[str]], status: Callable[[], str]) -> None:
+        """From now on it is told the status line, and fed as long as nothing is `unhealthy`."""
+        self._unhealthy, self._status = unhealthy, status
+        if self._address:
+            self.thread.start()
+
+    def stop(self) -> None:
+        """We end: it is told that, and fed no more."""
+        self._stopped.set()
+        self._tell("STOPPING=1", "STATUS=Stopping: rotations under way finish")
+
+    def ready(self) -> None:
+        """We have started, or read the configuration again."""
+        self._tell("READY=1")
+
+    def reloading(self) -> None:
+        """We read the configuration again; `ready` follows, whatever comes of it."""
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def _work(self) -> None:
+        # at half of the time that we have, as its manual asks for, or before
+        every = min(STATUS_SECONDS, self.watchdog_seconds / 2 or STATUS_SECONDS)
+        told, told_at = "", -STATUS_SECONDS
+        while not self._stopped.is_set():
+            if self.watchdog_seconds and not self._unhealthy():
+                self._tell("WATCHDOG=1")
+            if (now := time.monotonic()) - told_at >= STATUS_SECONDS:
+                told_at = now
+                if (line := self._status()) != told and self._tell(f"STATUS={line}"):
+                    told = line
+            self._stopped.wait(every)
+
+    def _tell(self, *lines: str) -> bool:
+        if not self._address:
+            return False
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(SEND_SECONDS)
+                sender.sendto("\n".join(lines).encode(), self._address)
+                return True
+        except (OSError, ValueError) as error:  # ValueError: an address that can be none
+            if not self._warned:
+                self._warned = True
+                message = getattr(error, "strerror", None) or str(error)
+                structlog.get_logger().warning("service_manager_not_told", message=message)
+            return False

@@ -1,0 +1,89 @@
+"""What is remembered of events for those who look later: the last of each token, endpoint and Vault, and no more.
+
+Written by whoever tells an event, from several threads; each entry is replaced whole, so nobody needs a lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aca_tokend.core.outcome import Adopted, Failed, Failure, Granted, Rotated, Skipped, Step, Suspended
+from aca_tokend.metrics import UP_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aca_tokend.core.demand import Load
+    from aca_tokend.core.login import LoginEvent
+    from aca_tokend.core.outcome import Event
+    from aca_tokend.core.ports import Clock
+    from aca_tokend.state import TokenState
+
+
+@dataclass(slots=True)
+class Watched:
+    """What is remembered.
+
+    Attributes:
+        started_at: when the process started, and `loaded_at` when its configuration was taken up, in wall seconds.
+        up: whether each endpoint answered its last grant as OAuth servers do.
+        skew: the clock of each endpoint minus ours, in seconds.
+        failures: why each endpoint gave no token; none where it did, or refused a credential.
+        loads: what is asked of each endpoint and what it gives.
+        logins: what was last told of our token in each Vault.
+    """
+
+    clock: Clock
+    started_at: float = field(init=False)
+    loaded_at: float = field(init=False)
+    up: dict[str, bool] = field(default_factory=dict)
+    skew: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    loads: dict[str, Load] = field(default_factory=dict)
+    logins: dict[str, LoginEvent] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Nothing has happened yet."""
+        self.started_at = self.loaded_at = self.clock.wall()
+
+    def observe(self, state: TokenState, event: Event) -> None:
+        """Remembers what is told of an attempt of this token."""
+        endpoint = state.endpoint.name
+        match event:
+            case Granted():
+                self.up[endpoint] = event.code in UP_CODES
+                self.failures.pop(endpoint, None)
+                if event.skew_seconds is not None:
+                    self.skew[endpoint] = event.skew_seconds
+            case Rotated() | Adopted() | Failed() | Suspended():
+                state.told = (self.clock.wall(), event)
+                if isinstance(event, Failed) and _of_endpoint(state, event.failure):
+                    self.failures[endpoint] = event.failure
+            case Skipped() if state.failure is None and state.suspended is None:
+                # what made no request does not hide why the one before failed
+                state.told = (self.clock.wall(), event)
+            case _:
+                pass
+
+    def observe_login(self, event: LoginEvent) -> None:
+        """Remembers what became of our token in a Vault."""
+        self.logins[event.vault] = event
+
+    def observe_reload(self, succeeded: bool) -> None:
+        """Notes when a configuration was taken up."""
+        if succeeded:
+            self.loaded_at = self.clock.wall()
+
+    def follow(self, endpoints: Iterable[str], vaults: Iterable[str]) -> None:
+        """These have changed or left: what was known of them says nothing of what bears their names now."""
+        for name in endpoints:
+            for known in (self.up, self.skew, self.failures, self.loads):
+                known.pop(name, None)
+        for name in vaults:
+            self.logins.pop(name, None)
+
+
+def _of_endpoint(state: TokenState, failure: Failure) -> bool:
+    """Whether the endpoint itself failed: a secret or an attempt record that cannot be had is none of its doing."""
+    return failure.step is Step.GRANT and state.requested and not failure.rejected

@@ -1,0 +1,35 @@
+"""A daemon whose scheduler's thread ends on SIGUSR1, run as a program: `python mortal.py CONFIGURATION`."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from aca_tokend import daemon, log
+from aca_tokend.config_files import load
+
+
+@dataclass(slots=True)
+class Mortal(daemon.Daemon):
+    """Runs like any other, until it is told to lose the thread that begins attempts."""
+
+    def watch(self) -> None:
+        """Watches, and is ready to be told."""
+        signal.signal(signal.SIGUSR1, lambda *_: self._end_thread())
+        super(Mortal, self).watch()
+
+    def _end_thread(self) -> None:
+        scheduler = self.scheduler._scheduler
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(scheduler._thread.ident), ctypes.py_object(SystemExit)
+        )
+        scheduler.wakeup()
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    log.configure("debug", "json")
+    sys.exit(daemon.run(load(path), path, Mortal))

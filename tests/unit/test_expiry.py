@@ -1,0 +1,93 @@
+"""Tokens that have expired where they are read are found, and told of once."""
+
+from __future__ import annotations
+
+import math
+
+from aca_tokend.core.errors import GrantUnavailable
+from aca_tokend.core.outcome import Expired, Reason, Step
+from aca_tokend.expiry import Expiries
+from tests.fakes import Bench, MemorySink
+
+
+def rotated(*sinks: MemorySink) -> Bench:
+    """A token of two hours that was just published to these sinks."""
+    bench = Bench(sinks=list(sinks) or [MemorySink()])
+    bench.attempt()
+    return bench
+
+
+def news(bench: Bench, expiries: Expiries) -> list[Expired]:
+    return list(expiries.news([bench.state], bench.clock.monotonic(), bench.clock.wall()))
+
+
+def test_token_that_expires() -> None:
+    """A token that has expired is told of once, with what keeps it from being replaced, and again after a success."""
+    bench, expiries = rotated(), Expiries()
+    document = bench.state.document
+    assert document is not None
+    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.run_for(7199.0)
+    assert news(bench, expiries) == []
+
+    bench.run_for(1.0)
+    (expired,) = news(bench, expiries)
+    assert (expired.token, expired.sinks) == ("bookings", ("vault:secret/aca/bookings",))
+    assert expired.expires_at == document.expires_at
+    assert expired.failure is not None
+    assert (expired.failure.step, expired.failure.reason) == (Step.GRANT, Reason.UNAVAILABLE)
+    bench.run_for(600.0)
+    assert news(bench, expiries) == []
+
+    bench.endpoint.broken = None
+    bench.run_for(600.0)
+    assert news(bench, expiries) == []
+    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.run_for(7200.0)
+    assert len(news(bench, expiries)) == 1
+
+
+def test_sink_that_is_left_behind() -> None:
+    """A sink that could not be written is told of when what it holds has expired, though the other is served."""
+    behind, served = MemorySink(name="vault:secret/aca/bookings"), MemorySink(name="file:/run/aca/bookings.json")
+    bench, expiries = rotated(behind, served), Expiries()
+    behind.look_errors.extend([Reason.VAULT_SEALED] * 10_000)
+    bench.run_for(7100.0)
+    assert news(bench, expiries) == []
+
+    bench.run_for(200.0)
+    (expired,) = news(bench, expiries)
+    assert expired.sinks == ("vault:secret/aca/bookings",)
+    assert expired.failure is not None
+    assert expired.failure.reason is Reason.VAULT_SEALED
+
+
+def test_what_is_not_told() -> None:
+    """Nothing is told of a token that was never published, nor of one whose server lets it expire each time."""
+    bench, expiries = Bench(), Expiries()
+    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.run_for(60.0)
+    assert news(bench, expiries) == []
+
+    short = Bench()
+    short.endpoint.lifetime = 5.0
+    for _ in range(60):
+        short.run_for(1.0)
+        assert news(short, expiries) == []
+    short.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    short.run_for(20.0)
+    assert len(news(short, expiries)) == 1, "but where it fails besides"
+
+
+def test_adopted_token_that_has_expired_before_the_start() -> None:
+    """What had expired before the process began is told of too, once its first attempt has ended."""
+    before = rotated()
+    before.clock.advance(9000.0)
+    bench = Bench(clock=before.clock, sinks=before.sinks)
+    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    expiries = Expiries()
+    assert news(bench, expiries) == []
+
+    assert bench.attempt() < math.inf
+    (expired,) = news(bench, expiries)
+    assert expired.failure is not None
