@@ -1,7 +1,7 @@
 """When attempts run and where: the only module that knows APScheduler.
 
-APScheduler decides when: it has one `date` job, for the moment at which the agenda (agenda.py) has something due, and
-that job hands all that is due to its pools (pool.py): one per endpoint, per Vault and per file system. An attempt is a
+APScheduler decides when: it has one job, whose trigger fires when the agenda (agenda.py) has something due, and which
+hands all that is due to its pools (pool.py): one per endpoint, per Vault and per file system. An attempt is a
 coroutine (core/steps.py); each call it awaits runs in the pool that the call names. A token is on schedule from `keep`
 until `drop`: it is put back whatever an attempt's outcome, and what would lose one is a bug and ends the process.
 """
@@ -13,15 +13,14 @@ import logging
 import math
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from apscheduler.executors.base import BaseExecutor
-from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 
 from aca_tokend.agenda import Agenda, Ticket
 from aca_tokend.core.steps import Work, make
@@ -35,8 +34,11 @@ if TYPE_CHECKING:
 
 # A token this long past its time without having been handed to a pool is lost.
 OVERDUE_SECONDS = 15.0
-# One waking serves all that comes due within this time after the first, for each costs as much as many tokens.
+# One waking serves all that comes due within this time after the first.
 GATHER_SECONDS = 0.02
+# It wakes at least so often, for nothing.
+LOOK_SECONDS = 3600.0
+_WAKING = "waking"
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ class _Task:
 
 
 class _AtOnce(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no types
-    """Runs a job at once, in APScheduler's own thread: ours takes no longer than to hand one on.
+    """Runs a job at once, in APScheduler's own thread: ours takes no longer than to hand attempts on.
 
     APScheduler's executor for debugging does so too, and keeps a count for each job that it ever ran.
     """
@@ -68,7 +70,18 @@ class _AtOnce(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no t
         self._do_submit_job(job, run_times)
 
     def _do_submit_job(self, job: Any, _run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
-        job.func()
+        job.func(*job.args)
+
+
+class _Waking(BaseTrigger):  # type: ignore[misc]  # APScheduler publishes no types
+    """Fires when something is due; `moment` tells when."""
+
+    def __init__(self, moment: Callable[[], datetime]) -> None:
+        self._moment = moment
+
+    def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime:
+        """The next moment, which is always to come: APScheduler asks until it is."""
+        return max(self._moment(), now + timedelta(microseconds=1))
 
 
 class RotationScheduler:
@@ -95,12 +108,12 @@ class RotationScheduler:
         self._lock = threading.Condition()
         self._due: dict[str, Ticket] = {}
         self._agenda = Agenda()
-        self._wakes_at = math.inf
-        self._job_id = ""
+        self._wakes_at = -math.inf  # APScheduler looks for what is due as soon as it is started
         self._under_way: dict[str, _Task] = {}
         self._numbers = itertools.count()
         self._stopping = False
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": _AtOnce()}, daemon=True)
+        self._scheduler.add_job(self._wake, _Waking(self._moment), args=(False,), id=_WAKING)
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
 
     def start(self) -> None:
@@ -119,7 +132,7 @@ class RotationScheduler:
                 task.successor, task.dropped = (work, at), False
                 return
             self._put(work, at)
-        self._set_waking()
+        self._wake_by(at)
 
     def drop(self, name: str) -> None:
         """Takes a token off the schedule; an attempt of it under way goes on to its end."""
@@ -141,18 +154,18 @@ class RotationScheduler:
             if ticket is None or ticket.queued or ticket.at <= at:
                 return
             self._put(ticket.work, at)
-        self._set_waking()
+        self._wake_by(at)
 
     def redraw(self) -> None:
         """Sets the waking anew from the monotonic clock, after the wall clock was stepped."""
         with self._lock:
             self._wakes_at = math.inf
-        self._set_waking()
+        self._wake_by(-math.inf)
 
     def _put(self, work: Work, at: float) -> None:
-        """Notes when the next attempt is due, in the place of what was noted; the caller holds the lock.
+        """Notes when the next attempt is due, in the place of what was noted.
 
-        Afterwards, without the lock, the caller sets the waking.
+        The caller holds the lock, and then, without it, calls `_wake_by`.
         """
         if self._stopping:
             if work.finish:
@@ -163,39 +176,39 @@ class RotationScheduler:
         ticket = self._due[work.name] = Ticket(at, work)
         self._agenda.put(ticket)
 
-    def _set_waking(self) -> None:
-        """Has APScheduler wake us when something is due, unless it will before. Called without the lock."""
+    def _wake_by(self, at: float) -> None:
+        """Has APScheduler look at once where it would have looked later than `at`. Called without the lock.
+
+        Its own thread alone moves the waking; the look does so.
+        """
         with self._lock:
-            now, due = self._clock.monotonic(), self._agenda.next_at
-            at = due + GATHER_SECONDS if due > now else due
             if self._stopping or at >= self._wakes_at:
                 return
-            # An id of its own for each waking: APScheduler loses a job that adds its own id again for "now".
-            self._wakes_at, old, self._job_id = at, self._job_id, f"waking {next(self._numbers)}"
-            job_id = self._job_id
-        moment = datetime.fromtimestamp(self._clock.wall() + max(at - now, 0.0), UTC)
-        self._scheduler.add_job(partial(self._wake, job_id), "date", run_date=moment, id=job_id)
-        if old:
-            with suppress(JobLookupError):  # it ran
-                self._scheduler.remove_job(old)
+            self._wakes_at = -math.inf
+        self._scheduler.add_job(self._wake, args=(True,))
 
-    def _wake(self, job_id: str) -> None:
-        """The job: hands what is due to its pools, in APScheduler's thread. Woken early, it finds nothing due."""
+    def _wake(self, look: bool) -> None:
+        """The job: hands what is due to its pools. `look` tells the job that is run once from the waking itself."""
         try:
             with self._lock:
-                # not, where another took its place before it could be removed; it must not be removed while it runs
-                if current := job_id == self._job_id:
-                    self._wakes_at, self._job_id = math.inf, ""
-                due = [] if self._stopping else self._agenda.take_due(self._clock.monotonic())
+                if self._stopping:
+                    return
+                due = self._agenda.take_due(self._clock.monotonic())
+                self._wakes_at = self._agenda.next_at
                 pools = (
                     self._pools
                 )  # with those that a ticket needs which is taken off, and its pool removed, meanwhile
             for ticket in due:
                 pools[ticket.work.pool].submit(ticket.work.urgency(), partial(self._begin, ticket), lambda: None)
-            if current:
-                self._set_waking()
+            if look:
+                self._scheduler.modify_job(_WAKING, next_run_time=self._moment())
         except BaseException as bug:  # noqa: BLE001 -- told to the daemon, which ends the process; APScheduler would go on
             self._on_bug(bug)
+
+    def _moment(self) -> datetime:
+        """When the next waking is, by the clock that APScheduler goes by."""
+        ahead = min(self._wakes_at - self._clock.monotonic() + GATHER_SECONDS, LOOK_SECONDS)
+        return datetime.fromtimestamp(self._clock.wall() + max(ahead, 0.0), UTC)
 
     # ── pools ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -223,7 +236,7 @@ class RotationScheduler:
     def stop(self, timeout: float) -> tuple[str, ...]:
         """Starts nothing more, lets rotations under way finish, and returns the names of those that did not."""
         with self._lock:
-            self._stopping = True
+            self._stopping, self._wakes_at = True, math.inf
             last = [ticket.work for ticket in self._due.values() if ticket.work.finish]
             self._due.clear()
         if self._scheduler.running:
@@ -326,7 +339,9 @@ class RotationScheduler:
             del self._under_way[task.work.name]
             work, at = task.successor or (task.work, next_at)
             on_schedule = at != math.inf and not task.dropped
+            next_at = min(at, task.hasten_to)
             if on_schedule:
-                self._put(work, min(at, task.hasten_to))
+                self._put(work, next_at)
             self._lock.notify_all()
-        self._set_waking()
+        if on_schedule:
+            self._wake_by(next_at)
