@@ -14,6 +14,9 @@ from aca_tokend.core.breaker import Breaker, Outage, Wake
 if TYPE_CHECKING:
     from aca_tokend.records import Ledger
 
+# So many are woken for the next attempt with a client: it may turn out that some of them need none by now.
+NEXT_TO_PROBE = 4
+
 
 class Gate:
     """The breaker of one endpoint. `timeout` is the endpoint's, in seconds: a probe out for much longer is lost."""
@@ -76,12 +79,18 @@ class Client:
             self._probing = token
             return True
 
-    def probed(self, token: str, now: float) -> list[Wake]:
-        """The attempt is over. Returns the tokens that waited, most urgent first."""
+    def probed(self, token: str, now: float, *, decided: bool) -> list[Wake]:
+        """The attempt is over. Returns the tokens that go on, most urgent first.
+
+        All that waited go on once it is `decided` whether the client works. Else a few do: one of them makes the next
+        attempt, and thousands that all came only to wait again would come after each.
+        """
         with self._lock:
             if self._probing != token:
                 return []
             self._probing = None
             order = sorted(self._waiting, key=self._waiting.__getitem__)
-            self._waiting.clear()
-            return [Wake(name, now) for name in order]
+            woken = order if decided else order[:NEXT_TO_PROBE]
+            for name in woken:
+                del self._waiting[name]
+            return [Wake(name, now) for name in woken]

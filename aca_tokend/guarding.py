@@ -92,7 +92,7 @@ class Guard:
 
     def _denied(self, state: TokenState, resolved: Resolved, denied: Denied, otherwise: Reason) -> Failure | Wait:
         """What a denied attempt means: suspended, or only wait until a claim whose process died has run out."""
-        self._wake(state.client.probed(state.name, self.clock.monotonic()))
+        self._end_probe(state, resolved)
         if (
             denied.reason is None
             and denied.wait_seconds is not None
@@ -119,7 +119,14 @@ class Guard:
         ledger = state.client.ledger
         if claim or verdict.refused or (verdict.accepted and ledger.proven != sent.client):
             await self.records.settle(ledger, sent.client, claim, verdict, state.urgency)
-        self._wake(state.client.probed(state.name, self.clock.monotonic()))
+        self._end_probe(state, sent)
+
+    def _end_probe(self, state: TokenState, sent: Resolved) -> None:
+        """The client's attempt is over, if it was this token's: others go on."""
+        ledger = state.client.ledger
+        known = ledger.record.of(sent.client)
+        decided = ledger.proven == sent.client or (known is not None and exhausted(known, state.rules.for_client))
+        self._wake(state.client.probed(state.name, self.clock.monotonic(), decided=decided))
 
     def rejected(self, state: TokenState, sent: Resolved, failure: Failure) -> Failure:
         """A refused attempt; it suspends the token if it was the last one left."""

@@ -1,9 +1,9 @@
 """When attempts run and where: the only module that knows APScheduler.
 
-APScheduler decides when: one `date` job per attempt, under an id of its own. Its executors are our bulkheads (pool.py),
-one per endpoint, per Vault and for files. An attempt is a coroutine (core/steps.py); each call it awaits runs in the
-pool that the call names. A token is on schedule from `keep` until `drop`: its job is put back whatever an attempt's
-outcome, and anything that would lose one is a bug and ends the process.
+APScheduler decides when: it has one job, whose trigger fires when the agenda (agenda.py) has something due, and which
+hands all that is due to its pools (pool.py): one per endpoint, per Vault and per file system. An attempt is a
+coroutine (core/steps.py); each call it awaits runs in the pool that the call names. A token is on schedule from `keep`
+until `drop`: it is put back whatever an attempt's outcome, and what would lose one is a bug and ends the process.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ import logging
 import math
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
-from apscheduler.executors.base import BaseExecutor, run_job
-from apscheduler.jobstores.base import JobLookupError
+from apscheduler.executors.base import BaseExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 
+from aca_tokend.agenda import Agenda, Ticket
 from aca_tokend.core.steps import Work, make
 from aca_tokend.pool import Pool
 
@@ -33,24 +32,13 @@ if TYPE_CHECKING:
     from aca_tokend.core.ports import Clock
     from aca_tokend.core.steps import Call
 
-# A job this long past its time without having been handed to a pool is lost.
+# A token this long past its time without having been handed to a pool is lost.
 OVERDUE_SECONDS = 15.0
-# A job that comes earlier than this before its time was woken by a wall clock that jumped ahead.
-EARLY_SECONDS = 0.05
-
-
-class LostJobError(Exception):
-    """APScheduler missed, skipped or failed a job: a token would not have been rotated again."""
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """One job: when its attempt is due, and whether APScheduler handed it to its pool."""
-
-    job_id: str
-    at: float
-    work: Work
-    queued: bool = False
+# One waking serves all that comes due within this time after the first.
+GATHER_SECONDS = 0.02
+# It wakes at least so often, for nothing.
+LOOK_SECONDS = 3600.0
+_WAKING = "waking"
 
 
 @dataclass(slots=True)
@@ -71,22 +59,29 @@ class _Task:
     dropped: bool = False
 
 
-class _Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no types
-    """A pool as one of APScheduler's executors."""
+class _AtOnce(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no types
+    """Runs a job at once, in APScheduler's own thread: ours takes no longer than to hand attempts on.
 
-    def __init__(self, pool: Pool) -> None:
-        super().__init__()
-        self._pool = pool
+    APScheduler's executor for debugging does so too, and keeps a count for each job that it ever ran.
+    """
 
-    def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
-        ticket: _Ticket = job.args[0]
-        ticket.queued = True
+    def submit_job(self, job: Any, run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
+        """Runs it, uncounted: there is one at a time."""
+        self._do_submit_job(job, run_times)
 
-        def run() -> None:
-            for event in run_job(job, "default", run_times, self._logger.name):
-                self._run_job_success(job.id, [event])
+    def _do_submit_job(self, job: Any, _run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
+        job.func(*job.args)
 
-        self._pool.submit(ticket.work.urgency(), run, lambda: None)
+
+class _Waking(BaseTrigger):  # type: ignore[misc]  # APScheduler publishes no types
+    """Fires when something is due; `moment` tells when."""
+
+    def __init__(self, moment: Callable[[], datetime]) -> None:
+        self._moment = moment
+
+    def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime:
+        """The next moment, which is always to come: APScheduler asks until it is."""
+        return max(self._moment(), now + timedelta(microseconds=1))
 
 
 class RotationScheduler:
@@ -111,18 +106,14 @@ class RotationScheduler:
         self._on_lag = on_lag
         self._pools = {name: Pool(name, size, on_bug) for name, size in pools.items()}
         self._lock = threading.Condition()
-        self._due: dict[str, _Ticket] = {}
+        self._due: dict[str, Ticket] = {}
+        self._agenda = Agenda()
+        self._wakes_at = -math.inf  # APScheduler looks for what is due as soon as it is started
         self._under_way: dict[str, _Task] = {}
         self._numbers = itertools.count()
         self._stopping = False
-        # misfire_grace_time=None: a late job is run, never dropped.
-        self._scheduler = BackgroundScheduler(
-            timezone=UTC,
-            executors={name: _Executor(pool) for name, pool in self._pools.items()},
-            job_defaults={"misfire_grace_time": None, "coalesce": False, "max_instances": 1},
-            daemon=True,
-        )
-        self._scheduler.add_listener(self._lost, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+        self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": _AtOnce()}, daemon=True)
+        self._scheduler.add_job(self._wake, _Waking(self._moment), args=(False,), id=_WAKING)
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
 
     def start(self) -> None:
@@ -140,17 +131,18 @@ class RotationScheduler:
             if task is not None:
                 task.successor, task.dropped = (work, at), False
                 return
-            old, new = self._due.get(work.name), self._put(work, at)
-        self._swap(old, new)
+            self._put(work, at)
+        self._wake_by(at)
 
     def drop(self, name: str) -> None:
         """Takes a token off the schedule; an attempt of it under way goes on to its end."""
         with self._lock:
             ticket, task = self._due.pop(name, None), self._under_way.get(name)
+            if ticket is not None:
+                self._agenda.take_off(ticket)
             if task is not None:
                 task.successor, task.dropped = None, True
             self._lock.notify_all()
-        self._swap(ticket, None)
 
     def hasten(self, name: str, at: float) -> None:
         """Brings the next attempt of a token forward to `at`, also while one of it is under way."""
@@ -161,37 +153,62 @@ class RotationScheduler:
                 return
             if ticket is None or ticket.queued or ticket.at <= at:
                 return
-            new = self._put(ticket.work, at)
-        self._swap(ticket, new)
+            self._put(ticket.work, at)
+        self._wake_by(at)
 
     def redraw(self) -> None:
-        """Sets every job anew from the monotonic clock, after the wall clock was stepped."""
+        """Sets the waking anew from the monotonic clock, after the wall clock was stepped."""
         with self._lock:
-            waiting = [ticket for ticket in self._due.values() if not ticket.queued]
-            swaps = [(ticket, self._put(ticket.work, ticket.at)) for ticket in waiting]
-        for old, new in swaps:
-            self._swap(old, new)
+            self._wakes_at = math.inf
+        self._wake_by(-math.inf)
 
-    def _put(self, work: Work, at: float) -> _Ticket | None:
-        """Notes when the next attempt is due; the caller holds the lock, and then adds the job without it."""
+    def _put(self, work: Work, at: float) -> None:
+        """Notes when the next attempt is due, in the place of what was noted.
+
+        The caller holds the lock, and then, without it, calls `_wake_by`.
+        """
         if self._stopping:
             if work.finish:
                 self._begin_at_last(work)
-            return None
-        # An id of its own for each attempt: APScheduler loses a job that adds its own id again for "now".
-        ticket = self._due[work.name] = _Ticket(f"{work.name}#{next(self._numbers)}", at, work)
-        return ticket
+            return
+        if (old := self._due.get(work.name)) is not None:
+            self._agenda.take_off(old)
+        ticket = self._due[work.name] = Ticket(at, work)
+        self._agenda.put(ticket)
 
-    def _swap(self, old: _Ticket | None, new: _Ticket | None) -> None:
-        """Adds a job and removes the one in whose place it comes. A job that is not the noted one does nothing."""
-        if new is not None:
-            moment = datetime.fromtimestamp(self._clock.wall() + max(new.at - self._clock.monotonic(), 0.0), UTC)
-            self._scheduler.add_job(
-                self._begin, "date", run_date=moment, args=(new,), id=new.job_id, executor=new.work.pool
-            )
-        if old is not None:
-            with suppress(JobLookupError):  # it was handed to its pool
-                self._scheduler.remove_job(old.job_id)
+    def _wake_by(self, at: float) -> None:
+        """Has APScheduler look at once where it would have looked later than `at`. Called without the lock.
+
+        Its own thread alone moves the waking; the look does so.
+        """
+        with self._lock:
+            if self._stopping or at >= self._wakes_at:
+                return
+            self._wakes_at = -math.inf
+        self._scheduler.add_job(self._wake, args=(True,))
+
+    def _wake(self, look: bool) -> None:
+        """The job: hands what is due to its pools. `look` tells the job that is run once from the waking itself."""
+        try:
+            with self._lock:
+                if self._stopping:
+                    return
+                due = self._agenda.take_due(self._clock.monotonic())
+                self._wakes_at = self._agenda.next_at
+                pools = (
+                    self._pools
+                )  # with those that a ticket needs which is taken off, and its pool removed, meanwhile
+            for ticket in due:
+                pools[ticket.work.pool].submit(ticket.work.urgency(), partial(self._begin, ticket), lambda: None)
+            if look:
+                self._scheduler.modify_job(_WAKING, next_run_time=self._moment())
+        except BaseException as bug:  # noqa: BLE001 -- told to the daemon, which ends the process; APScheduler would go on
+            self._on_bug(bug)
+
+    def _moment(self) -> datetime:
+        """When the next waking is, by the clock that APScheduler goes by."""
+        ahead = min(self._wakes_at - self._clock.monotonic() + GATHER_SECONDS, LOOK_SECONDS)
+        return datetime.fromtimestamp(self._clock.wall() + max(ahead, 0.0), UTC)
 
     # ── pools ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,16 +218,14 @@ class RotationScheduler:
             if name in self._pools:
                 self._pools[name].resize(size)
             else:
-                pool = Pool(name, size, self._on_bug)
-                self._scheduler.add_executor(_Executor(pool), name)
-                self._pools = {**self._pools, name: pool}  # whole or not at all: other threads look into it
+                # whole or not at all: other threads look into it
+                self._pools = {**self._pools, name: Pool(name, size, self._on_bug)}
 
     def remove_pools(self, but: Collection[str]) -> None:
         """Removes all other pools. No work on schedule and no attempt under way may need them any longer."""
         for name in self._pools.keys() - set(but):
             pool = self._pools[name]
             self._pools = {key: it for key, it in self._pools.items() if it is not pool}
-            self._scheduler.remove_executor(name, shutdown=False)
             pool.close()
 
     def under_way(self) -> frozenset[int]:
@@ -221,7 +236,7 @@ class RotationScheduler:
     def stop(self, timeout: float) -> tuple[str, ...]:
         """Starts nothing more, lets rotations under way finish, and returns the names of those that did not."""
         with self._lock:
-            self._stopping = True
+            self._stopping, self._wakes_at = True, math.inf
             last = [ticket.work for ticket in self._due.values() if ticket.work.finish]
             self._due.clear()
         if self._scheduler.running:
@@ -265,22 +280,15 @@ class RotationScheduler:
 
     # ── one attempt ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _begin(self, ticket: _Ticket) -> None:
-        """The job: runs in a thread of the pool in which the attempt begins."""
+    def _begin(self, ticket: Ticket) -> None:
+        """Runs in a thread of the pool in which the attempt begins."""
         work = ticket.work
-        early = ticket.at - self._clock.monotonic()
         with self._lock:
-            if self._stopping or self._due.get(work.name) is not ticket:
+            if self._stopping or ticket.gone:
                 return
-            if early > EARLY_SECONDS:
-                new = self._put(work, ticket.at)
-            else:
-                del self._due[work.name]
-                task = self._under_way[work.name] = _Task(next(self._numbers), work, work.attempt())
-        if early > EARLY_SECONDS:
-            self._swap(None, new)
-            return
-        self._on_lag(max(-early, 0.0))
+            del self._due[work.name]
+            task = self._under_way[work.name] = _Task(next(self._numbers), work, work.attempt())
+        self._on_lag(max(self._clock.monotonic() - ticket.at, 0.0))
         self._drive(task, None, work.pool)
 
     def _begin_at_last(self, work: Work) -> None:
@@ -336,12 +344,9 @@ class RotationScheduler:
             del self._under_way[task.work.name]
             work, at = task.successor or (task.work, next_at)
             on_schedule = at != math.inf and not task.dropped
-            new = self._put(work, min(at, task.hasten_to)) if on_schedule else None
+            next_at = min(at, task.hasten_to)
+            if on_schedule:
+                self._put(work, next_at)
             self._lock.notify_all()
-        self._swap(None, new)
-
-    def _lost(self, event: Any) -> None:  # noqa: ANN401 -- APScheduler's interface
-        cause = getattr(event, "exception", None)
-        error = LostJobError(f"job {event.job_id} was lost (APScheduler event {event.code})")
-        error.__cause__ = cause
-        self._on_bug(error)
+        if on_schedule:
+            self._wake_by(next_at)

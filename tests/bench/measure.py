@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 from aca_tokend.demo.stage import DaemonProcess, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 TICK = os.sysconf("SC_CLK_TCK")
@@ -93,6 +95,23 @@ class Watched:
     def resident(self) -> float:
         """Its resident memory in bytes."""
         return resident(self.daemon.process.pid)
+
+    def rotate_for(self, seconds: float) -> tuple[Run, float]:
+        """What it does in so many seconds, and the bound that 99 % of its scheduler lags stay within."""
+        before, began, cpu = self.page(), time.monotonic(), self.cpu()
+        time.sleep(seconds)
+        took, used, after = time.monotonic() - began, self.cpu() - cpu, self.page()
+        lag = quantile(0.99, buckets(before, "scheduler_lag_seconds"), buckets(after, "scheduler_lag_seconds"))
+        return Run(took, used, int(rotations(after) - rotations(before))), lag
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing of it runs meanwhile."""
+        os.kill(self.daemon.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.daemon.process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """Ends it."""

@@ -41,7 +41,7 @@ http {{
 LOCATION = """    location = /{lifetime}/token {{
       return 200 '{{"access_token":"$request_id$request_id","token_type":"Bearer","expires_in":{lifetime}}}';
     }}"""
-LIFETIMES = (30, 95, 7200, 86400)
+LIFETIMES = (2, 30, 95, 7200, 86400)
 
 CONFIG = """
 [admin]

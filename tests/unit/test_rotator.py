@@ -781,6 +781,27 @@ def test_who_waited_for_the_client_looks_once() -> None:
     assert [sink.looks for sink in crowd.sinks] == [1] * 20
 
 
+def test_who_waits_for_a_client_that_stays_unproven_is_not_woken_each_time() -> None:
+    """While attempts with a client fail without a verdict, each wakes a few of its tokens, not all that wait."""
+    crowd = Crowd(100)
+    crowd.endpoint.broken = GrantUnavailable(Reason.FORBIDDEN, "the gateway answered 403")
+
+    def meanwhile() -> None:
+        while crowd.next_due <= crowd.clock.now:  # while this request is out, whoever is due comes, and waits
+            crowd.attempt()
+
+    crowd.endpoint.before_answer = meanwhile
+    crowd.run_for(20.0)
+
+    skipped = [event for event in crowd.events if isinstance(event, Skipped)]
+    assert len(crowd.endpoint.asked) > 5
+    assert len(skipped) < 99 + 5 * len(crowd.endpoint.asked)
+
+    crowd.endpoint.broken = crowd.endpoint.before_answer = None
+    crowd.run_for(90.0)
+    assert all(state.document is not None for state in crowd.states.values())
+
+
 def test_api_that_fails_is_no_dead_token() -> None:
     """A 5xx or a time-out of the API says nothing of the token: no grant is made."""
     bench = canary()

@@ -33,6 +33,11 @@ class Rig:
         self.watch.start()
         assert self.rings()
 
+    def swap_main(self, text: str) -> None:
+        """Changes the main file at one stroke: one that is written anew is empty for a moment, and may ring twice."""
+        (self.folder / "fresh").write_text(text)
+        (self.folder / "fresh").rename(self.main)
+
     def rings(self) -> bool:
         return self._rung.acquire(timeout=GENEROUS)
 
@@ -52,8 +57,7 @@ def test_changes_ring(rig: Rig) -> None:
     rig.start()
     rig.main.write_text("two!")
     assert rig.rings()
-    (rig.folder / "fresh").write_text("three")
-    (rig.folder / "fresh").rename(rig.main)
+    rig.swap_main("three")
     assert rig.rings()
     (rig.folder / "tokens.d").mkdir()
     (rig.folder / "tokens.d" / "a.toml").write_text("a")
@@ -88,7 +92,7 @@ def test_other_files_do_not_ring(rig: Rig) -> None:
         (rig.folder / "daemon.log").write_text("x" * number)
     (rig.folder / "tokens.d").mkdir()
     (rig.folder / "tokens.d" / "a.txt").write_text("no token")
-    rig.main.write_text("two!")
+    rig.swap_main("two!")
 
     assert rig.rings()
     assert not rig._rung.acquire(timeout=0.5), "the one ring is that of the main file"
@@ -97,7 +101,7 @@ def test_other_files_do_not_ring(rig: Rig) -> None:
 def test_old_file_does_not_ring_at_the_start(rig: Rig) -> None:
     """A file that was there long before the daemon rings only once it changes."""
     rig.watch.start(recent_seconds=0.0)
-    rig.main.write_text("two!")
+    rig.swap_main("two!")
 
     assert rig.rings()
     assert not rig._rung.acquire(timeout=0.5)

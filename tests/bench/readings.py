@@ -1,0 +1,132 @@
+"""What a soak reads of the daemon, again and again: from /proc and from its own page; and the table of the lines."""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from tests.bench.machine import machine
+from tests.bench.measure import buckets, rotations
+from tests.bench.trend import Trend, fit, interpolated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.bench.measure import Watched
+
+MB = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What is sampled: its unit, the slope an hour that is tolerated, and whether more than that fails the run."""
+
+    title: str
+    unit: str
+    tolerance: float
+    fails: bool = False
+
+
+SERIES: Mapping[str, Series] = {
+    "resident": Series("resident memory", "MB", 2.0, fails=True),
+    "private": Series("of it private (USS)", "MB", 2.0, fails=True),
+    "threads": Series("threads", "", 2.0, fails=True),
+    "descriptors": Series("descriptors", "", 2.0, fails=True),
+    "cpu": Series("CPU", "% of a core", 2.0),
+    "lag_p50": Series("scheduler lag, median", "ms", 5.0),
+    "lag_p99": Series("scheduler lag, 99th percentile", "ms", 100.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at the process and its page, so many seconds after all tokens were there."""
+
+    at: float
+    values: Mapping[str, float]
+    cpu_seconds: float
+    lags: Mapping[float, float]
+    rotations: float
+    unavailable_seconds: float
+    healthy: bool
+
+
+def read(watched: Watched, at: float, before: Reading | None) -> Reading:
+    """Reads it now, `at` so many seconds; what is a rate is that since the reading before."""
+    values, cpu, page = process(watched.daemon.process.pid), watched.cpu(), watched.page()
+    lags = buckets(page, "scheduler_lag_seconds")
+    gone = re.findall(r"^aca_tokend_token_unavailable_seconds_total\{[^}]*\} (\S+)", page, re.MULTILINE)
+    if before is not None:
+        values["cpu"] = 100.0 * (cpu - before.cpu_seconds) / (at - before.at)
+        for name, share in (("lag_p50", 0.5), ("lag_p99", 0.99)):
+            lag = interpolated(share, before.lags, lags)
+            if lag is not None:
+                values[name] = 1000.0 * lag
+    return Reading(at, values, cpu, lags, rotations(page), sum(map(float, gone)), healthy(watched.port))
+
+
+def healthy(port: int) -> bool:
+    """Whether the daemon says that nothing of it is stuck or lost."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/-/healthy", timeout=60).close()
+    except urllib.error.HTTPError:
+        return False
+    return True
+
+
+def process(pid: int) -> dict[str, float]:
+    """What /proc tells of a process; its private memory only where we may read it."""
+    proc = Path(f"/proc/{pid}")
+    status = proc.joinpath("status").read_text()
+    values = {"resident": _megabytes(status, "VmRSS")}
+    try:
+        rollup = proc.joinpath("smaps_rollup").read_text()
+        values["private"] = _megabytes(rollup, "Private_Clean") + _megabytes(rollup, "Private_Dirty")
+    except OSError:  # a process may keep its memory to itself
+        pass
+    values["threads"] = float(status.partition("\nThreads:")[2].split()[0])
+    values["descriptors"] = float(sum(1 for _ in (proc / "fd").iterdir()))
+    return values
+
+
+def _megabytes(text: str, name: str) -> float:
+    """Reads a line such as `VmRSS:  12 kB`."""
+    found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
+    assert found, name
+    return int(found[1]) * 1024 / MB
+
+
+def trends(readings: Sequence[Reading], warm_up: float) -> dict[str, Trend]:
+    """The line of each series after the warm-up."""
+    found = {}
+    for name in SERIES:
+        points = [(it.at, it.values[name]) for it in readings if it.at >= warm_up and name in it.values]
+        if points:
+            found[name] = fit(points)
+    return found
+
+
+def table(found: Mapping[str, Trend]) -> Table:
+    """The lines as they are printed."""
+    shown = Table(title=machine(), caption="slope with its standard error; within: 95 % confidence")
+    for heading in ("series", "mean", "slope an hour", "within", "zero in it", "tolerated", ""):
+        shown.add_column(heading)
+    for name, trend in found.items():
+        series, (low, high), verdict = SERIES[name], trend.interval, trend.verdict(SERIES[name].tolerance)
+        colour = {"flat": "green", "growing": "red"}.get(verdict, "yellow")
+        shown.add_row(
+            series.title,
+            f"{trend.mean:.1f} {series.unit}",
+            f"{trend.slope:+.2f} ± {trend.error:.2f}",
+            f"{low:+.2f} to {high:+.2f}",
+            "yes" if trend.holds_zero else "no",
+            f"{series.tolerance:g}",
+            f"[{colour}]{verdict}[/]",
+        )
+    return shown
