@@ -28,6 +28,7 @@ def token_view(state: TokenState, offset: float) -> TokenView:
         suspended=suspended.reason if suspended else None,
         consecutive_failures=max(state.failures, state.publish_failures, *hook_failures),
         sinks=tuple(map(_sink_view, state.sinks)),
+        settled=state.settled,
     )
 
 

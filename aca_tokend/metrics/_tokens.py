@@ -50,6 +50,7 @@ class TokenView:
     consecutive_failures: int
     sinks: tuple[SinkView, ...]
     expires_at: float | None = None
+    settled: bool = False
 
     @property
     def expires(self) -> float:
@@ -60,8 +61,9 @@ class TokenView:
 
     @property
     def tried(self) -> bool:
-        """Whether an attempt has ended. Before the first one nobody knows what is published."""
-        return self.document is not None or self.consecutive_failures > 0 or self.suspended is not None
+        """Whether an attempt has ended, be it that it waits. Before the first one nobody knows what is published."""
+        known = self.document is not None or self.consecutive_failures > 0 or self.suspended is not None
+        return known or self.settled
 
     @property
     def valid_until(self) -> float:

@@ -545,6 +545,15 @@ def test_sink_without_a_token_is_unavailable() -> None:
     assert unavailable(world) == 30
 
 
+def test_token_that_waits_with_nothing_published_is_unavailable() -> None:
+    """A token whose first attempts only waited, behind its endpoint's breaker, is unavailable all the time."""
+    world = World([view(settled=True)])
+    world.tick(1.0)
+    world.tick(31.0)
+
+    assert unavailable(world) == 30
+
+
 def test_one_of_two_sinks_is_enough_to_be_unavailable() -> None:
     """A token is unavailable while any of its sinks holds no valid one."""
     sinks = (SinkView(SINK, "vault", at(0), at(100)), SinkView(FILE, "file", at(-60), at(40)))
