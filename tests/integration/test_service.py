@@ -130,15 +130,12 @@ def test_configuration_that_hangs_starves_no_watchdog(stage: Stage, manager: Man
     fifo = stage.directory / "fifo"
     os.mkfifo(fifo)
     fifo.rename(config)
-    until(manager, "RELOADING=1")
 
-    rotations = len(daemon.events("token_rotated"))
-    while len(daemon.events("token_rotated")) < rotations + 2:
-        assert "READY=1" not in until(manager, "WATCHDOG=1")
+    # the first reload comes by itself: the files were written a moment ago
+    rotations, reloads = len(daemon.events("token_rotated")), [""]
+    while len(daemon.events("token_rotated")) < rotations + 2 or reloads[-1] != "RELOADING=1":
+        reloads += [line for line in until(manager, "WATCHDOG=1") if line in {"RELOADING=1", "READY=1"}]
     assert daemon.get("/-/healthy")[0] == 200
-    config.write_text("")  # into the pipe
-    until(manager, "READY=1")
-    daemon.wait_for("config_rejected")
 
 
 def test_dead_scheduler_starves_the_watchdog(stage: Stage, manager: Manager) -> None:
