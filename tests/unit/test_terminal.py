@@ -8,11 +8,11 @@ import json
 import os
 import pty
 import re
-import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from aca_tokend.core.status import (
     TokenPage,
     TokenStatus,
 )
+from aca_tokend.demo.child import wait_until
 from aca_tokend.status import status_page, token_page
 from aca_tokend.status_api import api
 from aca_tokend.terminal import address, ask, picture
@@ -493,15 +494,18 @@ def test_watch_goes_on_until_interrupted() -> None:
     """`--watch` shows what changed, says when nobody answers any more, and ends by Ctrl-C with the code of that."""
     seen = rotated()
     ours, theirs = pty.openpty()
-    screen = b""
+    screen = bytearray()
+
+    def read() -> None:  # to the end: a process whose terminal nobody reads stands still
+        with contextlib.suppress(OSError):  # the terminal is closed
+            while data := os.read(ours, 65_536):
+                screen.extend(data)
 
     def wait_for(text: bytes) -> None:
-        nonlocal screen
-        while text not in screen:
-            assert select.select([ours], [], [], LIMIT)[0], screen
-            screen += os.read(ours, 65_536)
-        screen = b""
+        wait_until(lambda: text in screen, f"{text!r} on the screen")
+        screen.clear()
 
+    threading.Thread(target=read, daemon=True).start()
     with listening(seen) as server:
         command = [sys.executable, "-m", "aca_tokend", "status", "--watch", "--url", url(server)]
         environment = {"TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
@@ -518,5 +522,4 @@ def test_watch_goes_on_until_interrupted() -> None:
         finally:
             process.kill()
             process.wait()
-            os.close(ours)
-            os.close(theirs)
+            os.close(theirs)  # which ends the reader
