@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import h11
 import structlog
 
-from aca_tokend.wsgi import call, environment, phrase, plain, refusal
+from aca_tokend.wsgi import MAX_HEAD_BYTES, call, environment, phrase, plain, refusal
 
 if TYPE_CHECKING:
     import socket
@@ -37,7 +37,6 @@ PAGES_AT_ONCE = 2
 REQUEST_SECONDS = 10.0
 # And so long to take an answer.
 ANSWER_SECONDS = 20.0
-MAX_HEAD_BYTES = 16_384
 # Answers that nobody takes hold no more than this, but for the last one.
 MAX_HELD_BYTES = 64 * 2**20
 CHUNK_BYTES = 65_536

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from aca_tokend import __version__
 from aca_tokend.core import saying
-from aca_tokend.core.outcome import ADVICE, Adopted, Failed, Rotated, Skipped, Suspended
+from aca_tokend.core.config import EnvReference
+from aca_tokend.core.outcome import ADVICE, Adopted, Failed, Reason, Rotated, Skipped, Suspended
 from aca_tokend.core.shards import shard_of
 from aca_tokend.core.status import (
     VERSION,
@@ -27,6 +28,7 @@ from aca_tokend.core.status import (
     TokenPage,
     TokenStatus,
 )
+from aca_tokend.credentials import references
 from aca_tokend.reload import vaults_of
 from aca_tokend.status_servers import endpoint_status, vault_status
 from aca_tokend.survey import Overview, moment, signs_of
@@ -186,16 +188,25 @@ def _suspension(subject: Subject, state: TokenState) -> Suspension | None:
     failure, cautious_at = state.suspended, subject.at(state.cautious_at)
     if failure is None:
         return None
-    noticed = "5 seconds" if state.poll_seconds <= 5.0 else "a minute"  # noqa: PLR2004 -- as docs/guard.md has it
+    if failure.reason is Reason.UNSUPPORTED_GRANT_TYPE:
+        mended = "No other credential would help. Once the server offers the password grant again"
+    else:
+        mended = f"{_noticed(state)} After the server's side was mended"
     if cautious_at is None:
         alone = "By itself no attempt is made."
     else:
         alone = f"By itself one cautious attempt is made at {saying.clock(cautious_at, subject.now)}."
-    resumes = (
-        f"A changed credential is noticed within {noticed}. "
-        f"After the server's side was mended call `aca-tokend resume {state.name}`. {alone}"
+    return Suspension(
+        failure.reason, ADVICE[failure.reason], f"{mended} call `aca-tokend resume {state.name}`. {alone}"
     )
-    return Suspension(failure.reason, ADVICE[failure.reason], resumes)
+
+
+def _noticed(state: TokenState) -> str:
+    """When a changed credential is noticed, as docs/guard.md has it."""
+    within = "5 seconds" if state.poll_seconds <= 5.0 else "a minute"  # noqa: PLR2004 -- between the two polls there are
+    in_environment = any(isinstance(reference, EnvReference) for reference in references(state.config))
+    but = ", in a variable of the environment only after a restart" if in_environment else ""
+    return f"A changed credential is noticed within {within}{but}."
 
 
 def _sink(sink: SinkState) -> SinkStatus:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Answer = tuple[int, list[tuple[str, str]], bytes]
 
 MAX_HEADERS = 100
+# Of the address and all headers together.
+MAX_HEAD_BYTES = 16_384
 _METHODS = (b"GET", b"HEAD")
 _VERSIONS = (b"1.0", b"1.1")
 
@@ -30,7 +32,8 @@ def refusal(request: h11.Request) -> int | None:
         return 505
     if request.method not in _METHODS:
         return 405
-    if len(request.headers) > MAX_HEADERS:
+    size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
+    if len(request.headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
         return 431
     length = [value for name, value in request.headers if name == b"content-length"]
     if any(name == b"transfer-encoding" for name, _ in request.headers) or any(int(value) for value in length):

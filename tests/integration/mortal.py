@@ -16,10 +16,10 @@ from aca_tokend.config_files import load
 class Mortal(daemon.Daemon):
     """Runs like any other, until it is told to lose the thread that begins attempts."""
 
-    def watch(self) -> None:
-        """Watches, and is ready to be told."""
+    def start(self, *, once: bool = False) -> None:
+        """Starts, and is ready to be told before anybody can know that it runs."""
         signal.signal(signal.SIGUSR1, lambda *_: self._end_thread())
-        super(Mortal, self).watch()
+        super(Mortal, self).start(once=once)
 
     def _end_thread(self) -> None:
         scheduler = self.scheduler._scheduler

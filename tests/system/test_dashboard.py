@@ -229,19 +229,20 @@ def test_well(watched: tuple[Stage, DaemonProcess, Monitoring]) -> None:
 
     wait_until(lambda: not watcher.empty("well"), "something in every panel")
 
+    # a scrape that took too long, on a machine that does much else, leaves a gap of a second
     nothing = {"expired": 0, "suspended": 0, "failing": 0, "starting": 0}
-    assert watcher.show("Tokens by state") == {**nothing, "ready": len(TOKENS)}
-    assert watcher.show("Tokens in trouble") == {"no token is in trouble": 0}
-    assert watcher.show("Tokens in trouble, over time") == {"not ready": 0, "suspended": 0, "failing": 0}
-    assert watcher.show("Why: errors in the time that is shown") == {"no errors": 0}
-    assert watcher.show("Errors by step and reason") == {"no errors": 0}
-    assert watcher.show("Sinks that fail") == {"no sink fails": 0}
-    assert watcher.show("Outage tolerance left")[""] > 0.7
-    assert watcher.show("Configuration") == {"": 1}
-    assert watcher.show("Suspended", "well") == {"no": 0}
-    assert watcher.show("Our token expires in") == {"main": 10 * 365 * 86400}, "a root token never expires"
-    assert watcher.show("Last log-in") == {"main": 1}
-    assert watcher.show("Up") == {"main": 1}
+    watcher.wait_for("Tokens by state", {**nothing, "ready": len(TOKENS)})
+    watcher.wait_for("Tokens in trouble", {"no token is in trouble": 0})
+    watcher.wait_for("Tokens in trouble, over time", {"not ready": 0, "suspended": 0, "failing": 0})
+    watcher.wait_for("Why: errors in the time that is shown", {"no errors": 0})
+    watcher.wait_for("Errors by step and reason", {"no errors": 0})
+    watcher.wait_for("Sinks that fail", {"no sink fails": 0})
+    wait_until(lambda: watcher.show("Outage tolerance left").get("", 0.0) > 0.7, "all of the outage tolerance left")
+    watcher.wait_for("Configuration", {"": 1})
+    watcher.wait_for("Suspended", {"no": 0}, token="well")
+    watcher.wait_for("Our token expires in", {"main": 10 * 365 * 86400})  # a root token never expires
+    watcher.wait_for("Last log-in", {"main": 1})
+    watcher.wait_for("Up", {"main": 1})
     # a scrape in the middle of a rotation finds the sinks behind
     wait_until(lambda: set(watcher.show("Sinks behind", "well").values()) == {0}, "no sink behind")
 
@@ -285,7 +286,8 @@ def test_trouble(watched: tuple[Stage, DaemonProcess, Monitoring]) -> None:
     reasons |= {"not_a_file look half"}
     wait_until(lambda: reasons <= watcher.show("Why: errors in the time that is shown").keys(), "every reason")
     watcher.wait_for("Suspended", {"invalid_grant": 1}, token="rejected")
-    assert watcher.show("Sinks that fail").keys() == {f"file:{stage.file_of('half')} half"}
+    failing = {f"file:{stage.file_of('half')} half"}
+    wait_until(lambda: watcher.show("Sinks that fail").keys() == failing, "the sink that fails")
     wait_until(lambda: not watcher.empty("rejected") + watcher.empty("half"), "something in every panel")
     wait_until(lambda: not unanswered(monitoring), "an answer to every example of docs/metrics.md")
     stage.file_of("half").rmdir()

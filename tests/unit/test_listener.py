@@ -84,10 +84,12 @@ def ask(listener: Listener, path: str, method: str = "GET") -> tuple[int, bytes]
 def send(listener: Listener, text: bytes) -> bytes:
     """Sends bytes as they are and returns all that comes back."""
     answer = b""
-    with connect(listener) as client, contextlib.suppress(ConnectionError):
-        client.sendall(text)
-        while chunk := client.recv(65536):
-            answer += chunk
+    with connect(listener) as client:
+        with contextlib.suppress(ConnectionError):  # it was refused before all of it was sent: the answer says why
+            client.sendall(text)
+        with contextlib.suppress(ConnectionError):
+            while chunk := client.recv(65536):
+                answer += chunk
     return answer
 
 
@@ -198,7 +200,7 @@ def test_crowd_amid_the_handshake(tmp_path: Path, say: bytes) -> None:
                 probe.request("GET", "/big")
                 assert len(probe.getresponse().read()) == BIG
         wait_until(lambda: sum(map(is_closed, clients)) >= CROWD - MAX_CLIENTS, "those without a place are let go")
-        assert len(listener._clients) <= MAX_CLIENTS
+        wait_until(lambda: len(listener._clients) <= MAX_CLIENTS, "no more connections than places")
 
 
 def held(listener: Listener) -> int:
@@ -220,8 +222,8 @@ def test_clients_without_end_are_let_go() -> None:
             return not listener._clients
 
         wait_until(let_go, "nobody is left")
-        assert is_closed(silent)
-        assert is_closed(dripping)
+        # a connection is closed just after its place is free
+        wait_until(lambda: is_closed(silent) and is_closed(dripping), "their connections are closed")
 
 
 def test_pages_that_hang_hold_up_no_probe() -> None:
@@ -265,6 +267,7 @@ def test_without_descriptors_it_goes_on_later() -> None:
     [
         (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431),  # whole with its second read
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 101 + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 413),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000000\r\n\r\n", 413),

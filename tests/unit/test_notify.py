@@ -93,6 +93,10 @@ def test_watchdog_is_fed_only_while_well(manager: Manager) -> None:
         assert manager.waiting() == []
         unhealthy.clear()
         assert manager.next() == ["WATCHDOG=1"]
+        # what nobody takes up fills the socket, and then its end could not be told
+        unhealthy.append("attempts: overdue")
+        until(lambda: asked, 2)
+        manager.waiting()
     finally:
         notifier.stop()
         notifier.thread.join(LIMIT)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aca_tokend.core.config import FileReference
 from aca_tokend.core.demand import Load
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, Problem, VerifyError
 from aca_tokend.core.login import LoggedIn, LoginFailed, RenewalFailed
@@ -105,9 +106,11 @@ def test_suspended_until_somebody_mends_it() -> None:
     assert token.suspended is not None
     assert token.suspended.reason is Reason.INVALID_GRANT
     assert token.suspended.advice == ADVICE[Reason.INVALID_GRANT]
-    assert "noticed within 5 seconds" in token.suspended.resumes
-    assert f"`aca-tokend resume {NAME}`" in token.suspended.resumes
-    assert "one cautious attempt is made at 10:20 UTC" in token.suspended.resumes
+    assert token.suspended.resumes == (
+        "A changed credential is noticed within 5 seconds, in a variable of the environment only after a restart. "
+        f"After the server's side was mended call `aca-tokend resume {NAME}`. "
+        "By itself one cautious attempt is made at 10:20 UTC."
+    )
     assert token.next_attempt_at == at(seen.bench.clock.offset + (seen.bench.state.cautious_at or 0))
     assert token.last is not None
     assert (token.last.result, token.last.step, token.last.reason) == (
@@ -118,14 +121,28 @@ def test_suspended_until_somebody_mends_it() -> None:
     assert (token.last.message, token.last.request_id) == (REFUSED.message, "r-9")
 
 
+def test_changed_credential_in_files() -> None:
+    """Where no variable of the environment is referred to, none is spoken of."""
+    seen = due(rotated())
+    seen.bench.endpoint.broken = REFUSED
+    seen.bench.run_for(30)
+    file = FileReference(file="/run/secrets/aca/secret")
+    seen.bench.state.config = seen.bench.config.model_copy(update={"password": file, "client_secret": file})
+    assert seen.token.suspended is not None
+    assert seen.token.suspended.resumes.startswith("A changed credential is noticed within 5 seconds. After ")
+
+
 def test_suspended_for_good() -> None:
-    """Where no cautious attempt is allowed, none is announced."""
+    """Where no cautious attempt is allowed, none is announced; where no credential helps, none is asked for."""
     seen = Seen(Bench(config=token_config(retry_rejected="0s")))
     seen.bench.endpoint.broken = GrantRejected(Reason.UNSUPPORTED_GRANT_TYPE, "acaengine.main: unsupported_grant_type")
     seen.bench.run_for(60)
     token = seen.token
     assert token.suspended is not None
-    assert token.suspended.resumes.endswith("By itself no attempt is made.")
+    assert token.suspended.resumes == (
+        "No other credential would help. Once the server offers the password grant again call "
+        f"`aca-tokend resume {NAME}`. By itself no attempt is made."
+    )
     assert token.next_attempt_at is None
     assert token.runbook == "ACAPasswordGrantDisabled"
 

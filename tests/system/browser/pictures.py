@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tests.status_pages import Scene
     from tests.system.browser.album import Picture
 
+# A machine that does much else takes its time.
+LAUNCH_MS = 120_000
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -39,7 +41,9 @@ FLAGS = (
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=list(FLAGS), timeout=LAUNCH_MS
+        )
         try:
             yield browser
         finally:

@@ -145,7 +145,8 @@ def test_search_by_keyboard(browser: Browser) -> None:
         page.keyboard.type("00042")
         page.keyboard.press("Enter")
         page.get_by_text("1 token with “00042” in the name and in the state ready.").wait_for()
-        assert page.get_by_role("listitem").filter(has_text="tenant-00042-bookings").count() == 1
+        found = page.get_by_role("listitem").filter(has_text="tenant-00042-bookings")
+        expect(found).to_have_count(1, timeout=LIMIT_MS)
         visit.check(url)
 
 
