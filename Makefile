@@ -4,7 +4,7 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-shards bench-simulation soak dashboard format screenshots status-schema snippets lock clean
+.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-shards bench-simulation soak soak-simulation dashboard format screenshots status-schema snippets lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,7 +69,10 @@ bench-shards: .venv/test/.made ## a million tokens over 64 shards, on paper
 bench-simulation: .venv/test/.made ## how fast the simulation runs
 	@.venv/test/bin/python -m tests.bench.simulation
 
-soak: .venv/test/.made ## a long simulation; ARGS="--minutes 30"
+soak: .venv/test/.made ## half an hour on real servers with faults: does anything grow? ARGS="--minutes 10 --tokens 500"
+	@.venv/test/bin/python -m tests.bench.soak $(ARGS)
+
+soak-simulation: .venv/test/.made ## a long simulation; ARGS="--minutes 30"
 	@.venv/test/bin/python -m tests.simulation.soak $(ARGS)
 
 format: .venv/test/.made ## writes what ruff would have written

@@ -296,12 +296,13 @@ class Daemon:
         self.watched.observe_reload(succeeded)
 
     def _observe(self, event: Event) -> None:
+        """Tells of an event, the log last: who has read of it there finds it everywhere else."""
         self.metrics.observe(event)
-        self.events.observe(event)
         if isinstance(event, Granted):
             self.demand.granted(event.endpoint, event.duration_seconds)
         if isinstance(event, TokenEvent) and (state := self.states.get(event.token)) is not None:
             self.watched.observe(state, event)
+        self.events.observe(event)
 
     def _wake(self, wake: Wake) -> None:
         """Brings the attempt of a token forward that waited for another's, or puts a hook on schedule."""
@@ -314,8 +315,8 @@ class Daemon:
 
     def _on_login(self, event: LoginEvent) -> None:
         self.metrics.observe_login(event)
-        self.events.observe_login(event)
         self.watched.observe_login(event)
+        self.events.observe_login(event)
         if isinstance(event, LoggedIn | LoginFailed) and event.vault in self.config.vault and not self._once:
             work = self._keep_work(event.vault)
             if event.keep_at == math.inf:  # a token that never expires

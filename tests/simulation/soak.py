@@ -1,4 +1,4 @@
-"""`python -m tests.simulation.soak`: seed after seed, on every core, until the time is over or something breaks."""
+"""`make soak-simulation`: seed after seed, on every core, until the time is over or something breaks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def one(seed: int) -> tuple[float, str | None]:
 
 def main() -> int:
     """0 if nothing broke, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make soak-simulation", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--first", type=int, default=FIRST_SEED, help="the first seed")
     asked = parser.parse_args()
