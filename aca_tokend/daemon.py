@@ -97,6 +97,7 @@ class Daemon:
     retired: Retired = field(default_factory=Retired)
     demand: Demand = field(init=False)
     watched: Watched = field(init=False)
+    _written: Config = field(init=False)  # at the start, with the tokens of all shards
     _behind: set[str] = field(default_factory=set)
     _expiries: Expiries = field(default_factory=Expiries)
     _changes: dict[str, list[Change]] = field(default_factory=dict)
@@ -109,6 +110,7 @@ class Daemon:
         self.events = EventLog(self.clock.wall, self.clock.monotonic)
         self.parts = Parts(self.config, self.clock, self._on_login)
         self.shard = self.parts.shard()
+        self._written = self.config
         self.config = share(self.config, self.shard)
         self.states = {token.name: self._begin(self.parts.state(token)) for token in self.config.tokens}
         self.metrics = Metrics(self._views, self.clock.wall, self.config.acaengine, self.parts.methods())
@@ -155,7 +157,7 @@ class Daemon:
 
     def watch_files(self, path: Path) -> ConfigWatch:
         """From now on changes of these files reload the configuration; `watch` does it."""
-        source = Source(path, self.config, self.config, self.logger, self._observe_reload)
+        source = Source(path, self._written, self._written, self.logger, self._observe_reload)
         watch = ConfigWatch(path, lambda: source.include, self.bell.ring_to_reload)
         self.source = source
         watch.start()
@@ -377,7 +379,7 @@ class Daemon:
 
     def subject(self) -> Subject:
         """What the status is told of, now."""
-        files = self.source.running.tokens if self.source else self.config.tokens
+        everywhere = self.source.running if self.source else self._written
         return Subject(
             config=self.config,
             parts=self.parts,
@@ -386,7 +388,7 @@ class Daemon:
             wall=self.clock.wall(),
             monotonic=self.clock.monotonic(),
             shard=self.shard,
-            everywhere=(token.name for token in files),
+            everywhere=(token.name for token in everywhere.tokens),
             unhealthy=tuple(self.unhealthy()),
             rejected=self.source.problems if self.source else (),
         )

@@ -7,10 +7,8 @@ rotation.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -38,9 +36,11 @@ from aca_tokend.core.outcome import (
     TokenEvent,
 )
 from aca_tokend.core.repeats import Repeat, Repeats
+from aca_tokend.core.token import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from datetime import datetime
 
     from aca_tokend.core.demand import Load
     from aca_tokend.core.token import Document
@@ -139,12 +139,12 @@ class EventLog:
         """Logs what happened to our token in a Vault."""
         match event:
             case LoggedIn():
-                keys = {"vault": event.vault, "method": event.method, **_known(expires_at=_moment(event.expires_at))}
+                keys = {"vault": event.vault, "method": event.method, **_known(expires_at=moment(event.expires_at))}
                 self._log.info("vault_logged_in", **keys, **self._over(of_vault(event.vault)))
             case LoginFailed():
                 self._login_failed(event)
             case Renewed():
-                life = _known(expires_at=_moment(event.expires_at))
+                life = _known(expires_at=moment(event.expires_at))
                 self._log.debug("vault_token_renewed", vault=event.vault, **life)
             case RenewalFailed():
                 self._log.warning(
@@ -153,7 +153,7 @@ class EventLog:
                     reason=event.reason.value,
                     message=event.message,
                     advice=ADVICE[event.reason],
-                    **_known(expires_at=_moment(event.expires_at)),
+                    **_known(expires_at=moment(event.expires_at)),
                 )
 
     def forget(self, owner: str) -> None:
@@ -276,7 +276,7 @@ class EventLog:
 
     def _after(self, seconds: float) -> datetime | None:
         """The wall time in so many seconds; None for never."""
-        return datetime.fromtimestamp(self._wall() + seconds, UTC) if math.isfinite(seconds) else None
+        return moment(self._wall() + seconds)
 
 
 # Beside tokens, what fails under a name of its own. No token has a name with a space in it.
@@ -313,11 +313,6 @@ def _failure(failure: Failure) -> dict[str, Any]:
 def _known(**keys: object) -> dict[str, Any]:
     """Leaves out what is not known."""
     return {key: value for key, value in keys.items() if value is not None}
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    """A wall time; None for never."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _rounded(seconds: float) -> float:

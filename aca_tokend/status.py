@@ -28,10 +28,11 @@ from aca_tokend.core.status import (
     TokenPage,
     TokenStatus,
 )
+from aca_tokend.core.token import moment
 from aca_tokend.credentials import references
 from aca_tokend.reload import vaults_of
 from aca_tokend.status_servers import endpoint_status, vault_status
-from aca_tokend.survey import Overview, moment, signs_of
+from aca_tokend.survey import Overview, signs_of
 
 if TYPE_CHECKING:
     from aca_tokend.core.condition import Signs

@@ -11,7 +11,7 @@ from aca_tokend.core.demand import TOO_SLOW
 from aca_tokend.core.login import LoginFailed, RenewalFailed
 from aca_tokend.core.outcome import ADVICE, Reason
 from aca_tokend.core.status import Circuit, EndpointStatus, VaultStatus
-from aca_tokend.survey import moment
+from aca_tokend.core.token import moment
 
 if TYPE_CHECKING:
     from aca_tokend.core.breaker import Breaker

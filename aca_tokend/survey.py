@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aca_tokend.core.condition import NEVER, Signs
 from aca_tokend.core.status import State
+from aca_tokend.core.token import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -157,13 +158,3 @@ def _failing_hook(state: TokenState) -> HookState | None:
         if hook is not None and hook.failure is not None and state.name in hook.failing:
             return hook
     return None
-
-
-def moment(wall: float | None) -> datetime | None:
-    """A wall time; None for never, and for what is beyond any calendar."""
-    if wall is None or not math.isfinite(wall):
-        return None
-    try:
-        return datetime.fromtimestamp(wall, UTC)
-    except (OverflowError, ValueError):
-        return None

@@ -134,6 +134,12 @@ def sentence(*clauses: str) -> str:
     return f"{first}."
 
 
+def unsaid(advice: str, said: str) -> str:
+    """An advice without its beginning where the sentence before it has just that."""
+    begin, _, rest = advice.partition("; ")
+    return rest if rest and begin.lower() in said.lower() else advice
+
+
 def span(seconds: float) -> str:
     """A length of time in its two largest units, rounded down, such as `2 h 13 min`."""
     left = max(int(seconds), 0)

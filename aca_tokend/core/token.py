@@ -6,6 +6,7 @@ Pure: times come in as arguments. The fields are a contract with readers (docs/c
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -116,6 +117,16 @@ class Account:
         parts = (self.host.lower(), self.authority, self.username, self.client_id)
         text = "".join(f"{len(part)}:{part}" for part in parts)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def moment(wall: float | None) -> datetime | None:
+    """A wall time, in seconds; None for never, and for what is beyond any calendar."""
+    if wall is None or not math.isfinite(wall):
+        return None
+    try:
+        return datetime.fromtimestamp(wall, UTC)
+    except (OverflowError, ValueError):
+        return None
 
 
 def rfc3339(moment: datetime) -> str:

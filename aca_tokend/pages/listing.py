@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from aca_tokend.core.outcome import Step
-from aca_tokend.core.saying import span
+from aca_tokend.core.saying import span, unsaid
 from aca_tokend.core.status import PER_PAGE, Query, State
 from aca_tokend.pages.words import relative, tokens
 
@@ -243,9 +243,3 @@ def culprit(token: TokenStatus) -> Culprit | None:
         if one is not None and one.step is not None and one.reason is not None:
             return Culprit(one.step, one.reason, unsaid(one.advice or "", token.summary))
     return None
-
-
-def unsaid(text: str, said: str) -> str:
-    """An advice without its beginning where the sentence before it has just that."""
-    begin, _, rest = text.partition("; ")
-    return rest if rest and begin.lower() in said.lower() else text

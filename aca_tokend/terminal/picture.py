@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from aca_tokend.core.saying import clock, span
+from aca_tokend.core.saying import clock, span, unsaid
 from aca_tokend.core.status import State
 
 if TYPE_CHECKING:
@@ -116,19 +116,13 @@ def _advice(token: TokenStatus, status: StatusPage) -> str | None:
     if not token.needs_a_person:
         return None
     if token.suspended is not None:
-        return _further(token.suspended.advice, token.summary)
+        return unsaid(token.suspended.advice, token.summary)
     wide = {server.reason for server in status.endpoints if server.name == token.endpoint}
     wide |= {server.reason for server in status.vaults}
     for trouble in (token.last, *token.sinks, *token.hooks):
         if trouble is not None and trouble.advice and trouble.reason not in wide:
-            return _further(trouble.advice, token.summary)
+            return unsaid(trouble.advice, token.summary)
     return None
-
-
-def _further(advice: str, summary: str) -> str:
-    """The advice without its first words, where the summary says them already."""
-    first, _, rest = advice.partition("; ")
-    return rest if rest and first.lower() in summary.lower() else advice
 
 
 def _bar(token: TokenStatus, now: datetime) -> Text:

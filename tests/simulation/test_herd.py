@@ -16,6 +16,7 @@ from aca_tokend import log
 from aca_tokend.core.config import Config, parse
 from aca_tokend.core.demand import WINDOW_SECONDS, Demand
 from aca_tokend.core.outcome import Granted
+from aca_tokend.event_log import EventLog
 from aca_tokend.simulation.driver import SimDriver
 from aca_tokend.simulation.replica import Cluster, Setup
 from aca_tokend.simulation.run import Tally
@@ -161,7 +162,7 @@ class Spell:
         at_once = {"main": self.cluster.pools[POOL]}
         load = self.watch.demand.take(self.world.now, due_per_second(states), at_once)["main"]
         if load.too_slow:
-            log.EventLog().observe_demand("main", load)
+            EventLog().observe_demand("main", load)
 
     def run(self) -> None:
         """All of it, with the window before the spell and the last window of it weighed."""

@@ -175,6 +175,17 @@ def test_vault_logins() -> None:
     assert {"advice", "next_attempt_at"} <= third.keys()
 
 
+def test_times_beyond_any_calendar() -> None:
+    """A Vault that grants its token for longer than there are years is logged without that time."""
+    ages = 1e15
+    logged = told(LoggedIn("main", "approle", ages, math.inf), Renewed("main", ages))
+    (failed,) = told(replace(FAILED_LOGIN, next_seconds=ages))
+
+    assert [line["event"] for line in logged] == ["vault_logged_in", "vault_token_renewed"]
+    assert not any("expires_at" in line for line in logged)
+    assert "next_attempt_at" not in failed
+
+
 def test_vault_logins_that_are_not_made_again() -> None:
     """A credential that is not sent again any more is an ERROR each time that it was sent and refused."""
     assert briefly(told(*[REFUSED_LOGIN] * 5)) == [("error", "vault_login_suspended")] * 5

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from aca_tokend import health
+from aca_tokend import health, log
 from aca_tokend.core.config import parse
 from aca_tokend.core.health import Check, problems, report
+from aca_tokend.core.outcome import Failure, Reason, Step, Suspended
 from aca_tokend.daemon import Daemon
 
 if TYPE_CHECKING:
@@ -114,3 +116,20 @@ def test_status_line() -> None:
     """The status line counts the tokens by their state."""
     made = daemon(tokens=1)
     assert health.status_line(made.subject()) == "1 token: 0 ready, 1 starting, 0 failing, 0 suspended"
+
+
+def test_status_knows_what_the_log_has() -> None:
+    """Who has read of an attempt in the log finds it in the status already."""
+    made = daemon(tokens=1)
+    state, event = made.states["t0"], Suspended("t0", Failure(Step.GRANT, Reason.INVALID_GRANT, "refused"))
+    known: list[object] = []
+
+    class Log(io.StringIO):
+        def write(self, text: str) -> int:
+            known.append(state.told and state.told[1])
+            return len(text)
+
+    log.configure("info", "json", Log())
+    made._observe(event)
+
+    assert known == [event]

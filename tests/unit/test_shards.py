@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from aca_tokend.core.config import Config, EndpointConfig, EnvReference, ShardConfig, TokenAuth, VaultConfig
@@ -9,6 +11,9 @@ from aca_tokend.core.errors import TokendError
 from aca_tokend.core.shards import parse_index, shard_of, share
 from aca_tokend.daemon import Daemon
 from tests.fakes import token_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = [f"token-{number}" for number in range(20_000)]
 
@@ -88,6 +93,16 @@ def test_daemon_keeps_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert set(daemon.states) == {name for name in NAMES[:100] if shard_of(name, 2) == 1}
     assert 0 < len(daemon.states) < 100
+
+
+def test_daemon_knows_what_other_shards_keep(tmp_path: Path) -> None:
+    """From the start a daemon can tell of a token of its configuration that another shard keeps it."""
+    daemon = Daemon(config(2))
+    assert set(daemon.subject().everywhere) == set(NAMES[:100])
+    watch = daemon.watch_files(tmp_path / "config.toml")
+    watch.stop()
+
+    assert set(daemon.subject().everywhere) == set(NAMES[:100])
 
 
 @pytest.mark.parametrize(

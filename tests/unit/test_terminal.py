@@ -420,7 +420,7 @@ def test_everything_of_one_token() -> None:
     seen.bench.run_for(30)
     with listening(seen) as server:
         answer = ask(Address(url(server)), NAME, 100)
-    text = drawn(answer.shown, 200)
+    text = drawn(answer.shown, 400)
     assert answer.code == 1
     for said in (
         "bookings  suspended  The server refused the username and password; readers are safe for",

@@ -31,7 +31,13 @@ def changing(state: TokenState) -> Any:  # noqa: ANN401 -- it looks like a state
     same = {name: getattr(state, name) for name in ("name", "config", "endpoint", "document", "failures")}
     held = state.sinks[0]
     sink = type("Sink", (), {"published": Changing(held.published), "sink": held.sink, "hook": None})()
-    changes = {"suspended": Changing(SUSPENDED), "life": Changing(state.life), "publish_failures": 0, "sinks": (sink,), "settled": True}
+    changes = {
+        "suspended": Changing(SUSPENDED),
+        "life": Changing(state.life),
+        "publish_failures": 0,
+        "sinks": (sink,),
+        "settled": True,
+    }
     return type("Token", (), same | changes)()
 
 
