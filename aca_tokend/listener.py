@@ -107,9 +107,9 @@ class Listener:
 
     def stop(self) -> None:
         """Stops listening, lets requests under way finish for a moment, and returns in any case."""
-        self._started.wait(GIVE_UP_SECONDS)
-        with suppress(RuntimeError):  # it has ended already
-            self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._started.wait(GIVE_UP_SECONDS):
+            with suppress(RuntimeError):  # it has ended already
+                self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(GIVE_UP_SECONDS)
         for _ in range(2 * PAGES_AT_ONCE):
             self._work.put(None)
