@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import AdminConfig
     from aca_tokend.core.health import Check
 
-    Exposition = Callable[[str], tuple[bytes, str]]
+    Exposition = Callable[[str, bool], tuple[bytes, str]]
     Checks = Callable[[], Sequence[Check]]
     Pages = Callable[[Flask], None]
 
@@ -127,8 +127,10 @@ def _application(metrics: Exposition, healthy: Checks, ready: Checks) -> Flask:
     app.url_map.merge_slashes = False
 
     def page() -> Response:
-        body, content_type = metrics(request.headers.get("Accept", ""))
-        return Response(body, content_type=content_type)
+        compressed = request.accept_encodings.quality("gzip") > 0
+        body, content_type = metrics(request.headers.get("Accept", ""), compressed)
+        encoding = {"Content-Encoding": "gzip"} if compressed else {}
+        return Response(body, headers={**encoding, "Vary": "Accept, Accept-Encoding"}, content_type=content_type)
 
     views = {
         "/metrics": page,

@@ -22,6 +22,8 @@ PREFIX = "aca_tokend_"
 
 ROTATION_RESULTS = ("rotated", "adopted", "failed", "skipped")
 PUBLISH_RESULTS = tuple(result.value for result in PublishResult)
+# So many tokens make one piece of the page.
+ROWS_AT_ONCE = 200
 SUSPENDING_REASONS = tuple(sorted(reason.value for reason in REJECTED))
 
 
@@ -141,13 +143,15 @@ class Family(NamedTuple):
     meaning: str
     samples: Callable[[Row], Iterable[tuple[str, float]]]
 
-    def text(self, rows: Sequence[Row], *, openmetrics: bool) -> str:
-        """This family's part of the page."""
+    def texts(self, rows: Sequence[Row], *, openmetrics: bool) -> Iterator[str]:
+        """This family's part of the page, in pieces: each is small, however many tokens there are."""
         name, samples = PREFIX + self.name, self.samples
         family = name.removesuffix("_total") if openmetrics else name
-        head = f"# HELP {family} {self.meaning}\n# TYPE {family} {self.kind}\n"
-        lines = [f"{name}{{{row.label}{further}}} {value}\n" for row in rows for further, value in samples(row)]
-        return head + "".join(lines)
+        yield f"# HELP {family} {self.meaning}\n# TYPE {family} {self.kind}\n"
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[start : start + ROWS_AT_ONCE]
+            lines = [f"{name}{{{row.label}{further}}} {value}\n" for row in some for further, value in samples(row)]
+            yield "".join(lines)
 
 
 def token_label(name: str) -> str:

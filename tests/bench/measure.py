@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aca_tokend.demo.stage import DaemonProcess, wait_until
+from aca_tokend.demo.stage import DaemonProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,13 +80,19 @@ class Watched:
 
     def page(self) -> str:
         """The metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=120) as answer:
-            text: str = answer.read().decode()
-        return text
+        url = f"http://127.0.0.1:{self.port}/metrics"
+        asked = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})  # as Prometheus asks
+        with urllib.request.urlopen(asked, timeout=120) as answer:  # noqa: S310 -- our own listener
+            return gzip.decompress(answer.read()).decode()
 
     def wait_for_rotations(self, count: int, seconds: float) -> None:
         """Waits until it has rotated so many times, however many tokens that were."""
-        wait_until(lambda: rotations(self.page()) >= count, f"{count} rotations", seconds)
+        deadline = time.monotonic() + seconds
+        while rotations(self.page()) < count:
+            if time.monotonic() > deadline:
+                message = f"{count} rotations did not come about within {seconds:g} seconds"
+                raise TimeoutError(message)
+            time.sleep(min(2.0, count / 1000))  # a page of ten thousand tokens is work too
 
     def cpu(self) -> float:
         """The CPU seconds that it has used."""

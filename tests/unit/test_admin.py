@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import io
 import json
@@ -13,6 +14,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -44,10 +46,10 @@ class Parts:
     accepts: list[str] = field(default_factory=list)
     hold: Callable[[], None] = lambda: None
 
-    def metrics(self, accept: str) -> tuple[bytes, str]:
+    def metrics(self, accept: str, compressed: bool) -> tuple[bytes, str]:
         self.accepts.append(accept)
         self.hold()
-        return b"up 1\n", "text/plain; version=0.0.4; charset=utf-8"
+        return gzip.compress(b"up 1\n") if compressed else b"up 1\n", "text/plain; version=0.0.4; charset=utf-8"
 
 
 @contextlib.contextmanager
@@ -119,6 +121,19 @@ def test_metrics_page_is_what_it_was_given() -> None:
     assert (answer.status, answer.body) == (200, "up 1\n")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert parts.accepts == ["application/openmetrics-text"]
+
+
+def test_metrics_page_is_compressed_for_who_takes_it() -> None:
+    """A scraper that accepts gzip, as Prometheus does, gets the page so, and one that refuses it does not."""
+    with (
+        serving(Parts()) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client,
+    ):
+        packed = client.get("/metrics", headers={"Accept-Encoding": "gzip"})
+        plain = client.get("/metrics", headers={"Accept-Encoding": "gzip;q=0, identity"})
+
+    assert (packed.headers["content-encoding"], packed.text) == ("gzip", "up 1\n")
+    assert ("content-encoding" in plain.headers, plain.text) == (False, "up 1\n")
 
 
 @pytest.mark.parametrize(("path", "well"), [("/-/healthy", "healthy\n"), ("/-/ready", "ready\n")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import threading
 from dataclasses import dataclass, field, replace
@@ -269,6 +270,16 @@ def busy() -> World:
     world.metrics.observe_lag(0.02)
     world.now = 10.0
     return world
+
+
+def test_compressed_page_is_the_same() -> None:
+    """The page that is compressed while it is written is the one that is not."""
+    metrics = busy().metrics
+
+    packed, content_type = metrics.exposition(OPENMETRICS, compressed=True)
+
+    assert gzip.decompress(packed) == metrics.exposition(OPENMETRICS)[0]
+    assert content_type == metrics.exposition(OPENMETRICS)[1]
 
 
 def test_both_formats_are_well_formed_and_say_the_same() -> None:

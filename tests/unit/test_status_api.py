@@ -46,7 +46,7 @@ def server() -> Iterator[AdminServer]:
     seen.bench.attempt()
     pages = api(lambda query: status_page(seen.subject(), query), lambda name: token_page(seen.subject(), name))
     config = AdminConfig(listen="127.0.0.1:0")
-    listening = AdminServer(config, lambda _: (b"", "text/plain"), list, list, pages)
+    listening = AdminServer(config, lambda *_: (b"", "text/plain"), list, list, pages)
     listening.start()
     try:
         yield listening

@@ -62,7 +62,7 @@ def listening(seen: Seen, **config: object) -> Iterator[AdminServer]:
     """The admin listener with the status of one token."""
     pages = api(lambda query: status_page(seen.subject(), query), lambda name: token_page(seen.subject(), name))
     settings = AdminConfig.model_validate({"listen": "127.0.0.1:0"} | config)
-    server = AdminServer(settings, lambda _: (b"", "text/plain"), list, list, pages)
+    server = AdminServer(settings, lambda *_: (b"", "text/plain"), list, list, pages)
     server.start()
     try:
         yield server

@@ -54,7 +54,7 @@ def chromium() -> Iterator[Browser]:
 def serving(scene: Scene) -> Iterator[str]:
     """The address at which the real listener serves a scene."""
     server = AdminServer(
-        AdminConfig(listen="127.0.0.1:0"), lambda _: (b"", "text/plain"), list, list, site(scene.status, scene.token)
+        AdminConfig(listen="127.0.0.1:0"), lambda *_: (b"", "text/plain"), list, list, site(scene.status, scene.token)
     )
     server.start()
     try:
