@@ -5,6 +5,7 @@ Exit codes: 0 well, 1 something is not as it should be, 2 the configuration or t
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aca_tokend.core.config import Config
 
 app = typer.Typer(
@@ -30,6 +33,18 @@ LogFormatOption = Annotated[
 ]
 DEFAULT_CONFIG = Path("/etc/aca-tokend/config.toml")
 EXIT_WRONG = 2
+
+
+@contextlib.contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Has the libraries that are loaded meanwhile believe that these modules are not installed."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: the import fails
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _show_version(asked: bool) -> None:
@@ -59,10 +74,12 @@ def run(
 ) -> None:
     """Keep every configured token fresh until stopped."""
     loaded = _load(config)
-    _log(loaded, log_format)
-    from aca_tokend import daemon
     from aca_tokend.core.errors import TokendError
 
+    # structlog and httpx load them for terminals wherever they are installed: 6 MB of what runs for months
+    with _without("rich", "httpx._main"):
+        _log(loaded, log_format)
+        from aca_tokend import daemon
     try:
         code = daemon.run_once(loaded) if once else daemon.run(loaded, config)
     except TokendError as error:

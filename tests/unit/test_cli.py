@@ -283,3 +283,18 @@ def test_unknown_log_format(config: Path) -> None:
 
     assert result.returncode == 2
     assert "--log-format" in result.stderr
+
+
+def test_daemon_loads_nothing_for_terminals(config: Path) -> None:
+    """`run` does without what structlog and httpx load for terminals, and `run --once` works all the same."""
+    path = config.with_name("local.toml")
+    local = CONFIG.replace("https://aca.example.com", "http://127.0.0.1:1").replace("/run/aca", str(config.parent))
+    path.write_text(local)
+
+    result = call("run", "--once", "--config", str(path), PYTHONPROFILEIMPORTTIME="1")
+
+    loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
+    assert result.returncode == 1
+    assert {"httpx", "structlog", "aca_tokend.daemon"} <= loaded
+    # not the packages' own names, which are told of imports that fail too
+    assert not [name for name in loaded if name.startswith(("rich.", "click.", "pygments."))]
