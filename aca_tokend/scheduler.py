@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # A token this long past its time without having been handed to a pool is lost.
 OVERDUE_SECONDS = 15.0
 # One waking serves all that comes due within this time after the first.
-GATHER_SECONDS = 0.02
+GATHER_SECONDS = 0.05
 # It wakes at least so often, for nothing.
 LOOK_SECONDS = 3600.0
 _WAKING = "waking"

@@ -22,8 +22,8 @@ PREFIX = "aca_tokend_"
 
 ROTATION_RESULTS = ("rotated", "adopted", "failed", "skipped")
 PUBLISH_RESULTS = tuple(result.value for result in PublishResult)
-# So many tokens make one piece of the page.
-ROWS_AT_ONCE = 200
+# So many tokens make one piece of the page: few pieces, since each waits for the interpreter when it was packed.
+ROWS_AT_ONCE = 2500
 SUSPENDING_REASONS = tuple(sorted(reason.value for reason in REJECTED))
 
 

@@ -80,10 +80,15 @@ class Watched:
 
     def page(self) -> str:
         """The metrics."""
+        return gzip.decompress(self.scrape()).decode()
+
+    def scrape(self) -> bytes:
+        """The metrics as Prometheus gets them, compressed."""
         url = f"http://127.0.0.1:{self.port}/metrics"
-        asked = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})  # as Prometheus asks
+        asked = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})
         with urllib.request.urlopen(asked, timeout=120) as answer:  # noqa: S310 -- our own listener
-            return gzip.decompress(answer.read()).decode()
+            compressed: bytes = answer.read()
+        return compressed
 
     def wait_for_rotations(self, count: int, seconds: float) -> None:
         """Waits until it has rotated so many times, however many tokens that were."""
