@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from aca_tokend.core.outcome import Reason
 from tests.system.scene import NEW_CLIENT_SECRET, NEW_PASSWORD, Scene
 
 if TYPE_CHECKING:
@@ -123,18 +124,8 @@ _BLOCK = re.compile(r"^```text (alert|status) ([a-z-]+)\n(.*?)^```$", re.MULTILI
 _LEFT_OUT = re.compile(
     r"at \d|(issued|rotation point|expires|readers safe until|next attempt|outage tolerance|account|failures) "
 )
-_UNIT = r"-?\d[\d.]* ?(?:ms|s|min|m|h|d)\b"
-# What differs from one run to the next.
-_STEADY = (
-    (r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b", "ID"),
-    (r"(\d+ [A-Z][a-z]{2}( \d{4})? )?\d\d:\d\d(:\d\d)? UTC", "MOMENT"),
-    (rf"{_UNIT}( {_UNIT})*", "TIME"),
-    (r"expires MOMENT \(in TIME\)|expired MOMENT \(TIME ago\)", "MOMENT"),
-    (r"No space left on device \(ENOSPC\)|no space is left on its file system", "no space"),
-    (r"\d+", "0"),
-    (r"step (look|publish)", "step at the place"),
-)
-_UNSTEADY = re.compile(r"safe for|expires in|valid|\bready\b")
+# those that are no words of the language
+_REASON = re.compile(rf"\b({'|'.join(reason.value for reason in Reason if '_' in reason.value)})\b")
 
 
 def written(told: Mapping[str, Alert], statuses: Mapping[str, str], scene: Scene) -> str:
@@ -166,12 +157,13 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
-def steady(page: str) -> dict[tuple[str, str], list[str]]:
-    """What alerts and status say on the page, by kind and fault, without what differs from one run to the next."""
+def telling(page: str) -> dict[tuple[str, str], tuple[str, frozenset[str]]]:
+    """What tells one cause from another on the page, by kind and fault: the alert, and the reasons that are named.
+
+    Sentences are not compared: what they say besides changes with how far it has come when somebody looks.
+    """
     found = {}
     for kind, fault, text in _BLOCK.findall(page):
-        said = " ".join(text.split())
-        for pattern, word in _STEADY:
-            said = re.sub(pattern, word, said)
-        found[kind, fault] = [part for part in re.split(r"(?<=[.;:]) ", said) if not _UNSTEADY.search(part)]
+        alert = text.partition("\n")[0] if kind == "alert" else ""
+        found[kind, fault] = alert, frozenset(_REASON.findall(text))
     return found

@@ -20,7 +20,7 @@ from aca_tokend.demo.child import HelperError
 from aca_tokend.demo.stage import wait_until
 from tests.system.cast import TOKENS
 from tests.system.monitoring import RULES, Monitoring, hurried, program
-from tests.system.rehearsal import FAULTS, PAGE, about, steady, written
+from tests.system.rehearsal import FAULTS, PAGE, about, telling, written
 from tests.system.scene import Scene
 
 if TYPE_CHECKING:
@@ -252,9 +252,9 @@ def families(page: str, label: str) -> set[str]:
 
 
 def test_rehearsal_is_as_written(story: Story) -> None:
-    """docs/rehearsal.md says what alerts and `aca-tokend status` say of each fault, but for times."""
+    """docs/rehearsal.md has the alert of each fault, and the reasons that it and `aca-tokend status` name."""
     told = {name: next(alert for alert in story.of(name) if alert.name == FAULTS[name].alerts[0]) for name in FAULTS}
     fresh = story.scene.directory / "rehearsal.md"
     fresh.write_text(written(told, story.statuses, story.scene), encoding="utf-8")
 
-    assert steady(PAGE.read_text(encoding="utf-8")) == steady(fresh.read_text(encoding="utf-8")), f"see {fresh}"
+    assert telling(PAGE.read_text(encoding="utf-8")) == telling(fresh.read_text(encoding="utf-8")), f"see {fresh}"
