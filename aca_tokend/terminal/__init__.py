@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from aca_tokend.bell import Bell, handle_signals
 from aca_tokend.terminal import picture
 from aca_tokend.terminal.client import Address, AskError, ask_all, ask_one
 from aca_tokend.terminal.picture import plain
@@ -88,15 +88,17 @@ def watch(address: Address, name: str | None) -> int:
     console = _console()
     answer = ask(address, name, console.width)
     code = answer.code
-    try:
-        with Live(answer.shown, console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
-            while True:
-                time.sleep(WATCH_SECONDS)
-                try:
-                    answer = ask(address, name, console.width)
-                    shown, code = answer.shown, answer.code
-                except AskError as error:
-                    shown, code = Group(Text(picture.plain(error.message), "bold red"), answer.shown), 2
-                live.update(shown, refresh=True)
-    except KeyboardInterrupt:
-        return code
+    # an interrupt is noticed between two looks: one amid what is drawn could leave the terminal locked
+    bell = Bell()
+    handle_signals(bell)
+    with Live(answer.shown, console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            bell.wait(WATCH_SECONDS)
+            if bell.stop:
+                return code
+            try:
+                answer = ask(address, name, console.width)
+                shown, code = answer.shown, answer.code
+            except AskError as error:
+                shown, code = Group(Text(picture.plain(error.message), "bold red"), answer.shown), 2
+            live.update(shown, refresh=True)

@@ -150,7 +150,7 @@ def test_stop_lets_a_hook_finish(stage: Stage) -> None:
     log = stage.directory / "runs"
     slow = shell(f"echo begun >>{log}; sleep 0.5; echo ended >>{log}")
     daemon = stage.daemon(configured(stage, {"bookings": slow, "signage": slow}))
-    wait_until(lambda: log.exists() and "begun" in log.read_text(), "a run")
+    wait_until(lambda: len(daemon.events("token_rotated")) == 2, "both tokens")
 
     assert daemon.terminate() == 0
     lines = log.read_text().split()
