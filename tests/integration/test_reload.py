@@ -345,7 +345,9 @@ def test_burst_of_reloads(stage: Stage) -> None:
     wait_until(lambda: all(reader.tokens >= was + 2 for reader, was in zip(readers, tokens, strict=True)), "rotations")
 
     wait_until(lambda: resources(daemon)[0] <= threads + 3, f"about {threads} threads")
-    wait_until(lambda: resources(daemon)[1] <= files + 3, f"about {files} open files")
+    # up to four connections to each of two servers may be open now, and none may have been then; a file that each
+    # reload left behind would make twenty
+    wait_until(lambda: resources(daemon)[1] <= files + 10, f"about {files} open files")
     for reader in readers:
         assert reader.refused == 0, reader.last_refusal
     assert daemon.events("config_rejected") == []
