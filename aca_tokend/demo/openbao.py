@@ -155,6 +155,19 @@ class OpenBao:
         self.unseal()
         if first:
             self.client().sys.enable_secrets_engine("kv", path="secret", options={"version": "2"})
+        wait_until(self._keeps_secrets, "the mount `secret` of the OpenBao server")
+
+    def _keeps_secrets(self) -> bool:
+        """Whether its KV mount answers: one that is new, or was just unsealed, refuses everything for a moment."""
+        try:
+            self.client().secrets.kv.v2.read_secret_version(
+                "nothing", mount_point="secret", raise_on_deleted_version=True
+            )
+        except hvac.exceptions.InvalidRequest:
+            return False
+        except hvac.exceptions.InvalidPath:
+            return True
+        return True
 
     def _raft_config(self, directory: Path) -> dict[str, object]:
         cluster = f"127.0.0.1:{self.port + 1}"
