@@ -68,7 +68,7 @@ class Soak:
             wait_until(self._all_there, f"the first tokens of {tokens}", 300.0)
             time.sleep(LIFETIME_SECONDS)  # on a slow machine the first ones expire while the last ones come
             self._alive()
-        except BaseException:
+        except BaseException:  # also where it is interrupted: no daemon is left behind
             self.watched.daemon.kill()
             raise
         self._striker = Striker(stage, config, self.watched.daemon.process.pid, leaving)
