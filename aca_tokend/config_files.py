@@ -11,13 +11,14 @@ import itertools
 import os
 import re
 import tomllib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from aca_tokend.core.config import parse
 from aca_tokend.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from aca_tokend.core.config import Config
@@ -48,7 +49,12 @@ _SYNTAX = {
     "Illegal character": "end the text on its line, and leave control characters out",
     "Unescaped": "write each backslash twice, or the text in single quotes",
 }
+_TOKEN = re.compile(r"^[ \t]*\[\[[ \t]*tokens[ \t]*\]\]", re.MULTILINE)
 _POSITION = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
+
+
+class _OnlyWholeError(Exception):
+    """A file cannot be read in parts: as a whole it can, or that tells what is wrong with it."""
 
 
 def load(path: str | Path) -> Config:
@@ -57,14 +63,19 @@ def load(path: str | Path) -> Config:
     Raises:
         ConfigError: with every problem of all files at once.
     """
-    main = os.fspath(path)
-    document = _read(main)
+    with suppress(_OnlyWholeError):
+        return _load(os.fspath(path), _read_in_parts)
+    return _load(os.fspath(path), _read)
+
+
+def _load(main: str, read: Callable[[str], dict[str, Any] | Problem]) -> Config:
+    document = read(main)
     if isinstance(document, Problem):
         raise ConfigError((document,))
     documents = [(main, document)]
     problems: list[Problem] = []
     for file in _included(main, document.get("include"), problems):
-        included = _read(file)
+        included = read(file)
         if isinstance(included, Problem):
             problems.append(included)
             included = {}
@@ -97,8 +108,8 @@ def folders(path: str | Path, include: Sequence[str]) -> set[str]:
     return {os.path.abspath(folder) for folder in found}  # noqa: PTH100 - as above
 
 
-def _read(file: str) -> dict[str, Any] | Problem:
-    """The parsed file, or why it cannot be had. Nothing leads back to the parser's error, which may hold the text."""
+def _text(file: str) -> str | Problem:
+    """What is in the file, or why it cannot be had."""
     try:
         with open(file, "rb") as opened:  # noqa: PTH123 - the path is a string throughout
             content = opened.read()
@@ -108,15 +119,59 @@ def _read(file: str) -> dict[str, Any] | Problem:
         problem, fix = _UNREADABLE.get(code or 0, (f"cannot be read ({name})", "see that it can be read"))
         return Problem(file, "", problem, fix)
     try:
-        # a byte order mark is no part of the text
-        return tomllib.loads(content.decode("utf-8-sig"))
+        return content.decode("utf-8-sig")  # a byte order mark is no part of the text
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return Problem(file, f"line {line}", "is not UTF-8", "save the file as UTF-8")
+
+
+def _read(file: str) -> dict[str, Any] | Problem:
+    """The parsed file, or why it cannot be had. Nothing leads back to the parser's error, which may hold the text."""
+    text = _text(file)
+    if isinstance(text, Problem):
+        return text
+    try:
+        return tomllib.loads(text)
     except RecursionError:
         return Problem(file, "", "is nested too deeply", "write it with fewer brackets")
     except ValueError as error:  # TOMLDecodeError, and numbers that Python finds too long
         return _syntax(file, str(error))
+
+
+def _read_in_parts(file: str) -> dict[str, Any] | Problem:
+    """The parsed file, each of whose `[[tokens]]` is parsed when it is asked for: thousands take much memory.
+
+    Raises:
+        _OnlyWholeError: now or when a token is asked for.
+    """
+    text = _text(file)
+    if isinstance(text, Problem):
+        return text
+    if '"""' in text or "'''" in text:
+        raise _OnlyWholeError  # what looks like a header may be text
+    headers = [header.start() for header in _TOKEN.finditer(text)]
+    document = _part(text[: headers[0]] if headers else text)
+    if headers:
+        if "tokens" in document:
+            raise _OnlyWholeError
+        document["tokens"] = _tokens(text, headers)
+    return document
+
+
+def _tokens(text: str, headers: Sequence[int]) -> Iterator[object]:
+    for start, end in itertools.pairwise((*headers, len(text))):
+        part = _part(text[start:end])
+        if part.keys() != {"tokens"}:
+            raise _OnlyWholeError
+        yield from part["tokens"]
+
+
+def _part(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (RecursionError, ValueError):
+        pass
+    raise _OnlyWholeError  # outside the except clause: nothing leads back to the parser's error
 
 
 def _syntax(file: str, message: str) -> Problem:

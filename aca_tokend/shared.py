@@ -32,6 +32,7 @@ class Shared:
     def __init__(self) -> None:
         self._gates: dict[str, Gate] = {}
         self._clients: dict[ClientKey, Client] = {}
+        self._rules: dict[Rules, Rules] = {}  # equal ones are one: there are thousands of tokens
         self._homes: dict[str, tuple[ClientKey, Sink]] = {}  # by token: its client, and its first sink
 
     def gate(self, endpoint: str) -> Gate | None:
@@ -48,6 +49,7 @@ class Shared:
         key = (endpoint.name, token.client_id)
         client = self._clients.setdefault(key, Client(Ledger(sinks[0], CLIENT_RECORD)))
         self._homes[token.name] = (key, sinks[0])
+        rules = Rules.of(token.rotation, timeout)
         in_vault = any(isinstance(reference, VaultReference) for reference in references(token))
         return TokenState(
             config=token,
@@ -57,7 +59,7 @@ class Shared:
             gate=gate,
             client=client,
             ledger=Ledger(sinks[0], TOKEN_RECORD),
-            rules=Rules.of(token.rotation, timeout),
+            rules=self._rules.setdefault(rules, rules),
         )
 
     def forget_endpoint(self, name: str, *, clients: bool) -> None:

@@ -7,6 +7,7 @@ itself takes a fifth of a second. No label carries a URL, a user name or free te
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from aca_tokend.core.outcome import REJECTED, PublishResult
@@ -22,8 +23,9 @@ PREFIX = "aca_tokend_"
 
 ROTATION_RESULTS = ("rotated", "adopted", "failed", "skipped")
 PUBLISH_RESULTS = tuple(result.value for result in PublishResult)
-# So many tokens make one piece of the page: few pieces, since each waits for the interpreter when it was packed.
-ROWS_AT_ONCE = 2500
+# So many series make one piece of the page: few pieces, since each waits for the interpreter when it was packed; and
+# small ones, since each thread that makes pages keeps the memory of a few.
+LINES_AT_ONCE = 2500
 SUSPENDING_REASONS = tuple(sorted(reason.value for reason in REJECTED))
 
 
@@ -84,13 +86,14 @@ class Counts:
         "last_success",
         "published",
         "published_at",
-        "rotations",
         "unavailable_seconds",
         "valid_until",
+        *ROTATION_RESULTS,  # no dict for them: there are thousands of tokens
     )
 
     def __init__(self) -> None:
-        self.rotations: dict[str, int] = {}
+        for result in ROTATION_RESULTS:
+            setattr(self, result, 0)
         self.published: dict[tuple[str, str], int] = {}
         self.errors: dict[tuple[str, str], int] = {}
         self.last_success = 0.0
@@ -101,7 +104,7 @@ class Counts:
 
     def rotation(self, result: str) -> None:
         """Counts an attempt that ended."""
-        self.rotations[result] = self.rotations.get(result, 0) + 1
+        setattr(self, result, getattr(self, result) + 1)
 
     def publish(self, sink: str, result: PublishResult) -> None:
         """Counts what became of a publish."""
@@ -148,10 +151,9 @@ class Family(NamedTuple):
         name, samples = PREFIX + self.name, self.samples
         family = name.removesuffix("_total") if openmetrics else name
         yield f"# HELP {family} {self.meaning}\n# TYPE {family} {self.kind}\n"
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[start : start + ROWS_AT_ONCE]
-            lines = [f"{name}{{{row.label}{further}}} {value}\n" for row in some for further, value in samples(row)]
-            yield "".join(lines)
+        lines = (f"{name}{{{row.label}{further}}} {value}\n" for row in rows for further, value in samples(row))
+        while piece := "".join(islice(lines, LINES_AT_ONCE)):
+            yield piece
 
 
 def token_label(name: str) -> str:
@@ -195,7 +197,7 @@ def _suspended(row: Row) -> Iterator[tuple[str, float]]:
 
 def _rotations(row: Row) -> Iterator[tuple[str, float]]:
     for result in ROTATION_RESULTS:
-        yield f',result="{result}"', row.counts.rotations.get(result, 0)
+        yield f',result="{result}"', getattr(row.counts, result)
 
 
 def _errors(row: Row) -> Iterator[tuple[str, float]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -13,22 +15,44 @@ from aca_tokend.core.config._publish import default_name
 from aca_tokend.core.config._references import EnvReference, FileReference, Names, VaultReference
 from aca_tokend.core.config._rotation import RotationConfig
 from aca_tokend.core.config._table import Table
-from aca_tokend.core.config._tokens import Config, TokenConfig
+from aca_tokend.core.config._tokens import Config, TokenConfig, VerifyConfig
 from aca_tokend.core.config._wrong import key, kind_of
 from aca_tokend.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 T = TypeVar("T", bound=Table)
 
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SHARED = (str, EnvReference, FileReference, VaultReference, RotationConfig, VerifyConfig)
+
 
 class _Entry(NamedTuple):
-    """Something as it is written, and where."""
+    """A `[[tokens]]`: its file, the how many-th it is there, and what it says its name is."""
 
     file: str
-    where: str
-    table: Mapping[str, Any]
+    number: int
+    name: object
+
+    @property
+    def where(self) -> str:
+        # what is not like a name may be anything, and is not repeated
+        shown = isinstance(self.name, str) and _NAME.fullmatch(self.name)
+        return f'tokens[{self.number}] "{self.name}"' if shown else f"tokens[{self.number}]"
+
+
+class _Place(NamedTuple):
+    """Where a sink of a token writes to: the same text for all sinks that write to one place."""
+
+    text: str
+    entry: _Entry
+    number: int
+    is_directory: bool
+
+    @property
+    def where(self) -> str:
+        return f"{self.entry.where}.publish[{self.number}]"
 
 
 class _Wrong(NamedTuple):
@@ -43,7 +67,8 @@ def parse(documents: Sequence[tuple[str, Mapping[str, Any]]], earlier: Sequence[
     """Reads the main document and after it the included ones, each as (file name, parsed TOML).
 
     Args:
-        documents: the file names differ; a file that could not be read is an empty document.
+        documents: the file names differ; a file that could not be read is an empty document. The `tokens` of one may be
+            an iterator: each is taken once and let go of, so that thousands of tables need not be held at a time.
         earlier: what was wrong with reading the files, to be told with everything else.
 
     Raises:
@@ -55,23 +80,86 @@ def parse(documents: Sequence[tuple[str, Mapping[str, Any]]], earlier: Sequence[
     problems = [*earlier, *_problems(file, "", found)]
     for name, document in documents[1:]:
         problems += _strangers(name, document, file)
-    entries, misplaced = _entries(documents)
-    problems += misplaced
-    if not entries and not earlier and not misplaced:
-        problems.append(Problem(file, "tokens", "there is no token to keep", "add a [[tokens]]"))
     rotation = config.rotation if config else RotationConfig()
-    tokens = []
-    shared: dict[object, Any] = {}
-    for entry in entries:
-        token, found = _read_token(entry.table, names, _table(main, "rotation"), rotation)
-        tokens.append(_compact(token, shared) if token else None)
-        problems += _problems(entry.file, entry.where, found)
-    problems += _same_names(entries)
-    problems += _same_places(entries, _table(main, "vault"))
+    tokens = _Tokens(names, rotation, _table(main, "rotation"), _table(main, "vault"))
+    for name, document in documents:
+        tokens.read(name, document.get("tokens", []))
+    problems += tokens.misplaced
+    if not tokens.entries and not earlier and not tokens.misplaced:
+        problems.append(Problem(file, "tokens", "there is no token to keep", "add a [[tokens]]"))
+    problems += [*tokens.problems, *tokens.same_names(), *tokens.same_places()]
     if problems or config is None:
         order = {name: number for number, (name, _) in enumerate(documents)}
         raise ConfigError(tuple(sorted(problems, key=lambda problem: order[problem.file])))
-    return config.model_copy(update={"tokens": tuple(tokens)})
+    return config.model_copy(update={"tokens": tuple(tokens.tokens)})
+
+
+@dataclass(slots=True)
+class _Tokens:
+    """Reads the `[[tokens]]` of the documents one after the other, and keeps of each table only what it needs."""
+
+    names: Names
+    rotation: RotationConfig
+    defaults: Mapping[str, Any]
+    vaults: Mapping[str, Any]
+    tokens: list[TokenConfig] = field(default_factory=list)
+    entries: list[_Entry] = field(default_factory=list)
+    places: list[_Place] = field(default_factory=list)
+    misplaced: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    _shared: dict[object, Any] = field(default_factory=dict)
+
+    def read(self, file: str, tables: object) -> None:
+        """Reads those of one document."""
+        if not isinstance(tables, list | Iterator):
+            fix = "begin each token with [[tokens]], two brackets on each side"
+            self.misplaced.append(Problem(file, "tokens", f"must be an array of tables, not {kind_of(tables)}", fix))
+            return
+        for number, table in enumerate(tables):
+            if isinstance(table, dict):
+                self._read_one(_Entry(file, number, table.get("name")), table)
+            else:
+                problem = f"must be a table, not {kind_of(table)}"
+                self.misplaced.append(Problem(file, f"tokens[{number}]", problem, "begin each token with [[tokens]]"))
+
+    def _read_one(self, entry: _Entry, table: Mapping[str, Any]) -> None:
+        token, found = _read_token(table, self.names, self.defaults, self.rotation)
+        self.entries.append(entry)
+        if token is not None:
+            self.tokens.append(_compact(token, self._shared))
+        if found:
+            self.problems += _problems(entry.file, entry.where, found)
+        sinks = table.get("publish")
+        for number, sink in enumerate(sinks if isinstance(sinks, list) else ()):
+            place = _place(sink, self.vaults) if isinstance(sink, dict) else None
+            if place is not None:
+                self.places.append(_Place(place, entry, number, sink.get("to") == "directory"))
+
+    def same_names(self) -> Iterator[Problem]:
+        """What is wrong with names that several have."""
+        first: dict[str, _Entry] = {}
+        for entry in self.entries:
+            if isinstance(entry.name, str) and (other := first.setdefault(entry.name, entry)) is not entry:
+                problem = f"is the name of another token, {_seen_from(entry.file, other.file, other.where)}"
+                yield Problem(entry.file, f"{entry.where}.name", problem, "give each token a name of its own")
+
+    def same_places(self) -> Iterator[Problem]:
+        """What is wrong with places that several write to."""
+        first: dict[str, _Place] = {}
+        directories: dict[str, _Place] = {}
+        fix = "publish each token to places of its own"
+        for place in self.places:
+            if place.is_directory:
+                directories.setdefault(place.text, place)
+        for place in self.places:
+            file = place.entry.file
+            if (other := first.setdefault(place.text, place)) is not place:
+                problem = f"is the same place as {_seen_from(file, other.entry.file, other.where)}"
+                yield Problem(file, place.where, problem, fix)
+            for parent in accumulate(place.text.split("/")[:-1], "{}/{}".format) if directories else ():
+                if (holder := directories.get(parent)) is not None:
+                    problem = f"lies in the directory of {_seen_from(file, holder.entry.file, holder.where)}"
+                    yield Problem(file, place.where, problem, fix)
 
 
 def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -101,28 +189,6 @@ def _strangers(file: str, document: Mapping[str, Any], main: str) -> Iterator[Pr
             yield Problem(file, key(name), "does not belong in an included file", f"move it to {main}")
 
 
-def _entries(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[list[_Entry], list[Problem]]:
-    """All `[[tokens]]` that are tables, and what is wrong with the others."""
-    entries, problems = [], []
-    for file, document in documents:
-        tables = document.get("tokens", [])
-        if not isinstance(tables, list):
-            fix = "begin each token with [[tokens]], two brackets on each side"
-            problems.append(Problem(file, "tokens", f"must be an array of tables, not {kind_of(tables)}", fix))
-            continue
-        for number, table in enumerate(tables):
-            where = f"tokens[{number}]"
-            if isinstance(table, dict):
-                name = table.get("name")
-                # what is not like a name may be anything, and is not repeated
-                shown = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name)
-                entries.append(_Entry(file, f'{where} "{name}"' if shown else where, table))
-            else:
-                fix = "begin each token with [[tokens]]"
-                problems.append(Problem(file, where, f"must be a table, not {kind_of(table)}", fix))
-    return entries, problems
-
-
 def _read_token(
     table: Mapping[str, Any], names: Names, defaults: Mapping[str, Any], rotation: RotationConfig
 ) -> tuple[TokenConfig | None, list[_Wrong]]:
@@ -138,16 +204,24 @@ def _read_token(
 
 
 def _compact(table: T, shared: dict[object, Any]) -> T:
-    """Lets tables that say the same be one object, and what pydantic notes of each: thousands of tokens are alike."""
+    """The same table, smaller: what thousands of tokens say alike is one object, and their keys are kept once.
+
+    A table whose values are set one by one shares its keys with the others of its kind (PEP 412); pydantic's do not.
+    """
+    compact = table.__class__.__new__(table.__class__)
     for name, value in table:
-        if isinstance(value, EnvReference | FileReference | VaultReference):
-            table.__dict__[name] = shared.setdefault(value, value)
+        if isinstance(value, _SHARED):
+            value = shared.setdefault(value, value)  # noqa: PLW2901 -- the same value
+        elif value == {}:
+            value = shared.setdefault((), value)  # noqa: PLW2901 -- nobody writes into it
         elif isinstance(value, tuple):
-            for item in value:
-                _compact(item, shared)
+            value = tuple(_compact(item, shared) for item in value)  # noqa: PLW2901 -- the same value
+        object.__setattr__(compact, name, value)
     noted = table.model_fields_set
-    object.__setattr__(table, "__pydantic_fields_set__", shared.setdefault(frozenset(noted), noted))
-    return table
+    object.__setattr__(compact, "__pydantic_fields_set__", shared.setdefault(frozenset(noted), noted))
+    object.__setattr__(compact, "__pydantic_extra__", None)
+    object.__setattr__(compact, "__pydantic_private__", None)
+    return compact
 
 
 def _override(
@@ -173,44 +247,12 @@ def _has(table: Mapping[str, Any], place: tuple[str | int, ...]) -> bool:
     return bool(place)
 
 
-def _same_names(entries: Iterable[_Entry]) -> Iterator[Problem]:
-    first: dict[str, _Entry] = {}
-    for entry in entries:
-        name = entry.table.get("name")
-        if isinstance(name, str) and first.setdefault(name, entry) is not entry:
-            problem = f"is the name of another token, {_seen_from(entry.file, first[name])}"
-            yield Problem(entry.file, f"{entry.where}.name", problem, "give each token a name of its own")
-
-
-def _same_places(entries: Iterable[_Entry], vaults: Mapping[str, Any]) -> Iterator[Problem]:
-    first: dict[str, _Entry] = {}
-    directories: dict[str, _Entry] = {}
-    places: list[tuple[str, _Entry]] = []
-    for entry in entries:
-        sinks = entry.table.get("publish")
-        for number, sink in enumerate(sinks if isinstance(sinks, list) else ()):
-            here = entry._replace(where=f"{entry.where}.publish[{number}]")
-            place = _place(sink, vaults) if isinstance(sink, dict) else None
-            if place is not None:
-                places.append((place, here))
-                if sink.get("to") == "directory":
-                    directories.setdefault(place, here)
-    for place, here in places:
-        if first.setdefault(place, here) is not here:
-            problem = f"is the same place as {_seen_from(here.file, first[place])}"
-            yield Problem(here.file, here.where, problem, "publish each token to places of its own")
-        for parent in accumulate(place.split("/")[:-1], "{}/{}".format):
-            if parent in directories:
-                problem = f"lies in the directory of {_seen_from(here.file, directories[parent])}"
-                yield Problem(here.file, here.where, problem, "publish each token to places of its own")
-
-
-def _seen_from(file: str, entry: _Entry) -> str:
-    return entry.where if entry.file == file else f"{entry.where} of {entry.file}"
+def _seen_from(file: str, other: str, where: str) -> str:
+    return where if other == file else f"{where} of {other}"
 
 
 def _place(sink: Mapping[str, Any], vaults: Mapping[str, Any]) -> str | None:
-    """The same text for all sinks that write to one place; None where the sink does not say enough."""
+    """Where a sink writes to, as `_Place` has it; None where the sink does not say enough."""
     path, mount = sink.get("path"), sink.get("mount")
     if sink.get("to") in ("file", "directory") and isinstance(path, str):
         return "file " + "/".join(segment for segment in path.split("/") if segment)
