@@ -79,9 +79,9 @@ def run(
     # structlog and httpx load them for terminals wherever they are installed: 6 MB of what runs for months
     with _without("rich", "httpx._main"):
         _log(loaded, log_format)
-        from aca_tokend import daemon
+        from aca_tokend import service
     try:
-        code = daemon.run_once(loaded) if once else daemon.run(loaded, config)
+        code = service.run_once(loaded) if once else service.run(loaded, config)
     except TokendError as error:
         _refuse(error.message)
     sys.exit(code)
@@ -312,4 +312,8 @@ def _refuse(message: str) -> NoReturn:
 
 def main() -> None:
     """The console script."""
+    from aca_tokend.process import harden, save_memory
+
+    harden()
+    save_memory()
     app()

@@ -12,23 +12,17 @@ What one attempt does stands in rotator.py. No other module sees all the parts.
 
 from __future__ import annotations
 
-import ctypes
-import glob
 import math
-import os
 import random
-import resource
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from aca_tokend import __version__, health, log, sinks
-from aca_tokend.bell import Bell, handle_signals
+from aca_tokend import health, log, sinks
+from aca_tokend.bell import Bell
 from aca_tokend.clock import SystemClock
 from aca_tokend.core.demand import Demand
 from aca_tokend.core.health import Check, problems
@@ -53,8 +47,8 @@ from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from aca_tokend.admin import AdminServer
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import Config
     from aca_tokend.core.login import LoginEvent
@@ -64,8 +58,6 @@ if TYPE_CHECKING:
 
 # Rotations under way get this long to finish after SIGTERM; Kubernetes kills after 30 seconds by default.
 STOP_SECONDS = 12.0
-# Of mallopt(3).
-_M_ARENA_MAX = -8
 # The wall clock was stepped, or the machine slept, if it moved this much against the clock that threads wait by.
 STEP_SECONDS = 1.0
 # On the schedule, the keeping of our own token in a Vault; no token has a name with a colon in it.
@@ -412,89 +404,3 @@ def _others(before: Config, config: Config) -> set[str]:
 
 def _keeper(vault: str) -> str:
     return KEEPER + vault
-
-
-def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
-    """Runs until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop, 1 after a bug.
-
-    The configuration was read from `path`, and is read from there again when it changes.
-    """
-    harden()
-    save_memory()
-    daemon = make(config)
-    logger = daemon.logger
-    daemon.notify = Notifier.of(os.environ)
-    handle_signals(daemon.bell, reload=True)
-    admin, address = None, "off"
-    if config.admin.listen:
-        from aca_tokend.admin import AdminServer
-        from aca_tokend.pages import site
-        from aca_tokend.status import status_page, token_page
-        from aca_tokend.status_api import api
-
-        told = (
-            lambda query: status_page(daemon.subject(), query),
-            lambda name: token_page(daemon.subject(), name),
-        )
-        pages = [api(*told), site(*told)]
-        admin = AdminServer(config.admin, daemon.metrics.exposition, daemon.checks, daemon.readiness, *pages)
-        admin.start()
-        address = f"{config.admin.listen.rpartition(':')[0]}:{admin.port}"
-    daemon.start()
-    shards = {"shard": daemon.shard, "shards": config.shard.count} if config.shard else {}
-    logger.info("daemon_started", version=__version__, tokens=len(daemon.states), admin=address, **shards)
-    watches = [daemon.watch_files(path), *_watch_tls(admin)]
-    daemon.notify.ready()
-    daemon.notify.start(daemon.unhealthy, lambda: health.status_line(daemon.subject()))
-    daemon.watch()
-    daemon.notify.stop()
-    logger.info("daemon_stopping")
-    for watch in watches:
-        watch.stop()
-    left = daemon.stop()
-    if admin is not None:
-        admin.stop()
-    if daemon.bug is not None:
-        logger.critical("daemon_stopped", why="a bug; please report it", exc_info=daemon.bug)
-        return 1
-    logger.info("daemon_stopped", unfinished=list(left))
-    return 0
-
-
-def _watch_tls(admin: AdminServer | None) -> Iterator[ConfigWatch]:
-    """Has the listener take up another certificate, key or client CA."""
-    if admin is not None and (files := admin.tls_files):
-        watch = ConfigWatch(Path(files[0]), lambda: [glob.escape(file) for file in files[1:]], admin.reload_tls)
-        watch.start()
-        yield watch
-
-
-def run_once(config: Config) -> int:
-    """Makes one attempt for each token. Returns 0 if none failed and every sink holds its token, else 1."""
-    harden()
-    save_memory()
-    daemon = Daemon(config)
-    handle_signals(daemon.bell)
-    daemon.start(once=True)
-    while not daemon.bell.stop and not daemon.scheduler.wait_until_done(0.2):
-        pass
-    daemon.stop()
-    if daemon.bug is not None:
-        daemon.logger.critical("daemon_stopped", why="a bug; please report it", exc_info=daemon.bug)
-        return 1
-    hooked = not any(hook.failures for hook in daemon.parts.hooks.values())
-    return 0 if hooked and all(state.published and not state.failures for state in daemon.states.values()) else 1
-
-
-def harden() -> None:
-    """Keeps secrets out of core dumps."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def save_memory() -> None:
-    """Has all threads share one arena of glibc's malloc, where each would keep some of its own.
-
-    Called before there are threads. They hardly compete for it: most of the time one of them holds the interpreter.
-    """
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

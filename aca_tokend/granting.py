@@ -148,7 +148,7 @@ class Granter:
         try:
             answer = state.endpoint.grant(resolved.credentials)
         except GrantError as error:
-            answer = error
+            answer = error.with_traceback(None)  # which leads to what was sent
         return Asked(resolved, started, started_wall, self.clock.monotonic() - started, answer)
 
     async def _take(self, state: TokenState, asked: Asked, claims: Claims) -> Failure | Wait | None:

@@ -72,7 +72,7 @@ class Guard:
                 return Claims(None, client_claim)
             decision = await self.records.claim(state.ledger, resolved.credential, state.rules, state.urgency)
         except ReasonedError as error:
-            decision = error
+            decision = error.with_traceback(None)  # which leads to the credential
         if isinstance(decision, Claim):
             return Claims(decision, client_claim)
         await self._settle_client(state, resolved, client_claim, Verdict())

@@ -92,12 +92,12 @@ class HttpTokenEndpoint:
     def grant(self, credentials: Credentials) -> Grant:
         """Asks for a token. Raises GrantError."""
         path = self._config.token_path
-        request = self._client.build_request(
-            "POST",
-            self._url(path),
-            content=urlencode(form(credentials)).encode("ascii"),
-            headers={"Content-Type": "application/x-www-form-urlencoded"},
-        )
+        content = urlencode(form(credentials)).encode("ascii")
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(content))}
+        # As an iterator, which lets go of it once it is sent: httpx's requests and responses hold on to each other, and
+        # with them to a body of bytes, until garbage is collected, which may be in hours.
+        request = self._client.build_request("POST", self._url(path), content=iter((content,)), headers=headers)
+        del content
         try:
             answer = self._send(request, self._place(path))
         except httpx.HTTPError as exc:

@@ -114,3 +114,4 @@ class Pool:
                 self._on_bug(bug)
             finally:
                 del self._busy_since[me]
+                del run  # and with it the credential that it may have sent, before the wait for the next call

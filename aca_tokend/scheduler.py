@@ -58,6 +58,11 @@ class _Task:
     successor: tuple[Work, float] | None = None
     dropped: bool = False
 
+    def take_results(self) -> list[Any]:
+        """The results, which it then has no more."""
+        results, self.results = self.results, []
+        return results
+
 
 class _AtOnce(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no types
     """Runs a job at once, in APScheduler's own thread: ours takes no longer than to hand attempts on.
@@ -306,6 +311,7 @@ class RotationScheduler:
             except StopIteration as done:
                 self._end(task, done.value)
                 return
+            results = None  # a credential may be among them: nothing here holds it longer than the attempt does
             if len(calls) == 1 and calls[0].pool == here and (calls[0].finish or not self._stopping):
                 results = (make(calls[0]),)
                 continue
@@ -327,10 +333,11 @@ class RotationScheduler:
         result = make(call)
         with self._lock:
             task.results[index] = result
+            del result
             task.out -= 1
             if task.out or task.abandoned:
                 return
-        self._drive(task, task.results, call.pool)
+        self._drive(task, task.take_results(), call.pool)
 
     def _abandon(self, task: _Task) -> None:
         """We are stopping, and the next call of this attempt is not one that must be made."""

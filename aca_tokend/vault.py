@@ -220,7 +220,7 @@ class VaultSession:
         except RequestFailedError as failed:
             if failed.reason is not Reason.PERMISSION_DENIED:
                 raise
-            denied = failed
+            denied = failed.with_traceback(None)  # which leads here, and to what was sent
         try:
             may = vault_kv.capabilities(login.client, [call.path])[call.path]
         except RequestFailedError as failed:

@@ -167,7 +167,10 @@ class _Adapter(Adapter):  # type: ignore[misc]  # hvac publishes no types
             failures.append((node, answer))
             if not answer.elsewhere:
                 break
-        raise _of_all(failures)
+        try:
+            raise _of_all(failures)
+        finally:
+            del failures, answer  # its traceback leads here, and to what was sent: nothing may lead back, and keep it
 
     def _answer(self, node: str, request: Request) -> dict[str, Any] | RequestFailedError:
         """What one node answers, or what failed: as a value, since an error would keep the answer alive."""

@@ -38,7 +38,10 @@ class Call(Generic[T]):
         """Hands the call to the driver and takes its result."""
         (result,) = yield (self,)
         if isinstance(result, ReasonedError):
-            raise result
+            try:
+                raise result
+            finally:
+                del result  # its traceback leads here, and to what was sent: nothing may lead back, and keep it
         return result
 
 
@@ -60,7 +63,7 @@ def make(call: Call[T]) -> T | ReasonedError:
     try:
         return call.run()
     except ReasonedError as error:
-        return error
+        return error.with_traceback(None)  # a value now: it does not keep what was sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from aca_tokend import daemon, log
+from aca_tokend import daemon, log, service
 from aca_tokend.config_files import load
 
 
@@ -32,4 +32,4 @@ class Mortal(daemon.Daemon):
 if __name__ == "__main__":
     path = Path(sys.argv[1])
     log.configure("debug", "json")
-    sys.exit(daemon.run(load(path), path, Mortal))
+    sys.exit(service.run(load(path), path, Mortal))

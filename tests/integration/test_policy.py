@@ -261,3 +261,45 @@ def test_readers(bao: Bao) -> None:
     bao.log_in_with(without(policy, f"secret/data/{place.path}", "read"), f"{base}-reader")
     with pytest.raises(hvac.exceptions.Forbidden):
         read(place.path, mount_point="secret", raise_on_deleted_version=True)
+
+
+MERGE = {"PATCH": {"Content-Type": "application/merge-patch+json"}}
+
+
+def test_reader_gets_nothing_else(bao: Bao) -> None:
+    """A reader's token reads versions of its own document, and neither lists, writes, nor reads anything else."""
+    config, path, base = bao.config()
+    bao.log_in_with(policies(config)[0], base)
+    daemon = bao.stage.daemon(path, "--once", log=f"{base}.log")
+    assert daemon.process.wait(120) == 0, daemon.text
+    kv = bao.root.secrets.kv.v2
+    kv.create_or_update_secret(f"{base}/other", {"access_token": "canary-of-another"}, mount_point="secret")
+    (policy,) = policies(config, reader="bookings")
+    token = bao.log_in_with(policy, f"{base}-reader")
+
+    def ask(method: str, place: str, body: object = None) -> int:
+        """The status of a request with the reader's token."""
+        url = f"{bao.stage.bao.address}/v1/{place}"
+        answer: int = bao.root.session.request(
+            method, url, headers={"X-Vault-Token": token, **MERGE.get(method, {})}, json=body, timeout=60
+        ).status_code
+        return answer
+
+    own, write = f"{base}/bookings", {"data": {"access_token": "mine"}}
+    assert ask("GET", f"secret/data/{own}") == ask("GET", f"secret/data/{own}?version=1") == 200
+    denied = [
+        *(("GET", f"secret/data/{base}/{it}") for it in ("other", "password", "bookings.attempts")),
+        ("GET", f"secret/data/{own}.client-attempts"),
+        *(("LIST", f"secret/metadata/{it}") for it in ("", base, own)),
+        *(("GET", f"secret/{it}/{own}") for it in ("metadata", "subkeys")),
+        *((method, f"secret/data/{own}") for method in ("POST", "PUT", "PATCH", "DELETE")),
+        *(("POST", f"secret/{it}/{own}") for it in ("metadata", "delete", "undelete", "destroy")),
+        *(("GET", f"sys/{it}") for it in ("mounts", "auth", "policies/acl/root", "audit", "config/ui")),
+        *(
+            ("LIST", it)
+            for it in ("auth/token/accessors", "identity/entity/id", "sys/policies/acl", "sys/leases/lookup")
+        ),
+        ("POST", "auth/token/create"),
+        ("POST", "sys/seal"),
+    ]
+    assert {(method, place): ask(method, place, write) for method, place in denied} == dict.fromkeys(denied, 403)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aca_tokend.core.secret import Secret
 from aca_tokend.demo.levers import ANSWER_KINDS, FAULT_KINDS
 from aca_tokend.demo.stage import Passwords, Settings, Stage, wait_until
+from tests.integration.conftest import of_process
 from tests.integration.test_faults import give_each_its_endpoint
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def everything_observable(stage: Stage, daemon: DaemonProcess, tokens: list[str]
         yield page, daemon.get(page)[1]
     proc = Path(f"/proc/{daemon.process.pid}")
     for name in ("cmdline", "environ", "limits"):
-        yield name, (proc / name).read_bytes().decode()
+        yield name, of_process(daemon.process.pid, name)
     yield "names of threads", " ".join((it / "comm").read_text() for it in (proc / "task").iterdir() if it.exists())
     for path in stage.directory.rglob("*"):
         whose = path.relative_to(stage.directory).parts[0]

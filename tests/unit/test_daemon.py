@@ -1,12 +1,19 @@
-"""The parts of the daemon that need no server: the bell, and the end after a bug."""
+"""The parts of the daemon that need no server: the bell, the schedule, and the end after a bug."""
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from aca_tokend.bell import Bell
+from aca_tokend.clock import SystemClock
+from aca_tokend.core.config import parse
+from aca_tokend.core.steps import Work
+from aca_tokend.daemon import STEP_SPREAD_SECONDS, Daemon
+from aca_tokend.sinks.mounts import FILE_POOL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +41,7 @@ print("done")
 BUG = """
 import pathlib
 import sys
-from aca_tokend import daemon, log
+from aca_tokend import daemon, log, service
 from aca_tokend.core.config import parse
 
 config = parse([("config.toml", {
@@ -52,7 +59,7 @@ class Buggy(daemon.Daemon):
         raise ZeroDivisionError("a bug")
 
 log.configure("info", "json")
-sys.exit(daemon.run(config, pathlib.Path("config.toml"), Buggy))
+sys.exit(service.run(config, pathlib.Path("config.toml"), Buggy))
 """
 
 
@@ -114,6 +121,83 @@ def test_hanging_directory_holds_up_no_start(tmp_path: Path) -> None:
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
 
     assert result.stdout.splitlines()[-1] == "done"
+
+
+class SleepingClock(SystemClock):
+    """The clocks of a machine that sleeps now and then: what threads wait by stands still meanwhile."""
+
+    slept = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.slept
+
+
+def idle(clock: SystemClock, tokens: int) -> Daemon:
+    """A daemon that was not started."""
+    entry = {
+        "authority": "a",
+        "client_id": "c",
+        "password": {"env": "NONE"},
+        "client_secret": {"env": "NONE"},
+    }
+    entries = [
+        {**entry, "name": f"t{n}", "username": f"u{n}", "publish": [{"to": "file", "path": f"/nonexistent/t{n}.json"}]}
+        for n in range(tokens)
+    ]
+    document = {"acaengine": {"main": {"url": "http://127.0.0.1:9"}}, "tokens": entries}
+    return Daemon(parse([("config.toml", document)]), clock)
+
+
+def test_after_a_step_tokens_reckon_anew_one_by_one() -> None:
+    """When the clock was stepped each token comes within two seconds, and they do not come all at once."""
+    daemon = idle(SystemClock(), 200)
+    for state in daemon.states.values():
+        daemon.scheduler.keep(daemon._work(state), daemon.clock.monotonic() + 3600.0)
+
+    before = daemon.clock.monotonic()
+    daemon._clock_stepped(-3600.0)
+    after = daemon.clock.monotonic()
+
+    due = [ticket.at for ticket in daemon.scheduler._due.values()]
+    assert len(due) == 200
+    assert all(state.clock_stepped for state in daemon.states.values())
+    assert before <= min(due)
+    assert max(due) <= after + STEP_SPREAD_SECONDS
+    assert max(due) - min(due) > STEP_SPREAD_SECONDS / 2
+
+
+def test_what_fell_due_while_the_machine_slept_begins_at_once() -> None:
+    """A sleep is noticed as a step, and what fell due meanwhile begins then, not when its thread would have woken."""
+    clock, began = SleepingClock(), threading.Event()
+    daemon = idle(clock, 1)
+
+    async def attempt() -> float:
+        began.set()
+        return math.inf
+
+    daemon.scheduler.keep(Work("slept through", FILE_POOL, attempt, lambda: 0.0), clock.monotonic() + 1800.0)
+    daemon.scheduler.start()
+    try:
+        clock.slept = 3600.0
+        daemon._clock_stepped(3600.0)
+        assert began.wait(30.0)
+    finally:
+        daemon.stop()
+
+
+def test_removed_token_is_taken_off_the_schedule() -> None:
+    """A token that a reload removed is attempted no more; those that stay keep the very attempt that was due."""
+    daemon = idle(SystemClock(), 3)
+    for state in daemon.states.values():
+        daemon.scheduler.keep(daemon._work(state), daemon.clock.monotonic() + 3600.0)
+    due = dict(daemon.scheduler._due)
+    staying = tuple(token for token in daemon.config.tokens if token.name != "t1")
+
+    daemon._swap(daemon.config.model_copy(update={"tokens": staying}))
+
+    assert daemon.states.keys() == {"t0", "t2"}
+    assert daemon.scheduler._due == {"t0": due["t0"], "t2": due["t2"]}
+    assert due["t1"].gone
 
 
 def test_a_bug_ends_the_process() -> None:
