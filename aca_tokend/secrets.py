@@ -72,7 +72,7 @@ class SecretResolver:
             problem = (exc.strerror or "unreadable").lower()
             raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: {problem}") from exc
         if not isinstance(reference, PublicFileReference):
-            self._warn_if_open(reference.file, status)
+            self._warn_if_open(path_of(reference), status)
         if len(content) > MAX_SECRET_BYTES:
             raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: holds more than {MAX_SECRET_BYTES} bytes")
         try:
@@ -94,6 +94,17 @@ class SecretResolver:
             structlog.get_logger().warning("secret_file_open_to_others", path=path, mode=f"{mode:04o}")
 
 
+def path_of(reference: FileReference) -> str:
+    """Where the file is. Raises SecretError for a credential in a process that was given none."""
+    if not reference.credential:
+        return reference.file
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        problem = "the variable is not set, as it is in a unit of systemd with LoadCredential="
+        raise SecretError(Reason.SECRET_MISSING, f"{reference}: {problem}")
+    return os.path.join(directory, reference.credential)  # noqa: PTH118 -- strings throughout
+
+
 def _environment(reference: EnvReference) -> Secret:
     value = os.environ.get(reference.env)
     if value is None:
@@ -104,7 +115,7 @@ def _environment(reference: EnvReference) -> Secret:
 def _read(reference: FileReference) -> tuple[bytes, os.stat_result]:
     # O_NONBLOCK: opening a named pipe would wait for a writer for ever. Symbolic links are followed, as a Kubernetes
     # volume is made of them; what counts is the file they lead to.
-    descriptor = os.open(reference.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(path_of(reference), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -13,6 +13,7 @@ from aca_tokend.core.steps import Call
 from aca_tokend.credentials import references
 from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area
+from aca_tokend.secrets import path_of
 from aca_tokend.sinks.mounts import FILE_POOL
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ async def _examine(notes: Notes, reference: Reference, resolver: SecretResolver)
         # grouped with others that fail alike, so without its name
         notes.error(RESOLVES, error, error.message.removeprefix(f"{reference}: "))
         return
-    if isinstance(reference, FileReference) and await Call(pool, lambda: _open_to_others(reference.file)):
+    if isinstance(reference, FileReference) and await Call(pool, lambda: _open_to_others(path_of(reference))):
         fix = "take away what others may do with it: chmod o= FILE"
         notes.warn(RESOLVES, "it resolves, but others than its owner and group can reach the file", fix)
     else:

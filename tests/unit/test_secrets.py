@@ -227,6 +227,42 @@ def test_the_file_behind_a_link_is_what_counts(tmp_path: Path) -> None:
     assert seen == [(Secret(f"secret of {name}"), warnings) for name, warnings in expected]
 
 
+def test_a_credential_is_looked_for_where_systemd_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A credential is read from the folder that the environment names, anew each time; its whole path is warned of."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    reference = FileReference(file="$CREDENTIALS_DIRECTORY/bookings-password")
+    resolver = SecretResolver({})
+    path = tmp_path / "bookings-password"
+    path.write_text("old\n")
+    path.chmod(0o440)
+    assert resolver.resolve(reference) == Secret("old")
+
+    path.chmod(0o644)
+    path.write_text(CANARY)
+    with capture_logs() as logs:
+        assert resolver.resolve(reference) == Secret(CANARY)
+    assert [(line["event"], line["path"]) for line in logs] == [("secret_file_open_to_others", str(path))]
+
+    path.unlink()
+    error = failure(reference)
+    assert error.reason is Reason.SECRET_MISSING
+    assert str(error) == "file $CREDENTIALS_DIRECTORY/bookings-password: there is no such file"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_credential_without_systemd(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process that was given no credentials the error says whose variable is not set."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", value)
+    error = failure(FileReference(file="$CREDENTIALS_DIRECTORY/bookings-password"))
+    assert error.reason is Reason.SECRET_MISSING
+    assert str(error) == (
+        "file $CREDENTIALS_DIRECTORY/bookings-password: "
+        "the variable is not set, as it is in a unit of systemd with LoadCredential="
+    )
+
+
 def test_no_descriptor_is_left_open(tmp_path: Path, secret_file: Path) -> None:
     """Reading leaves nothing open, whether it works or not."""
     before = len(list(Path("/proc/self/fd").iterdir()))

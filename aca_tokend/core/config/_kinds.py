@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # What the lockout guard adds to the path of a token for its records (core/guard.py).
 RECORDS = (".attempts", ".client-attempts")
+# How a file begins that is one of those which systemd loads for the service.
+CREDENTIALS = "$CREDENTIALS_DIRECTORY/"
 HOUR = 3_600.0
 DAY = 24 * HOUR
 YEAR = 366 * DAY
@@ -154,6 +156,16 @@ def _needed_file(value: str) -> str:
     return _file(text(value))
 
 
+def _secret_file(value: str) -> str:
+    name = value.removeprefix(CREDENTIALS)
+    if name == value:
+        return _needed_file(value)
+    # systemd hands over files without folders, and lets no name begin with a dot
+    if not visible(name) or "/" in name or name.startswith("."):
+        refuse("is not the name of a credential", "write the NAME of LoadCredential=NAME:PATH behind it")
+    return value
+
+
 def _directory(value: str) -> str:
     if value.endswith("/") and value != "/":
         refuse("ends with a slash", "leave that slash out")
@@ -230,6 +242,7 @@ OptionalFile = Annotated[str, AfterValidator(_file)]
 DirectoryPath = Annotated[str, AfterValidator(_directory)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 FilePath = Annotated[str, AfterValidator(_needed_file)]
+SecretFile = Annotated[str, AfterValidator(_secret_file)]
 Mount = Annotated[str, AfterValidator(mount)]
 KvPath = Annotated[str, AfterValidator(kv_path)]
 Namespace = Annotated[str, AfterValidator(_namespace)]

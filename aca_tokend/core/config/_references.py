@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 
-from aca_tokend.core.config._kinds import Environment, FilePath, Name, kv_path, mount, text, visible
+from aca_tokend.core.config._kinds import CREDENTIALS, Environment, Name, SecretFile, kv_path, mount, text, visible
 from aca_tokend.core.config._table import Table
 from aca_tokend.core.config._wrong import did_you_mean, kind_of, refuse
 
@@ -41,12 +41,20 @@ class EnvReference(Table):
 
 
 class FileReference(Table):
-    """A reference to a file, such as one of a mounted Kubernetes Secret."""
+    """A reference to a file, such as one of a mounted Kubernetes Secret, or one that systemd loads for the service."""
 
-    file: FilePath = Field(
-        description="Absolute path of the file that holds the value. One newline at its end does not count.",
-        examples=["/run/secrets/aca/bookings-password"],
+    file: SecretFile = Field(
+        description=(
+            "Absolute path of the file that holds the value, or `$CREDENTIALS_DIRECTORY/NAME`. "
+            "One newline at its end does not count."
+        ),
+        examples=["/run/secrets/aca/bookings-password", "$CREDENTIALS_DIRECTORY/bookings-password"],
     )
+
+    @property
+    def credential(self) -> str:
+        """The name of the credential that it is, empty where it is any other file."""
+        return self.file.removeprefix(CREDENTIALS) if self.file.startswith(CREDENTIALS) else ""
 
     def __str__(self) -> str:
         return f"file {self.file}"
