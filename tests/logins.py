@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parents[1] / "docs" / "vault-logins.md"
 METHODS = ("token", "approle", "kubernetes", "jwt", "cert", "userpass")
 PASSWORD = "canary-vault-password-3c91"
+REVIEWER_JWT = "canary-reviewer.jwt.5d2e"
 ISSUER = "https://provider.example.com"
 SERVICE_ACCOUNT = "system:serviceaccount:aca:aca-tokend"
 
@@ -52,6 +55,7 @@ class Logins(OpenBao):
         super().__init__(directory, log)
         self.files = Path()
         self.tls_port = 0
+        self.namespace = ""
         self.program: Path | None = None
         self.key = ECKey.generate_key("P-256")
         self.authority: Authority
@@ -66,8 +70,15 @@ class Logins(OpenBao):
         bao._start_first()
         (directory / "provider.pem").write_bytes(bao.key.as_pem(private=False))
         (directory / "vault-password").write_text(PASSWORD)
+        (directory / "reviewer.jwt").write_text(REVIEWER_JWT)
         bao.run(commands(""))
         return bao
+
+    def inside(self, namespace: str, directory: Path) -> Self:
+        """The same server, as who works in a namespace sees it; what its commands read and write is copied."""
+        inside = copy.copy(self)
+        inside.namespace, inside.files = namespace, shutil.copytree(self.files, directory / namespace)
+        return inside
 
     def _start(self, arguments: Sequence[str]) -> None:
         self.authority.context("127.0.0.1")
@@ -90,7 +101,7 @@ class Logins(OpenBao):
         """Where it answers over TLS."""
         return f"https://127.0.0.1:{self.tls_port}"
 
-    def run(self, script: str, **environment: str) -> None:
+    def run(self, script: str) -> None:
         """Runs commands as an operator would, in the directory with the files."""
         beside = str(Path(sys.executable).parent)
         result = subprocess.run(
@@ -101,7 +112,7 @@ class Logins(OpenBao):
                 "HOME": str(self.files),
                 "BAO_ADDR": self.address,
                 "BAO_TOKEN": self.root_token.reveal(),
-                **environment,
+                "BAO_NAMESPACE": self.namespace,
             },
             capture_output=True,
             text=True,
@@ -167,7 +178,7 @@ class Logins(OpenBao):
         """The `[vault.NAME]` of a method."""
         file = {name: {"file": str(self.files / name)} for name in ("vault-token", "secret-id", "vault-password")}
         auth: dict[str, Any] = {"method": method}
-        table: dict[str, Any] = {"address": self.address, "timeout": 20.0}
+        table: dict[str, Any] = {"address": self.address, "namespace": self.namespace, "timeout": 20.0}
         match method:
             case "token":
                 auth |= {"token": file["vault-token"]}
@@ -197,20 +208,29 @@ class Logins(OpenBao):
 
 
 class Reviewer:
-    """The TokenReview API of a cluster: accepts the tokens that were signed with the key of `bao`."""
+    """The TokenReview API of a cluster: accepts the tokens that were signed with the key of `bao`.
+
+    As a cluster it lets in only who may review: a token with the audience `vault` is not meant for it.
+    """
 
     def __init__(self, bao: Logins) -> None:
         self._bao = bao
         self.reviewed: list[str] = []
 
     def talk(self, talk: Talk) -> None:
-        """Answers the reviews of a connection."""
+        """Answers the request of a connection."""
         if (request := talk.read_request()) is not None:
-            asked = json.loads(request.partition(b"\r\n\r\n")[2])
-            token = asked["spec"]["token"]
-            claims = jwt.decode(token, self._bao.key).claims
-            self.reviewed.append(str(claims.get("jti")))
-            user = {"username": claims["sub"], "uid": claims["kubernetes.io"]["serviceaccount"]["uid"]}
-            status = {"authenticated": True, "user": user, "audiences": claims["aud"]}
-            body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}
-            talk.send(response(201, json.dumps(body).encode(), ("Connection: close",)))
+            talk.send(self.answer(request))
+
+    def answer(self, request: bytes) -> bytes:
+        """The answer to a review."""
+        if f"Authorization: Bearer {REVIEWER_JWT}\r\n".encode() not in request:
+            return response(401, b"{}", ("Connection: close",))
+        asked = json.loads(request.partition(b"\r\n\r\n")[2])
+        token = asked["spec"]["token"]
+        claims = jwt.decode(token, self._bao.key).claims
+        self.reviewed.append(str(claims.get("jti")))
+        user = {"username": claims["sub"], "uid": claims["kubernetes.io"]["serviceaccount"]["uid"]}
+        status = {"authenticated": True, "user": user, "audiences": claims["aud"]}
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}
+        return response(201, json.dumps(body).encode(), ("Connection: close",))
