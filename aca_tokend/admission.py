@@ -24,6 +24,7 @@ class Gate:
     def __init__(self, timeout: float, probe_cap: float) -> None:
         self._lock = threading.Lock()
         self._breaker = Breaker(probe_lost_seconds=2.0 * timeout + 5.0, probe_cap=probe_cap)
+        self.retired = False  # a reload changed the endpoint: attempts that began before it are the last to come here
 
     @property
     def breaker(self) -> Breaker:

@@ -36,6 +36,7 @@ _SYNTAX = {
     "Invalid value": 'write text in quotes, as in key = "value"',
     "Invalid initial character": "write key = value",
     "Expected '='": "write key = value",
+    'Expected "\'"': "end the text with the quotes it begins with",
     "Expected newline": "give each key a line of its own, and text one pair of quotes",
     "Expected ']": "end the header as it begins, with ] or ]]",
     "Cannot overwrite a value": "write each key once",

@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.health import Check
+from aca_tokend.core.saying import tokens
 from aca_tokend.core.status import State
 from aca_tokend.survey import Overview
 
@@ -48,12 +49,11 @@ def readiness(states: Iterable[TokenState]) -> list[Check]:
 def status_line(subject: Subject) -> str:
     """How the tokens are, in one line."""
     overview = Overview.of(subject)
-    count = len(overview.glances)
     shown = [
         state for state in State if overview.counts[state] or state in {State.READY, State.SUSPENDED, State.FAILING}
     ]
     parts = ", ".join(f"{overview.counts[state]} {state}" for state in reversed(shown))
-    line = f"{count} token{'s' * (count != 1)}: {parts}"
+    line = f"{tokens(len(overview.glances))}: {parts}"
     ahead = [it.valid_for for it in overview.glances if 0.0 < it.valid_for < math.inf]
     soonest = subject.at(subject.monotonic + min(ahead)) if ahead else None
     return f"{line}; next expiry {soonest:%Y-%m-%dT%H:%M:%SZ}" if soonest else line

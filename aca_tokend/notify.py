@@ -1,7 +1,8 @@
 """Tells systemd how we are, in the protocol of sd_notify: datagrams to the socket that NOTIFY_SOCKET names.
 
 Without that variable nothing is told. Nothing here fails a rotation: what cannot be told is dropped, and said once. The
-watchdog is fed from a thread of its own, so that a main thread that waits for a file of the configuration starves none.
+watchdog is fed from a thread of its own, so that neither a main thread that waits for a file of the configuration nor
+the status line, which looks at everything, starves it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Notifier:
         self.watchdog_seconds = watchdog_seconds
         self._stopped = threading.Event()
         self._warned = False
-        self.thread = threading.Thread(target=self._work, name="notify", daemon=True)
+        self.threads = [threading.Thread(target=self._say, name="status-line", daemon=True)]
+        if watchdog_seconds:
+            self.threads.append(threading.Thread(target=self._feed, name="watchdog", daemon=True))
         self._unhealthy: Callable[[], Sequence[str]] = list
         self._status: Callable[[], str] = str
 
@@ -52,7 +55,8 @@ class Notifier:
         """From now on it is told the status line, and fed as long as nothing is `unhealthy`."""
         self._unhealthy, self._status = unhealthy, status
         if self._address:
-            self.thread.start()
+            for thread in self.threads:
+                thread.start()
 
     def stop(self) -> None:
         """We end: it is told that, and fed no more."""
@@ -67,18 +71,24 @@ class Notifier:
         """We read the configuration again; `ready` follows, whatever comes of it."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
-    def _work(self) -> None:
+    def _feed(self) -> None:
         # at half of the time that we have, as its manual asks for, or before
-        every = min(STATUS_SECONDS, self.watchdog_seconds / 2 or STATUS_SECONDS)
-        told, told_at = "", -STATUS_SECONDS
+        every = min(STATUS_SECONDS, self.watchdog_seconds / 2)
         while not self._stopped.is_set():
-            if self.watchdog_seconds and not self._unhealthy():
+            if not self._unhealthy():
                 self._tell("WATCHDOG=1")
-            if (now := time.monotonic()) - told_at >= STATUS_SECONDS:
-                told_at = now
+            self._stopped.wait(every)
+
+    def _say(self) -> None:
+        told = ""
+        try:
+            while not self._stopped.is_set():
                 if (line := self._status()) != told and self._tell(f"STATUS={line}"):
                     told = line
-            self._stopped.wait(every)
+                self._stopped.wait(STATUS_SECONDS)
+        finally:
+            if not self._stopped.is_set():  # else the last line would be believed for ever
+                self._tell("STATUS=No longer told: a bug, see the log")
 
     def _tell(self, *lines: str) -> bool:
         if not self._address:

@@ -64,7 +64,8 @@ class Shared:
 
     def forget_endpoint(self, name: str, *, clients: bool) -> None:
         """The next state gets a new gate; with `clients`, where it is another server by now, new clients too."""
-        self._gates.pop(name, None)
+        if (gate := self._gates.pop(name, None)) is not None:
+            gate.retired = True
         if clients:
             self._clients = {key: client for key, client in self._clients.items() if key[0] != name}
 

@@ -106,7 +106,7 @@ def vault_status(subject: Subject, seen: Overview, name: str) -> VaultStatus:
             )
     summary = None
     if trouble is not None:
-        kept = [f"{len(failed)} token{'s' * (len(failed) != 1)} cannot be published there"] if failed else []
+        kept = [f"{saying.tokens(len(failed))} cannot be published there"] if failed else []
         summary = saying.sentence(trouble.said, *kept)
     return VaultStatus(
         name=name,

@@ -48,9 +48,14 @@ class Watched:
         self.started_at = self.loaded_at = self.clock.wall()
 
     def observe(self, state: TokenState, event: Event) -> None:
-        """Remembers what is told of an attempt of this token."""
+        """Remembers what is told of an attempt of this token.
+
+        One that began before a reload changed its endpoint says nothing of what bears that name by now.
+        """
         endpoint = state.endpoint.name
         match event:
+            case Granted() if state.gate.retired:
+                pass
             case Granted():
                 self.up[endpoint] = event.code in UP_CODES
                 self.failures.pop(endpoint, None)
@@ -86,4 +91,5 @@ class Watched:
 
 def _of_endpoint(state: TokenState, failure: Failure) -> bool:
     """Whether the endpoint itself failed: a secret or an attempt record that cannot be had is none of its doing."""
-    return failure.step is Step.GRANT and state.requested and not failure.rejected
+    asked = failure.step is Step.GRANT and state.requested and not state.gate.retired
+    return asked and not failure.rejected

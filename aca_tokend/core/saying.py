@@ -162,3 +162,16 @@ def clock(moment: datetime, now: datetime) -> str:
         return f"{moment:%H:%M} UTC"
     year = "" if moment.year == today.year else f" {moment.year}"
     return f"{moment.day} {moment:%b}{year} {moment:%H:%M} UTC"
+
+
+def relative(moment: datetime, now: datetime) -> str:
+    """When something is, seen from now: `in 2 h 13 min`, `12 s ago`, `now`."""
+    seconds = (moment - now).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+
+
+def tokens(count: int) -> str:
+    """So many tokens."""
+    return f"{count:,} token{'' if count == 1 else 's'}"

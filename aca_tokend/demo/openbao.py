@@ -166,7 +166,7 @@ class OpenBao:
         except hvac.exceptions.InvalidRequest:
             return False
         except hvac.exceptions.InvalidPath:
-            return True
+            pass  # it answers, though there is nothing
         return True
 
     def _raft_config(self, directory: Path) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from aca_tokend.core.condition import SKEW_SECONDS
 from aca_tokend.core.errors import ReachError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 AUTHORITY, CLOCK = "authority", "clock"
 WARN_SKEW_SECONDS = 5.0
-WORST_SKEW_SECONDS = 60.0
 
 
 def checks(parts: Parts, wall: Callable[[], float]) -> Iterator[Check]:
@@ -84,7 +84,7 @@ def _clock(notes: Notes, skew: float | None) -> None:
     side = "ahead of" if skew > 0 else "behind"
     detail = f"{abs(skew):.0f} s {side} ours"
     fix = "let both machines take their time from NTP"
-    if abs(skew) > WORST_SKEW_SECONDS:
+    if abs(skew) > SKEW_SECONDS:
         notes.failed(CLOCK, detail, fix)
     elif abs(skew) > WARN_SKEW_SECONDS:
         notes.warn(CLOCK, detail, fix)

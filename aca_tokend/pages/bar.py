@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.saying import span
-from aca_tokend.pages.words import relative
+from aca_tokend.core.saying import relative, span
 
 if TYPE_CHECKING:
     from datetime import datetime

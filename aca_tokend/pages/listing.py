@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from aca_tokend.core.outcome import Step
-from aca_tokend.core.saying import span, unsaid
+from aca_tokend.core.saying import relative, span, tokens, unsaid
 from aca_tokend.core.status import PER_PAGE, Query, State
-from aca_tokend.pages.words import relative, tokens
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _NAME = re.compile(r"[A-Za-z]{1,64}")
+# what a page says of a block to the tests
+_REMARK = re.compile(r"^<!--.*?-->\n", re.MULTILINE)
 _SIBLING = re.compile(r"([A-Za-z]+)\.md(?:#.*)?")
 
 
@@ -23,7 +25,7 @@ def runbook(name: str) -> Markup | None:
     if not _NAME.fullmatch(name) or not file.is_file():
         return None
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-    blocks = markdown.parse(file.read_text(encoding="utf-8"))
+    blocks = markdown.parse(_REMARK.sub("", file.read_text(encoding="utf-8")))
     for block in blocks:
         _relink(block.children or [])
     return Markup(markdown.renderer.render(blocks, markdown.options, {}))  # noqa: S704 -- our own text, without HTML

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from aca_tokend.core.saying import clock, span
+from aca_tokend.core.saying import clock, relative, span, tokens
 from aca_tokend.core.status import State
 from aca_tokend.pages.bar import bar
 from aca_tokend.pages.listing import ILL, culprit, tone
-from aca_tokend.pages.words import relative, sentence, tokens
+from aca_tokend.pages.words import sentence
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -1,33 +1,14 @@
-"""Words and sentences as the pages show them. Pure: `now` is an argument."""
+"""Sentences as the pages show them. Pure."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
-
-from aca_tokend.core.saying import span
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 # What begins like this names a place, such as `tokens[3].password` or `vault:secret/aca`, and keeps its letters.
 _PLACE = re.compile(r"[a-z]+(?=[^a-z'; ,.]|[.:]\S)")
 _CODE = re.compile(r"`([^`]+)`")
-
-
-def relative(at: datetime, now: datetime) -> str:
-    """When something is, seen from now: `in 2 h 13 min`, `12 s ago`, `now`."""
-    seconds = (at - now).total_seconds()
-    if abs(seconds) < 1:
-        return "now"
-    return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
-
-
-def tokens(count: int) -> str:
-    """So many tokens."""
-    return f"{count:,} token{'' if count == 1 else 's'}"
 
 
 def sentence(text: str) -> Markup:

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from aca_tokend.core.saying import clock, span, unsaid
+from aca_tokend.core.saying import clock, relative, span, tokens, unsaid
 from aca_tokend.core.status import State
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ def page(status: StatusPage, width: int) -> Group:
 def _verdict(status: StatusPage) -> Text:
     total = status.daemon.tokens
     if status.need_a_person:
-        needs = f"{status.need_a_person} of {_count(total)} need{'s' * (status.need_a_person == 1)} a person"
+        needs = f"{status.need_a_person} of {tokens(total)} need{'s' * (status.need_a_person == 1)} a person"
         text = Text(needs, "bold red")
     elif status.needs_a_person:
         text = Text("no token needs a person, but something else does", "bold red")
     else:
         text = Text("nobody is needed", "bold green")
     counts = ", ".join(f"{number} {state}" for state, number in status.counts.items() if number)
-    text.append(f"  {counts or _count(0)}", "not bold default")
+    text.append(f"  {counts or tokens(0)}", "not bold default")
     text.append(f"  at {status.now:%H:%M:%S} UTC{_of_shard(status.daemon)}", "dim not bold default")
     return text
 
@@ -190,11 +190,4 @@ def _rows(status: TokenPage) -> Iterator[tuple[str, str]]:
 
 
 def _when(at: datetime | None, now: datetime) -> str:
-    if at is None:
-        return "-"
-    seconds = (at - now).total_seconds()
-    return f"{clock(at, now)} ({f'in {span(seconds)}' if seconds > 0 else f'{span(-seconds)} ago'})"
-
-
-def _count(number: int) -> str:
-    return f"{number} token{'s' * (number != 1)}"
+    return "-" if at is None else f"{clock(at, now)} ({relative(at, now)})"

@@ -105,10 +105,10 @@ def process(pid: int) -> dict[str, float]:
     try:
         rollup = proc.joinpath("smaps_rollup").read_text()
         values["private"] = _megabytes(rollup, "Private_Clean") + _megabytes(rollup, "Private_Dirty")
-    except OSError:  # a process may keep its memory to itself
+        values["descriptors"] = float(sum(1 for _ in (proc / "fd").iterdir()))
+    except OSError:  # a process may keep these to itself
         pass
     values["threads"] = float(status.partition("\nThreads:")[2].split()[0])
-    values["descriptors"] = float(sum(1 for _ in (proc / "fd").iterdir()))
     return values
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from aca_tokend.demo.child import wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -48,6 +50,17 @@ class OpenBao:
         """What a reader of `secret/PATH` finds."""
         answer = self.send("GET", f"secret/data/{path}")
         return answer["data"]["data"] if answer else None
+
+    def kv2(self) -> str:
+        """A new mount of a KV version 2 engine."""
+        mount = self.unique("kv")
+        self.send("POST", f"sys/mounts/{mount}", {"type": "kv", "options": {"version": "2"}})
+        self.wait_for(mount)
+        return mount
+
+    def wait_for(self, mount: str) -> None:
+        """Waits for a mount that is new: for a moment it refuses everything."""
+        wait_until(lambda: self._http.get(f"{mount}/data/nothing").status_code == httpx.codes.NOT_FOUND, mount)
 
     def kv1(self) -> str:
         """The mount of a KV version 1 engine."""
@@ -99,6 +112,7 @@ def running() -> Iterator[OpenBao]:
         drain.start()
         server = OpenBao(f"http://127.0.0.1:{port}", said["Unseal Key"])
         try:
+            server.wait_for("secret")
             yield server
         finally:
             server.close()

@@ -414,8 +414,7 @@ def test_policy_is_changed(openbao: OpenBao) -> None:
 @pytest.mark.parametrize("settings", [{"cas_required": True}, {"max_versions": 1}])
 def test_mount_settings(openbao: OpenBao, settings: dict[str, Any]) -> None:
     """A mount that demands check-and-set, or keeps one version, is published to again and again."""
-    mount = openbao.unique("kv")
-    openbao.send("POST", f"sys/mounts/{mount}", {"type": "kv", "options": {"version": "2"}})
+    mount = openbao.kv2()
     openbao.send("POST", f"{mount}/config", settings)
     sink = kv_sink(openbao, mount=mount)
     seen = sink.look()
@@ -442,8 +441,7 @@ def test_custom_metadata(openbao: OpenBao, may: bool) -> None:
 
 def test_rate_limit_quota(openbao: OpenBao) -> None:
     """A rate-limit quota is told of with the wait that Vault asks for, and what was published stays."""
-    mount = openbao.unique("kv")
-    openbao.send("POST", f"sys/mounts/{mount}", {"type": "kv", "options": {"version": "2"}})
+    mount = openbao.kv2()
     sink = kv_sink(openbao, mount=mount)
     seen = sink.publish(document(), sink.look())
     openbao.send("POST", "sys/quotas/config", {"enable_rate_limit_response_headers": True})

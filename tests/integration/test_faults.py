@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aca_tokend.core.outcome import ADVICE, Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.demo.stage import Settings, Stage, wait_until
 from tests.integration.conftest import CANARY_PASSWORD, assert_nothing_leaked
@@ -108,14 +109,25 @@ def test_endpoint_fault(
 def test_rejected_tokens_are_suspended_after_two_attempts(crowd: tuple[Stage, DaemonProcess, Stage]) -> None:
     """Whatever the server refuses for good is asked for twice in all, and then left alone."""
     stage, daemon, _ = crowd
-    rejected = ["invalid_grant", "invalid_client", "invalid_scope", "unsupported_grant_type"]
+    reasons = {
+        "invalid_grant": "invalid_grant",
+        "invalid_client": "invalid_client",
+        "unauthorized_client": "unauthorized_client",
+        "unauthorized_client_400": "unauthorized_client",
+        "invalid_scope": "invalid_scope",
+        "invalid_request": "invalid_request",
+        "unprocessable_422": "invalid_request",
+        "unsupported_grant_type": "unsupported_grant_type",
+    }
 
-    for kind in rejected:
-        daemon.wait_for("token_suspended", token=kind)
-        assert daemon.metric("token_suspended", token=kind, reason=kind) == 1
+    for kind, reason in reasons.items():
+        told = daemon.wait_for("token_suspended", token=kind)
+        assert (told["reason"], told["advice"]) == (reason, ADVICE[Reason(reason)])
+        assert daemon.metric("token_suspended", token=kind, reason=reason) == 1
     daemon.wait_for("rotation_failed", 8, token="not_found")
 
-    refused = stage.lookalike.counts().refused
+    refused = stage.lookalike.counts().refused  # answered 400 or 401
+    rejected = reasons.keys() - {"unprocessable_422"}
     assert {kind: refused[kind] for kind in rejected} == dict.fromkeys(rejected, 2)
 
 

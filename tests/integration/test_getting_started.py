@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from aca_tokend.demo.stage import Stage, wait_until
+from tests.blocks import ROOT, blocks_for
 from tests.integration.conftest import CANARY_CLIENT_SECRET, CANARY_PASSWORD, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "getting-started.md"
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TEST = "tests/integration/test_getting_started.py::test_the_page_as_it_stands"
 USERNAME = "svc-bookings"
 CLIENT_ID = "d1be3a40ba9afbc1bb3e1bb0a4d1aa58"
 PATIENCE_SECONDS = 120.0
@@ -39,12 +37,11 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def blocks(stage: Stage) -> tuple[str, list[str]]:
-    """The commands of the page: those that set a terminal up, and all others but the first, which installs.
+    """The commands of the page: those that set a terminal up, and all others but what installs.
 
     Its addresses are those of the stage, and the daemon's pages are on a port that is free.
     """
-    install, copy, terminal, *rest = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
-    assert "pip install" in install
+    copy, terminal, *rest = [block.content for block in blocks_for(TEST)]
     assert "export PATH" in terminal
     (at,) = [number for number, block in enumerate(rest) if "[acaengine.main]\n" in block]
     rest[at] = rest[at].replace("[acaengine.main]\n", '[admin]\nlisten = "127.0.0.1:0"\n\n[acaengine.main]\n')

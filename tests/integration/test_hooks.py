@@ -185,7 +185,8 @@ def test_signal_reaches_the_reader(stage: Stage) -> None:
     stage.lookalike.levers(lifetime=4.0)
     log, pid_file = stage.directory / "signals", stage.directory / "reader.pid"
     script = f"trap 'echo hup >>{log}' HUP; echo $$ >{pid_file}; while :; do sleep 0.05; done"
-    reader = subprocess.Popen(["/bin/sh", "-c", script])
+    # under nohup HUP is ignored from the start, and no shell can trap what is
+    reader = subprocess.Popen(["/usr/bin/env", "--default-signal=HUP", "/bin/sh", "-c", script])
     try:
         wait_until(lambda: pid_file.exists() and pid_file.read_text() != "", "the reader")
         after = f'{{ signal = "HUP", pid_file = "{pid_file}" }}'

@@ -12,7 +12,7 @@ import pytest
 
 from aca_tokend.demo.processes import LookAlike
 from aca_tokend.demo.stage import CLIENT_ID, Settings, wait_until
-from tests.integration.conftest import assert_nothing_leaked
+from tests.integration.conftest import assert_nothing_leaked, open_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -309,8 +309,8 @@ def test_attempt_under_way_is_neither_doubled_nor_disturbed(long: Stage) -> None
 
 def resources(daemon: DaemonProcess) -> tuple[int, int]:
     """How many threads and open files a daemon has."""
-    proc = Path(f"/proc/{daemon.process.pid}")
-    return len(list((proc / "task").iterdir())), len(list((proc / "fd").iterdir()))
+    threads = Path(f"/proc/{daemon.process.pid}/task")
+    return len(list(threads.iterdir())), open_files(daemon.process.pid)
 
 
 def test_burst_of_reloads(stage: Stage) -> None:

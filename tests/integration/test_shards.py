@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NAMES = [f"room-{number}" for number in range(24)]
 LIFETIME = 600.0
+TURNS = {"token_rotated", "token_adopted"}
 
 
 def sharded(config: Path, count: int) -> None:
@@ -33,6 +34,11 @@ def kept_by(daemon: DaemonProcess) -> set[str]:
     }
 
 
+def environment(number: int) -> dict[str, str]:
+    """What a pod of this number has."""
+    return {"ACA_TOKEND_SHARD": f"aca-tokend-{number}"}
+
+
 def test_growing_by_a_shard(tmp_path: Path) -> None:
     """A third shard takes its tokens over by adopting what is published; nobody asks for a token, no reader notices."""
     with Stage(tmp_path, lifetime=LIFETIME) as stage:
@@ -40,8 +46,7 @@ def test_growing_by_a_shard(tmp_path: Path) -> None:
         sharded(config, 2)
 
         def shard(number: int) -> DaemonProcess:
-            environment = {"ACA_TOKEND_SHARD": f"aca-tokend-{number}"}
-            return stage.daemon(config, log=f"shard{number}.log", environment=environment)
+            return stage.daemon(config, log=f"shard{number}.log", environment=environment(number))
 
         def shares(count: int) -> list[set[str]]:
             return [{name for name in NAMES if shard_of(name, count) == number} for number in range(count)]
@@ -67,3 +72,53 @@ def test_growing_by_a_shard(tmp_path: Path) -> None:
             reader.stop()
             assert reader.accepted
             assert not reader.refused
+
+
+def test_two_shards_hold_the_same_tokens(tmp_path: Path) -> None:
+    """While a new shard runs and the old one has not let go, both keep its tokens fresh, and nobody is harmed."""
+    names = [name for name in NAMES if (shard_of(name, 2), shard_of(name, 3)) == (0, 2)]
+    assert names
+    with Stage(tmp_path, lifetime=8.0) as stage:
+        # without jitter both come to a token in the same moment, time and again
+        config = stage.config(names, Settings(rotation='min_interval = "1s"\njitter = 0.0', files=False))
+        grown = config.with_name("grown.toml")
+        grown.write_text(config.read_text())
+        sharded(config, 2)
+        sharded(grown, 3)
+        old = stage.daemon(config, log="old.log", environment=environment(0))
+        old.wait_for("token_rotated", len(names))
+        readers = [stage.vault_reader(name) for name in names]
+        new = stage.daemon(grown, log="new.log", environment=environment(2))
+        wait_until(lambda: kept_by(new) == kept_by(old) == set(names), "two that keep the same tokens")
+
+        def both_at_work() -> bool:
+            turns = [[it["token"] for it in daemon.events() if it["event"] in TURNS] for daemon in (old, new)]
+            met = new.events("token_adopted") + old.events("token_adopted")
+            return bool(met) and all(turn.count(name) >= 3 for turn in turns for name in names)
+
+        wait_until(both_at_work, "three turns of each with each token, and a token of the other that is taken over")
+        sharded(config, 3)
+        wait_until(lambda: kept_by(old) == set(), "the end of the old share")
+        new.wait_for("token_rotated", len(new.events("token_rotated")) + len(names))
+
+        for reader in readers:
+            reader.stop()
+            assert reader.accepted
+            assert not reader.refused
+        for name in names:
+            issued = versions(stage, name)
+            assert len(issued) >= 3
+            assert issued == sorted(issued), "a later token was never replaced by an earlier one"
+        assert not old.events("publish_failed") + new.events("publish_failed")
+
+
+def versions(stage: Stage, name: str) -> list[str]:
+    """When the token in each version of a secret that Vault still has was issued, the oldest version first."""
+    kv = stage.bao.client().secrets.kv.v2
+    known = kv.read_secret_metadata(f"aca/{name}", mount_point="secret")["data"]["versions"]
+    return [
+        kv.read_secret_version(f"aca/{name}", version=number, mount_point="secret", raise_on_deleted_version=True)[
+            "data"
+        ]["data"]["issued_at"]
+        for number in sorted(map(int, known))
+    ]

@@ -1,4 +1,4 @@
-"""Every method of log-in on a real OpenBao, set up by the commands of the docs, and the life of our token there."""
+"""Every method of log-in on a real OpenBao, by the commands of docs/vault-logins.md, and the life of our token."""
 
 from __future__ import annotations
 
@@ -268,17 +268,23 @@ def test_keys_of_the_provider(bao: Logins) -> None:
             assert ours.works()
 
 
-def test_namespace(bao: Logins) -> None:
-    """The log-in, the policy and the secrets are those of the namespace."""
+def test_namespace(bao: Logins, tmp_path: Path) -> None:
+    """The log-in by each method, its policy and the secrets are those of the namespace."""
+    kubernetes = bao.client().read("auth/team/kubernetes/config")["data"]["kubernetes_host"]
     bao.run("bao namespace create team-a")
-    script = commands("userpass").replace("=1h", f"={TTL}") + commands("") + "bao secrets enable -path=secret kv-v2\n"
-    bao.run(script, BAO_NAMESPACE="team-a")
-    table = bao.vault("userpass")
-    auth = table["auth"] | {"mount": "userpass"}
-    with kept(table | {"auth": auth, "namespace": "team-a"}) as ours:
-        assert ours.works()
-        ours.wait_for(Renewed)
-    with kept(table | {"auth": auth}) as elsewhere:
+    inside = bao.inside("team-a", tmp_path)
+    inside.write("vault-password", "canary-of-the-namespace")
+    inside.run("bao secrets enable -path=secret kv-v2; " + commands(""))
+    inside.run("until bao kv put -mount=secret aca/here a=b; do sleep 0.1; done")  # the engine is not ready at once
+    for method in reversed(METHODS):  # the token lives from now on: last made, first used
+        inside.enable(method, TTL, kubernetes)
+    with ExitStack() as stack:
+        sessions = {method: stack.enter_context(kept(inside.vault(method))) for method in METHODS}
+        for method, ours in sessions.items():
+            assert ours.session.read_kv("secret", "aca/here").version == 1, method
+        for ours in sessions.values():
+            ours.wait_for(Renewed)
+    with kept(inside.vault("userpass") | {"namespace": ""}) as elsewhere:
         assert elsewhere.failure().reason is Reason.VAULT_LOGIN_FAILED
 
 

@@ -1,7 +1,7 @@
-"""Puts the snippets of docs/readers into their pages, so that what a page shows is the file that the tests run.
+"""Puts files into the pages that show them, so that what a page shows is the file that the tests run.
 
 A page has a line `<!-- snippet: PATH -->`, the path from the page's own folder, and a fenced block right after it. The
-block is the whole file. `python -m tests.readers.snippets` rewrites the pages, `tests/unit/test_snippets.py` compares.
+block is the whole file. `make snippets` rewrites the pages, `tests/unit/test_snippets.py` compares.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.blocks import PAGES
+
 READERS = Path(__file__).parents[2] / "docs" / "readers"
 MARKED = re.compile(
     r"^<!-- snippet: (?P<path>\S+) -->\n```(?P<language>\w*)\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-MARKER = re.compile(r"<!-- snippet:")
+MARKER = re.compile(r"^ *<!-- snippet:", re.MULTILINE)
 
 
 def included(page: Path) -> list[Path]:
@@ -38,12 +40,12 @@ def filled(page: Path) -> str:
 
 def main() -> None:
     """Rewrites the pages whose blocks are not their files."""
-    for page in sorted(READERS.glob("*.md")):
+    for page in PAGES:
         included(page)
         text = filled(page)
         if text != page.read_text(encoding="utf-8"):
             page.write_text(text, encoding="utf-8")
-            print(f"{page.name}: filled")
+            print(f"{page}: filled")
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def about(alert: Alert) -> str:
 
 # ── docs/rehearsal.md ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-_BLOCK = re.compile(r"^```text (alert|status) ([a-z-]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r'^```text title="(alert|status) ([a-z-]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 # What the page leaves out of `aca-tokend status`: times, and what is well.
 _LEFT_OUT = re.compile(
     r"at \d|(issued|rotation point|expires|readers safe until|next attempt|outage tolerance|account|failures) "
@@ -135,7 +135,7 @@ def written(told: Mapping[str, Alert], statuses: Mapping[str, str], scene: Scene
     def block(found: re.Match[str]) -> str:
         kind, fault = found[1], found[2]
         lines = _alert(told[fault], home) if kind == "alert" else _status(statuses[fault].replace(home, HOME))
-        return "\n".join([f"```text {kind} {fault}", *lines, "```"])
+        return "\n".join([f'```text title="{kind} {fault}"', *lines, "```"])
 
     return _BLOCK.sub(block, PAGE.read_text(encoding="utf-8"))
 

@@ -1,4 +1,4 @@
-"""The log-in by LDAP, with Debian's slapd as the directory and an OpenBao that has the method built in."""
+"""The log-in by LDAP of docs/vault-logins.md, with Debian's slapd and an OpenBao that has the method built in."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ HERE = Path(__file__).parent / "readers"
 SCRIPT = READERS / "shell" / "aca-curl"
 UNITS = READERS / "systemd"
 NODE_WITH_WEBSOCKET = 22
+GO = os.environ | {"GOTOOLCHAIN": "local", "GOPROXY": "off", "GOFLAGS": "", "GOWORK": "off"}
 SHELL_STATUS = {0: 200, 3: NO_TOKEN, 22: 401}
 
 
@@ -122,9 +123,8 @@ def go_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(READERS / "go", module / "acatoken")
     shutil.copy(HERE / "ask.go", module)
     (module / "go.mod").write_text("module example.com/bookings\n\ngo 1.21\n")
-    environment = os.environ | {"GOTOOLCHAIN": "local", "GOPROXY": "off", "GOFLAGS": "", "GOWORK": "off"}
     for command in (["gofmt", "-l", "-d", "."], ["go", "vet", "./..."], ["go", "build", "-o", "ask", "."]):
-        done = subprocess.run(command, cwd=module, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=module, env=GO, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), command
     return module / "ask"
 
@@ -211,6 +211,24 @@ def test_examples(stage: Stage) -> None:
         example.write_text(here((READERS / "node" / name).read_text(), stage))
         done = subprocess.run([*node(), str(example)], capture_output=True, text=True, check=False, timeout=60)
         assert ACCOUNT in done.stdout, done.stderr
+
+
+@pytest.mark.xdist_group("go")
+def test_example_in_go(stage: Stage, go_reader: Path) -> None:
+    """The example for Go runs as it is shown, as a program instead of a test."""
+    start_daemon(stage)
+    example = here((READERS / "go" / "example_test.go").read_text(), stage)
+    for shown, run in {"package acatoken_test": "package main", "func Example()": "func main()"}.items():
+        assert shown in example
+        example = example.replace(shown, run)
+    program = go_reader.parent / "example" / "main.go"
+    program.parent.mkdir()
+    program.write_text(example)
+    command = ["go", "run", "./example"]
+    done = subprocess.run(
+        command, cwd=go_reader.parent, env=GO, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ACCOUNT in done.stdout, done.stderr
 
 
 def verified(directory: Path) -> str:

@@ -15,6 +15,9 @@ import yaml
 from typer.testing import CliRunner
 
 from aca_tokend.cli import app
+from tests.blocks import PAGES as ALL_PAGES
+from tests.blocks import blocks as blocks_of
+from tests.blocks import blocks_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,8 +198,8 @@ def test_form_of_a_runbook(name: str) -> None:
 
 
 def test_promql(tmp_path: Path) -> None:
-    """Every PromQL of the pages can be parsed."""
-    snippets = [block for page in PAGES for block in blocks(page, "promql")]
+    """Every PromQL of any page can be parsed."""
+    snippets = [block.content for page in ALL_PAGES for block in blocks_of(page) if block.language == "promql"]
     assert len(snippets) > len(SEVERITIES)
     wrapped = [{"record": f"page:snippet:{number}", "expr": snippet} for number, snippet in enumerate(snippets)]
     file = tmp_path / "snippets.yaml"
@@ -242,10 +245,9 @@ def documented_lines() -> str:
 def test_log_filters() -> None:
     """Every filter of the log in the runbooks finds events of docs/logs.md, and asks for keys that they have."""
     filters = [
-        (page.name, found)
-        for page in PAGES
-        for block in blocks(page, "sh")
-        for found in re.findall(r"\| (jq .*)$", block, re.MULTILINE)
+        (str(block), found)
+        for block in blocks_for("tests/system/test_rules.py::test_log_filters")
+        for found in re.findall(r"\| (jq .*)$", block.content, re.MULTILINE)
     ]
     assert len(filters) >= 6
     lines = documented_lines()
@@ -266,6 +268,16 @@ def snippet(beginning: str) -> str:
     """The YAML of docs/alerts.md that begins with these words."""
     (found,) = [block for block in blocks(DOCS / "alerts.md", "yaml") if block.startswith(beginning)]
     return found
+
+
+def test_changing_the_rules(tmp_path: Path) -> None:
+    """The commands that change the rules change them, and the rules stay well."""
+    for block in blocks_for("tests/system/test_rules.py::test_changing_the_rules"):
+        file = tmp_path / RULES.name
+        file.write_text(read(RULES))
+        succeeds("sh", "-euc", f"cd {tmp_path}\n{block.content}")
+        assert read(file) != read(RULES), block
+        succeeds("promtool", "check", "rules", "--lint=none", file)
 
 
 def test_prometheus_snippets(tmp_path: Path) -> None:

@@ -161,6 +161,10 @@ SYNTAX = {
         f'a = "\\{CANARY}"',
         "line 1, column 8: is not valid TOML; write each backslash twice, or the text in single quotes",
     ),
+    "an open literal": (
+        f"a = '{CANARY}",
+        "end of the file: is not valid TOML; end the text with the quotes it begins with",
+    ),
     "a date that is none": ("a = 2026-02-30", "line 1, column 5: is not valid TOML; see https://toml.io"),
 }
 

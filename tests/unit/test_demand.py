@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from io import StringIO
 
 import pytest
 
 from aca_tokend import log
+from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import Config, EndpointConfig, EnvReference, TokenAuth, VaultConfig
 from aca_tokend.core.demand import WINDOW_SECONDS, Demand, Load
+from aca_tokend.core.outcome import Granted
 from aca_tokend.core.policy import Life
 from aca_tokend.daemon import Daemon
+from aca_tokend.demo.child import wait_until
 from aca_tokend.event_log import EventLog
 from tests.fakes import token_config
 
@@ -79,23 +83,44 @@ def test_the_warning_has_the_arithmetic() -> None:
     assert "advice" not in well
 
 
+class ByHand(SystemClock):
+    """The machine's clocks, but for the one that deadlines go by."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """Moves when it is moved."""
+        return self.now
+
+
 def test_daemon_tells_once() -> None:
     """A daemon whose endpoint falls behind says so once, shows it in its metrics, and tells when that is over."""
-    stream = StringIO()
+    stream, clock = StringIO(), ByHand()
     log.configure("info", "json", stream)
-    daemon = Daemon(Config(acaengine={"main": EndpointConfig(url="https://aca.example.com")}, vault={"main": VAULT}))
+    daemon = Daemon(
+        Config(acaengine={"main": EndpointConfig(url="https://aca.example.com")}, vault={"main": VAULT}), clock
+    )
     for number in range(100):
         token = token_config().model_copy(update={"name": f"token-{number}"})
         state = daemon.states[token.name] = daemon.parts.state(token)
-        state.life = Life(issued=0.0, rotate=10.0, expires=15.0)
+        state.life = Life(issued=clock.now, rotate=clock.now + 10.0, expires=clock.now + 1e6)
 
-    for seconds in (1.0, 1.0, 0.1):
-        for _ in range(480):
-            daemon.demand.granted("main", seconds)
-        daemon._weigh()
-        page = daemon.metrics.exposition("")[0].decode()
-        shown = page.partition('aca_tokend_endpoint_demand_ratio{endpoint="main"} ')[2].partition("\n")[0]
-        assert float(shown) == pytest.approx(10.0 * seconds / 8)
+    watching = threading.Thread(target=daemon.watch)
+    watching.start()
+    try:
+        for seconds in (1.0, 1.0, 0.1):
+            before = daemon.watched.loads.get("main")
+            for _ in range(480):
+                daemon._observe(Granted("token-0", "main", "200", seconds, None))
+            clock.now += WINDOW_SECONDS
+            wait_until(lambda before=before: daemon.watched.loads.get("main") is not before, "the load of a window")  # type: ignore[misc]  # bound now
+            page = daemon.metrics.exposition("")[0].decode()
+            shown = page.partition('aca_tokend_endpoint_demand_ratio{endpoint="main"} ')[2].partition("\n")[0]
+            assert float(shown) == pytest.approx(10.0 * seconds / 8)
+    finally:
+        daemon.bell.ring_to_stop()
+        watching.join()
 
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
         "endpoint_too_slow",

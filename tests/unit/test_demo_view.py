@@ -17,6 +17,7 @@ from aca_tokend.demo.journal import Journal, TokenState
 from aca_tokend.demo.outage import OUTAGE_SECONDS, Outage
 from aca_tokend.demo.processes import LookAlike
 from aca_tokend.demo.reader import Reader
+from aca_tokend.demo.show import Summary, _conclude
 from aca_tokend.demo.stage import wait_until
 from aca_tokend.demo.view import Scene, picture
 from tests.lookalikes import LEVERS, ask
@@ -200,6 +201,21 @@ def test_the_picture_needs_no_unicode(journal: Journal) -> None:
     assert "now o  rotation point |" in "\n".join(rows)
     (row,) = [row for row in rows if row.startswith("bookings")]
     assert set(row.split()[2]) == set("=-|o")
+
+
+def test_a_refused_read_is_no_success(journal: Journal, capsys: pytest.CaptureFixture[str]) -> None:
+    """A demo in which a single read was refused exits 1 and tells of it; without one it exits 0."""
+    rotate(journal, "bookings", 1.0)
+    journal.follow()
+    seen = scene(journal)
+    assert _conclude(Summary(seen, 0)) == 0
+    assert "no reader noticed anything" in capsys.readouterr().out
+
+    seen.readers[1].refused, seen.readers[1].last_refusal = 1, "401 expired"
+    assert _conclude(Summary(seen, 0)) == 1
+    told = capsys.readouterr()
+    assert "no reader noticed anything" not in told.out
+    assert told.err == "1 reads were refused; one of them: 401 expired\n"
 
 
 @pytest.mark.parametrize(

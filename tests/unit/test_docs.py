@@ -14,9 +14,14 @@ import typer
 
 from aca_tokend.cli import app
 from aca_tokend.config_files import load
+from aca_tokend.core.config import parse
+from aca_tokend.core.errors import ConfigError
+from aca_tokend.core.formats import render
 from aca_tokend.core.outcome import REJECTED, Reason
 from aca_tokend.core.status import schema as status_schema
 from aca_tokend.core.token import FIELDS, Account, parse_document
+from aca_tokend.core.vault_policy import policies
+from tests.blocks import PAGES, blocks_for
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -27,20 +32,15 @@ LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^()\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (?P<text>.+)$", re.MULTILINE)
 REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 CODE = re.compile(r"`([^`\n]+)`")
+TEST = re.compile(r"^def (test_\w+)", re.MULTILINE)
 NAME = re.compile(r"[a-z]+(?:_[a-z0-9]+)+")
 
 # names of others: Vault's, OAuth's, mypy's, curl's, nginx's, ACAEngine's
 FOREIGN_NAMES = {"max_versions", "refresh_token", "ignore_missing_imports"}
 FOREIGN_NAMES |= {"managed_by", "cas_required", "disable_standby_reads", "api_addr", "performance_multiplier"}
 FOREIGN_NAMES |= {"jwks_url", "jwks_ca_pem", "oidc_discovery_url", "secret_id_num_uses", "token_reviewer_jwt"}
+FOREIGN_NAMES |= {"vendor_completions"}
 FOREIGN_NAMES |= {"http_code", "worker_shutdown_timeout", "bearer_token", "grant_flows", "reuse_access_token"}
-
-# every page of the repository but those in hidden folders
-PAGES = [
-    page
-    for page in sorted(ROOT.rglob("*.md"))
-    if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
-]
 
 
 def read(path: Path) -> str:
@@ -150,7 +150,7 @@ def test_dependencies() -> None:
 )
 def test_index(folder: Path) -> None:
     """The index of a folder links to each of its pages, and decisions in the order of their numbers."""
-    linked = [link["target"] for link in LINK.finditer(read(folder / "README.md"))]
+    linked = [link["target"].partition("#")[0] for link in LINK.finditer(read(folder / "README.md"))]
     files = sorted(page.name for page in folder.glob("*.md") if page.name != "README.md")
     assert sorted({link for link in linked if "/" not in link}) == files
     if folder.name == "decisions":
@@ -186,6 +186,64 @@ def test_contract_example() -> None:
     assert "".join(f"{len(part)}:{part}" for part in parts) + "\n" in blocks(page, "")
 
 
+def test_formats() -> None:
+    """What the page about files shows of each format is what that makes of the contract's example, its token cut."""
+    (example,) = blocks(DOCS / "contract.md", "json")
+    token = json.loads(example)["access_token"]
+    document = parse_document(json.loads(example.replace(token, token[:16])))
+    shown = [block.content for block in blocks_for("tests/unit/test_docs.py::test_formats")]
+    bare, header, env = (render(document, form).decode() for form in ("token", "header", "env"))
+    assert shown == [f"{bare}\n", header, env]
+
+
+def entry(name: str, *places: dict[str, str]) -> dict[str, Any]:
+    """A token as a parsed configuration has it."""
+    secret = {"file": "/run/secrets/aca/secret"}
+    return {
+        "name": name,
+        "authority": "authority-ID",
+        "username": name,
+        "password": secret,
+        "client_id": CLIENT_ID,
+        "client_secret": secret,
+        "publish": list(places),
+    }
+
+
+def test_policies() -> None:
+    """The policies on their page, for the daemon and for a reader, are what the program prints for two such tokens."""
+    tokens = [entry(name, {"to": "vault", "mount": "secret", "path": f"aca/{name}"}) for name in ("bookings", "rooms")]
+    auth = {"method": "token", "token": {"file": "/run/secrets/vault-token"}}
+    config = parse(
+        [
+            (
+                "config.toml",
+                {
+                    "acaengine": {"main": {"url": "https://aca.example.com"}},
+                    "vault": {"main": {"address": "https://vault.example.com:8200", "auth": auth}},
+                    "tokens": tokens,
+                },
+            )
+        ]
+    )
+    shown = [block.content for block in blocks_for("tests/unit/test_docs.py::test_policies")]
+    assert shown == ["\n".join(policies(config, None, reader)) for reader in (None, "bookings")]
+
+
+def test_messages_of_check() -> None:
+    """The messages on the page about the configuration are those of such mistakes."""
+    place = {"to": "file", "path": "/run/aca/bookings.json"}
+    main = {
+        "acaengine": {"main": {"url": "https://aca.example.com", "timeot": "10s"}},
+        "tokens": [entry("bookings", place)],
+    }
+    others = [entry(name, {"to": "file", "path": f"/run/aca/{name}.json"}) for name in ("foyer", "signage")]
+    with pytest.raises(ConfigError) as caught:
+        parse([("config.toml", main), ("tokens.d/rooms.toml", {"tokens": [*others, entry("rooms", place)]})])
+    (shown,) = [block.content for block in blocks_for("tests/unit/test_docs.py::test_messages_of_check")]
+    assert f"{caught.value.message}\n" == shown
+
+
 def test_rejections_are_told() -> None:
     """The decision about rejections names each reason that counts as one, and no other."""
     (page,) = (DOCS / "decisions").glob("0007-*.md")
@@ -193,12 +251,13 @@ def test_rejections_are_told() -> None:
 
 
 def test_names_are_known() -> None:
-    """Reasons, events, metrics, keys and fields that prose names are those of the code and of the references."""
+    """Reasons, events, metrics, keys, fields and tests that prose names are those of the code and of the references."""
     known = {reason.value for reason in Reason} | set(FIELDS)
     known |= set().union(*(names_in(read(DOCS / name)) for name in ("configuration.md", "logs.md", "metrics.md")))
     known |= FOREIGN_NAMES | {
         name for shape in status_schema()["$defs"].values() for name in shape.get("properties", {})
     }
+    known |= {name for file in (ROOT / "tests").rglob("*.py") for name in (file.stem, *TEST.findall(read(file)))}
     unknown = {
         f"{page.name}: {name}"
         for page in (ROOT / "README.md", ROOT / "SECURITY.md", *DOCS.rglob("*.md"))

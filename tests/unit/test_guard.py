@@ -217,6 +217,22 @@ def test_proven_credential_costs_no_record() -> None:
     assert bench.sinks[0].record_requests == requests
 
 
+def test_outage_leaves_a_credential_proven() -> None:
+    """Failures that say nothing of a proven credential leave it proven: the grant after them costs no record either."""
+    bench = Bench()
+    bench.attempt()
+    requests = bench.sinks[0].record_requests
+    bench.endpoint.broken = DOWN
+    bench.run_for(6000)
+    asked = len(bench.endpoint.asked)
+    bench.endpoint.broken = None
+    bench.run_for(7200)
+
+    assert asked > 5
+    assert len(bench.endpoint.asked) > asked
+    assert bench.sinks[0].record_requests == requests
+
+
 def test_record_that_cannot_be_read() -> None:
     """While its record cannot be read an unproven credential waits; a proven one goes on."""
     bench = Bench()
@@ -230,6 +246,39 @@ def test_record_that_cannot_be_read() -> None:
     bench.sinks[0].record_errors.extend([Reason.PERMISSION_DENIED] * 1000)
     bench.run_for(7200)
     assert len(bench.endpoint.asked) == 2
+
+
+@pytest.mark.parametrize("record", ["attempts", "client-attempts"])
+def test_what_is_no_record_lets_nobody_through(record: str) -> None:
+    """Where something else stands in the place of a record, an unproven credential waits, until that is cleared."""
+    bench = Bench()
+    bench.sinks[0].records[record] = (1, {"mine": "notes"})
+    bench.attempt()
+    bench.run_for(300)
+    assert bench.endpoint.asked == []
+    assert {event.failure.reason for event in bench.told(Failed)} == {Reason.FOREIGN_DOCUMENT}
+    assert bench.sinks[0].records[record] == (1, {"mine": "notes"}), "it is left alone"
+
+    bench.sinks[0].records[record] = (2, {})
+    bench.run_for(61)
+    assert bench.sinks[0].content is not None
+
+
+def test_denied_token_gives_the_attempt_of_its_client_back() -> None:
+    """A token without an attempt left takes none of its client's, however often its daemon is restarted."""
+    bench = Bench(config=FOREVER)
+    bench.endpoint.broken = WRONG
+    bench.attempt()
+    bench.run_for(300)
+    client = bench.sinks[0].records["client-attempts"][1]
+    for _ in range(4):
+        bench.restart()
+        bench.attempt()
+        bench.run_for(300)
+
+    assert len(bench.endpoint.asked) == 2
+    assert bench.sinks[0].records["client-attempts"][1] == client
+    assert all(entry["proven"] for entry in client.values()), "the server knew the client when it refused the user"
 
 
 def test_transient_failures_spend_nothing() -> None:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,8 +174,14 @@ def test_closed_output_says_nothing_about_the_end() -> None:
 
 
 def test_output_is_bounded() -> None:
-    """Of 100 MB the last whole lines are kept."""
-    said = run("sh", "-c", "head -c 100000000 /dev/zero | tr '\\0' x; echo; seq 10000; exit 0", timeout=60.0)
+    """Of 100 MB the last whole lines are kept, and no more than that is ever held."""
+    tracemalloc.start()
+    try:
+        said = run("sh", "-c", "head -c 100000000 /dev/zero | tr '\\0' x; echo; seq 10000; exit 0", timeout=60.0)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1_000_000
     assert len(said) <= OUTPUT_BYTES
     assert said.splitlines()[-1] == "10000"
     assert said.splitlines()[0].isdigit()

@@ -374,6 +374,22 @@ def test_sink_added_while_the_endpoint_is_held_is_filled() -> None:
     assert all(event.failure is None for event in bench.told(Published))
 
 
+def test_token_that_changed_is_waited_for_no_more() -> None:
+    """A token whose endpoint changed does not go on waiting at the breaker of the one before: a turn would be lost."""
+    bench = Changing().rotate()
+    bench.clock.advance(5000.0)
+    bench.endpoint.broken = GrantUnavailable(Reason.RATE_LIMITED, "later", retry_after_seconds=300.0)
+    bench.attempt()
+    before = bench.state.gate
+    assert before.breaker.waiting == 1
+
+    bench.shared.forget_endpoint("main", clients=False)
+    bench.change()
+
+    assert bench.state.gate is not before
+    assert before.breaker.waiting == 0
+
+
 def test_suspended_token_resumes_with_another_password() -> None:
     """A token suspended for its password goes on at once when its reference leads to another one."""
     from aca_tokend.core.config import EnvReference

@@ -27,6 +27,7 @@ from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, token_config
 
 DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
 WRONG = GrantRejected(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
+WRONG_CLIENT = GrantRejected(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
 
 
 def two_sinks() -> list[MemorySink]:
@@ -194,19 +195,32 @@ def test_two_rejections_suspend() -> None:
     assert suspended.failure.reason is Reason.INVALID_GRANT
 
 
-def test_changed_credential_resumes() -> None:
-    """A suspended token resumes within a poll of its password changing, and publishes."""
-    bench = Bench(config=token_config(retry_rejected="0s"))
-    bench.endpoint.broken = WRONG
+@pytest.mark.parametrize(
+    ("refusal", "changed"),
+    [
+        (WRONG, "PASSWORD"),
+        (WRONG, "USERNAME"),
+        (WRONG, "CLIENT_ID"),
+        (WRONG, "CLIENT_SECRET"),
+        (WRONG_CLIENT, "CLIENT_ID"),
+        (WRONG_CLIENT, "CLIENT_SECRET"),
+    ],
+)
+def test_changed_credential_resumes(refusal: GrantRejected, changed: str) -> None:
+    """A suspended token resumes within 5 seconds of any part of its credential changing, and publishes."""
+    references = {"username": EnvReference(env="USERNAME"), "client_id": EnvReference(env="CLIENT_ID")}
+    bench = Bench(config=token_config(retry_rejected="0s").model_copy(update=references))
+    bench.secrets.values |= {"USERNAME": "svc-bookings", "CLIENT_ID": "client-1"}
+    bench.endpoint.broken = refusal
     bench.attempt()
     bench.run_for(600)
     assert len(bench.endpoint.asked) == 2
 
     bench.endpoint.broken = None
-    bench.run_for(600)
+    bench.run_for(607)
     assert len(bench.endpoint.asked) == 2
 
-    bench.secrets.values["PASSWORD"] = "mended"
+    bench.secrets.values[changed] = "mended"
     bench.run_for(5)
     assert bench.sinks[0].content is not None
     assert [event.why for event in bench.told(Resumed)] == ["the credential changed"]
@@ -687,7 +701,8 @@ def test_token_of_the_second_of_a_log_out_is_asked_for_again_in_another() -> Non
 
 def test_new_tokens_that_are_all_refused_are_no_storm() -> None:
     """While the API refuses every new token, grants are at least min_interval apart but for the first repetition."""
-    bench = Bench(config=token_config().model_copy(update={"verify": verify_config()}))
+    often = token_config(backoff={"initial": "1s", "cap": "2s"})
+    bench = Bench(config=often.model_copy(update={"verify": verify_config()}))
     bench.endpoint.verify_error = REFUSED
     bench.attempt()
     bench.run_for(600)
@@ -884,6 +899,22 @@ def test_clock_steps_do_not_move_the_deadlines_of_our_own_tokens() -> None:
         assert bench.attempt() == pytest.approx(wait)
         bench.run_for(20_000)
         assert len(bench.endpoint.asked) == 5
+
+
+def test_expired_token_is_never_written() -> None:
+    """A token that reached no sink before it expired is written nowhere when the sink is back: only a new one is."""
+    bench = Bench()
+    bench.sinks[0].publish_errors.extend([Reason.CONNECT_FAILED] * 10_000)
+    bench.attempt()
+    bench.endpoint.broken = DOWN
+    bench.run_for(7300)
+    bench.sinks[0].publish_errors.clear()
+    bench.run_for(300)
+    assert bench.sinks[0].writes == 0
+
+    bench.endpoint.broken = None
+    bench.run_for(61)
+    assert bench.sinks[0].writes == 1
 
 
 def test_published_soon_where_a_sink_holds_less_life_than_the_token() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from aca_tokend.core.condition import HOOK_FAILURES, NEVER, PASSING, PASSING_HOOK, VAULT_WIDE, Signs
 from aca_tokend.core.outcome import REJECTED, Failure, Reason, Step
-from aca_tokend.core.saying import CLAUSES, clause, clock, readers, sentence, span, troubles
+from aca_tokend.core.saying import CLAUSES, clause, clock, readers, relative, sentence, span, tokens, troubles
 from aca_tokend.core.status import State
 
 NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
@@ -139,6 +139,27 @@ def test_moment_is_told_in_utc() -> None:
     from datetime import timezone
 
     assert clock((NOW + timedelta(hours=2)).astimezone(timezone(timedelta(hours=9))), NOW) == "05:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "now"),
+        (-0.9, "now"),
+        (45, "in 45 s"),
+        (-61, "1 min 1 s ago"),
+        (8_000, "in 2 h 13 min"),
+        (-90_000, "1 d 1 h ago"),
+    ],
+)
+def test_relative(seconds: float, said: str) -> None:
+    """Times are told from now, in two units at most."""
+    assert relative(NOW + timedelta(seconds=seconds), NOW) == said
+
+
+def test_tokens() -> None:
+    """So many tokens, in thousands that can be read."""
+    assert [tokens(count) for count in (0, 1, 2, 10_000)] == ["0 tokens", "1 token", "2 tokens", "10,000 tokens"]
 
 
 # ── conditions ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -281,6 +281,36 @@ def test_stop_drops_what_is_queued(rig: Rig) -> None:
     assert ran == []
 
 
+def test_stop_drops_calls_that_wait_in_another_pool(rig: Rig) -> None:
+    """A call of an attempt under way that waits behind hanging ones, such as a grant not sent yet, is not made."""
+    release = threading.Event()
+    started = threading.Semaphore(0)
+    ran: list[int] = []
+
+    async def hanging() -> float:
+        await Call("b", lambda: held(started, release))
+        return math.inf
+
+    async def waiting() -> float:
+        await Call("b", lambda: ran.append(1))
+        return math.inf
+
+    rig.scheduler.start()
+    for number in range(2):
+        rig.keep(f"hanging-{number}", hanging)
+        started.acquire(timeout=GENEROUS)
+    for number in range(20):
+        rig.keep(f"waiting-{number}", waiting)
+    queue = rig.scheduler._pools["b"]
+    wait_until(lambda: len(queue._waiting) == 20)
+    left = rig.scheduler.stop(0.0)
+    release.set()
+
+    assert set(left) == {"hanging-0", "hanging-1"}
+    wait_until(lambda: not queue._waiting and not queue._busy_since)
+    assert ran == []
+
+
 def test_stop_lets_a_minted_token_be_published(rig: Rig) -> None:
     """A rotation whose grant was sent goes on through publish while stopping; its next attempt is not scheduled."""
     sent, answer = threading.Event(), threading.Event()

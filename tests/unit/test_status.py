@@ -448,6 +448,19 @@ def test_what_left_is_forgotten() -> None:
     assert page.vaults[0].summary is None
 
 
+def test_late_answer_of_an_endpoint_that_changed() -> None:
+    """What an attempt tells that began before a reload says nothing of the endpoint that bears that name by now."""
+    seen = due(rotated())
+    seen.bench.shared.forget_endpoint("main", clients=False)
+    seen.watched.follow(["main"], [])
+    seen.bench.endpoint.broken = DOWN
+    seen.bench.attempt()
+    (endpoint,) = seen.page().endpoints
+    assert (endpoint.up, endpoint.summary, endpoint.clock_skew_seconds) == (None, None, None)
+    assert seen.token.last is not None
+    assert seen.token.last.result == "failed", "of the token it is told"
+
+
 # ── what is asked for ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
