@@ -1,0 +1,62 @@
+"""What the process asks of glibc's malloc, in processes of its own; tests/integration/test_security.py has the rest."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+ARENAS = """
+import ctypes, sys, threading
+from aca_tokend.process import save_memory
+
+if sys.argv[1] == "yes":
+    save_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+together = threading.Barrier(8)
+def work():
+    together.wait()
+    assert libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+FREED = """
+import ctypes
+from pathlib import Path
+from aca_tokend.process import give_back
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+
+def resident():
+    return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
+
+held = [libc.malloc(50_000) for _ in range(1000)]
+for place in held: ctypes.memset(place, 1, 50_000)
+for place in held[:-1]: libc.free(place)
+before = resident()
+give_back()
+print(before - resident())
+"""
+
+
+def _told(program: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_threads_share_one_arena() -> None:
+    """Once asked to save memory, malloc keeps one arena for all threads, where it would keep several."""
+    assert _told(ARENAS, "no").count("<heap nr=") > 1
+    assert _told(ARENAS, "yes").count("<heap nr=") == 1
+
+
+def test_free_memory_is_given_back() -> None:
+    """What is free below something in use goes back to the system, which malloc by itself would keep."""
+    assert int(_told(FREED)) > 40_000_000
