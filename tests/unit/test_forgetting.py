@@ -42,11 +42,13 @@ REFUSES = response(401, b'{"error": "invalid_grant"}')
 
 @pytest.fixture(autouse=True)
 def _no_collection() -> Iterator[None]:
-    """Nothing is collected meanwhile: what goes, goes because nothing refers to it."""
+    """Nothing is collected meanwhile: what goes, goes because nothing refers to it. What was there before is hidden."""
     gc.collect()
+    gc.freeze()
     gc.disable()
     yield
     gc.enable()
+    gc.unfreeze()
 
 
 def keepers() -> list[str]:
