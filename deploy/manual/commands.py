@@ -52,6 +52,18 @@ class Option:
     required: bool = False
     repeatable: bool = False
 
+    @property
+    def meaning(self) -> str:
+        """Its help, and what is needed or taken where it is left out."""
+        told = [
+            self.help,
+            "Required." if self.required else "",
+            "May be repeated." if self.repeatable else "",
+            f"Else the variable `{self.variable}`, else `{self.default}`." if self.variable else "",
+            f"Default: `{self.default}`." if self.default and not self.variable else "",
+        ]
+        return " ".join(part for part in told if part)
+
 
 @dataclass(frozen=True, slots=True)
 class Command:

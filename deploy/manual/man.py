@@ -98,16 +98,9 @@ def _command(command: Command) -> Iterator[str]:
 def _option(option: Option) -> Iterator[str]:
     names = ", ".join(f"\\fB{_plain(name)}\\fR" for name in option.names)
     value = f"\\fI{_plain(option.value.strip('[]'))}\\fR" if option.value else ""
-    told = [
-        option.help,
-        "Required." if option.required else "",
-        "May be repeated." if option.repeatable else "",
-        f"Else the variable `{option.variable}`, else `{option.default}`." if option.variable else "",
-        f"Default: `{option.default}`." if option.default and not option.variable else "",
-    ]
     yield ".TP"
     yield " ".join(part for part in (names, value) if part)
-    yield _roff(" ".join(part for part in told if part))
+    yield _roff(option.meaning)
 
 
 def _exit_status() -> Iterator[str]:

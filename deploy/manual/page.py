@@ -46,23 +46,12 @@ def _section(command: Command) -> str:
 
 
 def _table(options: Iterable[Option]) -> list[str]:
-    rows = [f"| {_name(option)} | {_meaning(option)} |" for option in options]
+    rows = [f"| {_name(option)} | {option.meaning} |" for option in options]
     return ["| option | meaning |", "|---|---|", *rows] if rows else []
 
 
 def _name(option: Option) -> str:
     return f"`{' '.join([*option.names[:1], *([option.value] if option.value else [])])}`"
-
-
-def _meaning(option: Option) -> str:
-    told = [
-        option.help,
-        "Required." if option.required else "",
-        "May be repeated." if option.repeatable else "",
-        f"Else the variable `{option.variable}`, else `{option.default}`." if option.variable else "",
-        f"Default: `{option.default}`." if option.default and not option.variable else "",
-    ]
-    return " ".join(part for part in told if part)
 
 
 if __name__ == "__main__":
