@@ -188,8 +188,10 @@ def _systems(state: State) -> Response:
 def _realtime(state: State) -> Response:
     if _judge(state, request.args.get("bearer_token")) is not Verdict.ACCEPTED:
         return Response(b"", 401)
-    speak(request.environ[ENVIRON_KEY].take(), request.path, list(request.headers))
-    return Response(b"", 101)  # into the void: the connection is taken
+    answer = partial(speak, request.environ[ENVIRON_KEY].take(), request.path, list(request.headers))
+    response = Response(b"", 101)  # into the void: the connection is taken
+    response.call_on_close(answer)  # once it is noted: the client may ask at once what was
+    return response
 
 
 def _add_levers(app: Flask, state: State, player: Player) -> None:
