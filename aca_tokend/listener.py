@@ -99,14 +99,14 @@ class Listener:
         self._started = threading.Event()
         # a queue without bound: the places are what is bounded
         self._work: queue.SimpleQueue[tuple[dict[str, Any], asyncio.Future[Answer]] | None] = queue.SimpleQueue()
-        self._threads = 0
-        self._resting = threading.Semaphore(0)  # of those threads, how many wait for work
         self._thread = threading.Thread(target=self._run, name="admin", daemon=True)
 
     def start(self) -> None:
         """Begins to serve, in daemon threads alone: one that hangs does not keep the process from ending."""
         self._listening.setblocking(False)
         self._thread.start()
+        for number in range(2 * PAGES_AT_ONCE):
+            threading.Thread(target=self._make_pages, name=f"admin-page-{number}", daemon=True).start()
 
     def stop(self) -> None:
         """Stops listening, lets requests under way finish for a moment, and returns in any case."""
@@ -114,7 +114,7 @@ class Listener:
             with suppress(RuntimeError):  # it has ended already
                 self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(GIVE_UP_SECONDS)
-        for _ in range(self._threads):
+        for _ in range(2 * PAGES_AT_ONCE):
             self._work.put(None)
 
     def _run(self) -> None:
@@ -223,10 +223,6 @@ class Listener:
         async with self._probes if request.target.startswith(self._urgent) else self._pages:
             client.since = math.inf
             done: asyncio.Future[Answer] = self._loop.create_future()
-            # no thread before it is needed: each keeps some megabytes once it has made a large page
-            if not self._resting.acquire(blocking=False) and self._threads < 2 * PAGES_AT_ONCE:
-                self._threads += 1
-                threading.Thread(target=self._make_pages, name=f"admin-page-{self._threads}", daemon=True).start()
             self._work.put((environ, done))
             try:
                 return await done
@@ -244,7 +240,6 @@ class Listener:
         try:
             answer = call(self._app, environ)
         finally:
-            self._resting.release()
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 self._loop.call_soon_threadsafe(_settle, done, answer)
         if len(answer[2]) > LARGE_BYTES:

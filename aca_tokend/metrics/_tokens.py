@@ -24,7 +24,7 @@ PREFIX = "aca_tokend_"
 ROTATION_RESULTS = ("rotated", "adopted", "failed", "skipped")
 PUBLISH_RESULTS = tuple(result.value for result in PublishResult)
 # So many series make one piece of the page: few pieces, since each waits for the interpreter when it was packed; and
-# small ones, since each thread that makes pages keeps the memory of a few.
+# small ones, since malloc keeps the memory of a few.
 LINES_AT_ONCE = 2500
 SUSPENDING_REASONS = tuple(sorted(reason.value for reason in REJECTED))
 

@@ -242,16 +242,6 @@ def test_pages_that_hang_hold_up_no_probe() -> None:
         assert ask(listener, "/big")[0] == 200
 
 
-def test_no_more_threads_than_pages_at_once() -> None:
-    """Requests that come one after another are all served by one thread: each thread keeps memory of its own."""
-    with serving() as listener:
-        before = {thread.name for thread in threading.enumerate() if thread.name.startswith("admin-page-")}
-        for _ in range(3):
-            assert ask(listener, "/")[0] == 200
-        after = {thread.name for thread in threading.enumerate() if thread.name.startswith("admin-page-")}
-        assert len(after - before) == 1
-
-
 def test_answers_are_not_kept() -> None:
     """A large page is let go of once it was sent, not when the next one is asked for."""
     with serving() as listener:
