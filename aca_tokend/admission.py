@@ -59,7 +59,7 @@ class Gate:
         return [wake] if wake else []
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Client:
     """One application at one endpoint: while its secret is not proven, its tokens wait behind a single attempt.
 

@@ -6,7 +6,6 @@ It knows no clock and no thread; the scheduler holds its lock for each call.
 from __future__ import annotations
 
 import heapq
-import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,26 +26,29 @@ class Ticket:
     queued: bool = False
     gone: bool = False
 
+    def __lt__(self, other: Ticket) -> bool:
+        """Sooner: so that the heap holds tickets, not a tuple for each."""
+        return self.at < other.at
+
 
 class Agenda:
     """The tickets that wait for their time."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Ticket]] = []
-        self._order = itertools.count()
+        self._heap: list[Ticket] = []
         self._gone = 0
 
     @property
     def next_at(self) -> float:
         """When the next ticket is due; infinity where there is none."""
-        while self._heap and self._heap[0][2].gone:
+        while self._heap and self._heap[0].gone:
             heapq.heappop(self._heap)
             self._gone -= 1
-        return self._heap[0][0] if self._heap else math.inf
+        return self._heap[0].at if self._heap else math.inf
 
     def put(self, ticket: Ticket) -> None:
         """Puts a ticket on."""
-        heapq.heappush(self._heap, (ticket.at, next(self._order), ticket))
+        heapq.heappush(self._heap, ticket)
 
     def take_off(self, ticket: Ticket) -> None:
         """Takes a ticket off that must not begin, whether or not it was handed to its pool."""
@@ -55,7 +57,7 @@ class Agenda:
             self._gone += 1
             # what is gone stays in the heap until its time, unless it is most of what is there
             if self._gone > len(self._heap) // 2:
-                self._heap = [entry for entry in self._heap if not entry[2].gone]
+                self._heap = [waiting for waiting in self._heap if not waiting.gone]
                 heapq.heapify(self._heap)
                 self._gone = 0
 
@@ -63,7 +65,7 @@ class Agenda:
         """Takes the tickets that are due and marks them as handed on, soonest first."""
         due = []
         while self.next_at <= now:
-            ticket = heapq.heappop(self._heap)[2]
+            ticket = heapq.heappop(self._heap)
             ticket.queued = True
             due.append(ticket)
         return due

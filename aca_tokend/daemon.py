@@ -17,7 +17,7 @@ import random
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
@@ -29,7 +29,7 @@ from aca_tokend.core.health import Check, problems
 from aca_tokend.core.login import LoggedIn, LoginFailed
 from aca_tokend.core.outcome import Granted, TokenEvent
 from aca_tokend.core.shards import share
-from aca_tokend.core.steps import Call, Work
+from aca_tokend.core.steps import Call, Duty
 from aca_tokend.event_log import EventLog, of_endpoint, of_vault
 from aca_tokend.expiry import Expiries
 from aca_tokend.hooking import Hooker
@@ -46,13 +46,14 @@ from aca_tokend.watched import Watched
 from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import Config
     from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.outcome import Event
+    from aca_tokend.core.steps import Work
     from aca_tokend.metrics import TokenView
     from aca_tokend.state import HookState, TokenState
 
@@ -240,10 +241,10 @@ class Daemon:
     # ── what is on the schedule ───────────────────────────────────────────────────────────────────────────────────────
 
     def _work(self, state: TokenState, pool: str = "") -> Work:
-        # no functions of its own: there are thousands of tokens
-        return Work(state.name, pool or state.sinks[0].sink.pool, partial(self._attempt, state), state.urgent_at)
+        return _TokenWork(self, state, pool or state.sinks[0].sink.pool)
 
-    async def _attempt(self, state: TokenState) -> float:
+    async def attempt(self, state: TokenState) -> float:
+        """One attempt of a token, which takes over what a reload changed; returns when the next is due."""
         changes = self._changes.get(state.name, [])
         while changes:
             take_over(state, changes.pop(0), self.clock.monotonic())
@@ -257,7 +258,7 @@ class Daemon:
             next_at = await self.hooker.attempt(hook)
             return math.inf if self._once and hook.failures else next_at
 
-        return Work(hook.name, hook.name, attempt, lambda: 0.0, finish=True)
+        return Duty(hook.name, hook.name, attempt, lambda: 0.0, finish=True)
 
     def _sweep_work(self) -> Work:
         """Removes what a killed run left in files, before they are written; a file system that hangs delays nobody."""
@@ -267,7 +268,7 @@ class Daemon:
             await Call(FILE_POOL, lambda: sinks.sweep(publishes))
             return math.inf
 
-        return Work(SWEEP, FILE_POOL, sweep, lambda: -math.inf)
+        return Duty(SWEEP, FILE_POOL, sweep, lambda: -math.inf)
 
     def _keep_work(self, vault: str) -> Work:
         """Keeps our own token in a Vault alive. It goes before all that needs that token."""
@@ -277,7 +278,7 @@ class Daemon:
             session = self.parts.vaults.get(vault)
             return await Call(pool, session.keep, -math.inf) if session else math.inf
 
-        return Work(_keeper(vault), pool, keep, lambda: -math.inf)
+        return Duty(_keeper(vault), pool, keep, lambda: -math.inf)
 
     def _who(self, name: str) -> str:
         """A name on the schedule, as people are told it."""
@@ -389,6 +390,26 @@ class Daemon:
             unhealthy=tuple(self.unhealthy()),
             rejected=self.source.problems if self.source else (),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenWork:
+    """The attempts of one token. It has no functions of its own: there are thousands."""
+
+    daemon: Daemon
+    state: TokenState
+    pool: str
+    finish: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        return self.state.name
+
+    def attempt(self) -> Coroutine[Any, Any, float]:
+        return self.daemon.attempt(self.state)
+
+    def urgency(self) -> float:
+        return self.state.urgency
 
 
 def _servers(config: Config) -> set[str]:

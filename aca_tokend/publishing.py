@@ -164,6 +164,7 @@ class Publisher:
                     sink.hooked = None  # the same token, but whoever reads it must read it anew
                 sink.seen, sink.published, sink.seen_at = result.seen, document, self.clock.monotonic()
                 sink.written = result.seen.stamp
+                sink.appeared = None  # what stood there is no more, and is kept for none of thousands of tokens
                 self._settle(state, sink, PublishResult.WRITTEN, result.seconds)
                 continue
             sink.seen = None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Replicas that change a record at once meet each other's writes; each of them decides anew, so many times.
 ROUNDS = 8
 UNREAD = object()
+NOTED = object()
 EMPTY = AttemptRecord()
 
 
@@ -31,6 +32,7 @@ class Ledger:
 
     `proven` is the credential with which we were granted what is published: an attempt with it needs no claim.
     `pending` is a claim that was sent to be written: if that is what stands there it is ours, whatever the answer was.
+    `stamp` is UNREAD where `record` is not what stands there, and NOTED where, besides, that says `proven` is proven.
     """
 
     sink: Sink
@@ -39,6 +41,11 @@ class Ledger:
     record: AttemptRecord = EMPTY
     stamp: object = UNREAD
     pending: Claim | None = None
+
+    @property
+    def read(self) -> bool:
+        """Whether `record` is what stood there when it was last read or written."""
+        return self.stamp is not UNREAD and self.stamp is not NOTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +68,9 @@ class Records:
         Raises:
             LookError, PublishError: the record cannot be read or written; no attempt may be made.
         """
-        known = ledger.stamp is not UNREAD
+        known = ledger.read
         for _ in range(ROUNDS):
-            if ledger.stamp is UNREAD:
+            if not ledger.read:
                 await self.read(ledger, urgency)
                 known = False
                 if ledger.pending is not None and ledger.record.of(credential) == ledger.pending.attempts:
@@ -83,14 +90,20 @@ class Records:
         self, ledger: Ledger, credential: str, claim: Claim | None, verdict: Verdict, urgency: float
     ) -> None:
         """Notes how an attempt went. What cannot be noted stays as claimed, which errs on the safe side."""
+        noted = ledger.stamp is NOTED and ledger.proven == credential
         ledger.pending = None
         ledger.proven = credential if verdict.accepted else ""
+        if noted and verdict.accepted:
+            return
         try:
             for _ in range(ROUNDS):
-                if ledger.stamp is UNREAD:
+                if not ledger.read:
                     await self.read(ledger, urgency)
                 attempts = self._after(ledger.record.of(credential), credential, claim, verdict)
                 if attempts is None or await self._write(ledger, attempts, urgency):
+                    if verdict.accepted:
+                        # nobody needs the record until something changes, and there are thousands of tokens
+                        ledger.record, ledger.stamp = EMPTY, NOTED
                     return
         except ReasonedError:
             ledger.stamp = UNREAD

@@ -33,7 +33,7 @@ class Shared:
         self._gates: dict[str, Gate] = {}
         self._clients: dict[ClientKey, Client] = {}
         self._rules: dict[Rules, Rules] = {}  # equal ones are one: there are thousands of tokens
-        self._homes: dict[str, tuple[ClientKey, Sink]] = {}  # by token: its client, and its first sink
+        self._homes: dict[str, tuple[Client, Sink]] = {}  # by token: its client, and its first sink
 
     def gate(self, endpoint: str) -> Gate | None:
         """The gate of an endpoint, None while no token has it."""
@@ -48,7 +48,7 @@ class Shared:
         gate = self._gates.setdefault(endpoint.name, Gate(timeout, token.rotation.backoff.cap))
         key = (endpoint.name, token.client_id)
         client = self._clients.setdefault(key, Client(Ledger(sinks[0], CLIENT_RECORD)))
-        self._homes[token.name] = (key, sinks[0])
+        self._homes[token.name] = (client, sinks[0])
         rules = Rules.of(token.rotation, timeout)
         in_vault = any(isinstance(reference, VaultReference) for reference in references(token))
         return TokenState(
@@ -72,10 +72,10 @@ class Shared:
     def follow(self, tokens: Iterable[str]) -> None:
         """After a reload with these tokens, in their order: moves the records of clients, forgets clients that left."""
         self._homes = {name: self._homes[name] for name in tokens}
-        homes: dict[ClientKey, Sink] = {}
-        for key, sink in self._homes.values():
-            homes.setdefault(key, sink)
-        self._clients = {key: client for key, client in self._clients.items() if key in homes}
-        for key, client in self._clients.items():
-            if client.ledger.sink is not homes[key]:
-                client.ledger = Ledger(homes[key], CLIENT_RECORD, client.ledger.proven)
+        homes: dict[Client, Sink] = {}
+        for client, sink in self._homes.values():
+            homes.setdefault(client, sink)
+        self._clients = {key: client for key, client in self._clients.items() if client in homes}
+        for client in self._clients.values():
+            if client.ledger.sink is not homes[client]:
+                client.ledger = Ledger(homes[client], CLIENT_RECORD, client.ledger.proven)

@@ -178,10 +178,6 @@ class TokenState:
         life = self.life  # another thread may ask while its attempt clears it
         return life.expires if life else 0.0
 
-    def urgent_at(self) -> float:
-        """The urgency, as what waits in a pool is asked for it."""
-        return self.urgency
-
     @property
     def published(self) -> bool:
         """Whether every sink holds the token that we hold."""

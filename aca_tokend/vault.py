@@ -66,6 +66,7 @@ class VaultSession:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
+        self.pool = f"vault.{name}"
         self._nodes = Nodes(config)
         self._own = TokenKeeper(name, config, self._nodes, resolve, monotonic, wall, on_login)
         self._monotonic = monotonic

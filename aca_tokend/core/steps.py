@@ -8,7 +8,7 @@ the main flow reads from top to bottom while a Vault that hangs holds only threa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from aca_tokend.core.errors import ReasonedError
 
@@ -66,14 +66,31 @@ def make(call: Call[T]) -> T | ReasonedError:
         return error.with_traceback(None)  # a value now: it does not keep what was sent
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What is kept on schedule: the attempts of one token, or of one hook.
+class Work(Protocol):
+    """What is kept on schedule: the attempts of one token, or of one hook."""
 
-    `attempt` starts one; its coroutine returns when the next is due, in monotonic seconds (infinity: never).
-    `pool` is where it begins; `urgency` orders what waits there, smallest first. `finish`: what is on schedule when the
-    daemon stops is begun at once, because it finishes what was published.
-    """
+    @property
+    def name(self) -> str:
+        """What it is called on the schedule."""
+
+    @property
+    def pool(self) -> str:
+        """The pool in which an attempt begins."""
+
+    @property
+    def finish(self) -> bool:
+        """Whether the daemon begins it at once when it stops, because it finishes what was published."""
+
+    def attempt(self) -> Coroutine[Any, Any, float]:
+        """Starts one; the coroutine returns when the next is due, in monotonic seconds (infinity: never)."""
+
+    def urgency(self) -> float:
+        """Orders what waits in the pool, smallest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """Work that functions are given for."""
 
     name: str
     pool: str

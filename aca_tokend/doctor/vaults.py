@@ -99,9 +99,8 @@ async def _node(notes: Notes, name: str, config: VaultConfig, wall: Callable[[],
 
 async def _log_in(notes: Notes, session: VaultSession, method: str) -> None:
     """Our log-in, and the token that we hold then."""
-    pool = f"vault.{session.name}"
     try:
-        token = await Call(pool, session.own_token)
+        token = await Call(session.pool, session.own_token)
     except VaultLoginError as error:
         if session.logged_in:
             notes.ok(LOG_IN, f"by {method}")
@@ -130,7 +129,7 @@ def _tell_token(notes: Notes, token: OwnToken, vault: str) -> None:
 
 async def _places(notes: Notes, session: VaultSession, used: Mapping[str, int], rules: Sequence[Rule]) -> None:
     """The KV version of each mount in use, and what our token may do at each path."""
-    pool = f"vault.{session.name}"
+    pool = session.pool
     for mount, configured in used.items():
         try:
             found = await Call(pool, lambda mount=mount: session.mount_version(mount))  # type: ignore[misc]  # bound now

@@ -154,8 +154,7 @@ class Metrics:
 
     def _row(self, view: TokenView, now: float) -> Row:
         with self._counting:
-            counts = self._of(view.token)
-            return Row(view, counts, tuple(counts.errors.items()), token_label(view.token), now)
+            return Row(view, self._of(view.token), token_label(view.token), now)
 
     def _of(self, token: str) -> Counts:
         counts = self._counts.get(token)

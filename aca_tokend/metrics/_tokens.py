@@ -77,6 +77,17 @@ class TokenView:
         return min(ends, default=0.0)
 
 
+# How often each of a few pairs has happened. Most tokens have one entry, for which a dict would take twice the room.
+Tally = tuple[tuple[str, str, int], ...]
+
+
+def _one_more(tally: Tally, first: str, second: str) -> Tally:
+    for index, (one, other, count) in enumerate(tally):
+        if (one, other) == (first, second):
+            return (*tally[:index], (one, other, count + 1), *tally[index + 1 :])
+    return (*tally, (first, second, 1))
+
+
 class Counts:
     """What has been counted of one token. The caller holds a lock for each change."""
 
@@ -94,8 +105,8 @@ class Counts:
     def __init__(self) -> None:
         for result in ROTATION_RESULTS:
             setattr(self, result, 0)
-        self.published: dict[tuple[str, str], int] = {}
-        self.errors: dict[tuple[str, str], int] = {}
+        self.published: Tally = ()
+        self.errors: Tally = ()
         self.last_success = 0.0
         self.published_at = 0.0
         self.unavailable_seconds = 0.0
@@ -108,13 +119,11 @@ class Counts:
 
     def publish(self, sink: str, result: PublishResult) -> None:
         """Counts what became of a publish."""
-        key = (sink, result.value)
-        self.published[key] = self.published.get(key, 0) + 1
+        self.published = _one_more(self.published, sink, result.value)
 
     def error(self, failure: Failure) -> None:
         """Counts a step that failed."""
-        key = (failure.step.value, failure.reason.value)
-        self.errors[key] = self.errors.get(key, 0) + 1
+        self.errors = _one_more(self.errors, failure.step.value, failure.reason.value)
 
     def unavailable(self, valid_until: float, now: float) -> None:
         """Counts that part of the time since the last count in which a sink held no valid token.
@@ -123,17 +132,18 @@ class Counts:
         """
         if self.counted_until:
             ended = now if valid_until <= now else min(self.published_at, now)
-            self.unavailable_seconds += max(0.0, ended - max(self.valid_until, self.counted_until))
+            gap = ended - max(self.valid_until, self.counted_until)
+            if gap > 0.0:
+                self.unavailable_seconds += gap
         self.valid_until = valid_until
         self.counted_until = now
 
 
 class Row(NamedTuple):
-    """One token while a page is written: `errors` is a copy, `label` is its label, escaped."""
+    """One token while a page is written: `label` is its label, escaped."""
 
     view: TokenView
     counts: Counts
-    errors: tuple[tuple[tuple[str, str], int], ...]
     label: str
     now: float
 
@@ -201,15 +211,16 @@ def _rotations(row: Row) -> Iterator[tuple[str, float]]:
 
 
 def _errors(row: Row) -> Iterator[tuple[str, float]]:
-    for (step, reason), count in row.errors:
+    for step, reason, count in row.counts.errors:
         yield f',step="{step}",reason="{reason}"', count
 
 
 def _published(row: Row) -> Iterator[tuple[str, float]]:
+    counts = {(sink, result): count for sink, result, count in row.counts.published}
     for sink in row.view.sinks:
         label = f',sink="{_escaped(sink.name)}",result='
         for result in PUBLISH_RESULTS:
-            yield f'{label}"{result}"', row.counts.published.get((sink.name, result), 0)
+            yield f'{label}"{result}"', counts.get((sink.name, result), 0)
 
 
 def _sink_expires(row: Row) -> Iterator[tuple[str, float]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aca_tokend.core.config import VaultPublish, after_of
-from aca_tokend.core.steps import Work
+from aca_tokend.core.steps import Duty
 from aca_tokend.hooking import Hooker
 from aca_tokend.reload import Change, compare, take_over
 from aca_tokend.rotator import Rotator
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import After, AnyPublish, Config, TokenConfig
     from aca_tokend.core.outcome import Event, Reason
+    from aca_tokend.core.steps import Work
     from aca_tokend.simulation.places import Watch
     from aca_tokend.state import TokenState
 
@@ -126,7 +127,7 @@ class Replica:
         """Brings the attempt of a token forward that waited for another's, or puts a hook on schedule."""
         state, hook = self.states.get(wake.token), self.hooks.get(wake.token)
         if hook is not None and self.alive:
-            self.driver.keep(Work(hook.name, hook.name, lambda: self.hooker.attempt(hook), lambda: 0.0), wake.at)
+            self.driver.keep(Duty(hook.name, hook.name, lambda: self.hooker.attempt(hook), lambda: 0.0), wake.at)
         elif state is not None and self.alive:
             state.wake_at = wake.at
             self.driver.hasten(wake.token, wake.at)
@@ -185,7 +186,7 @@ class Replica:
         return frozenset(it.name for it in self.config.tokens if after in map(after_of, it.publish))
 
     def _work(self, state: TokenState) -> Work:
-        return Work(state.name, state.sinks[0].sink.pool, lambda: self._attempt(state), lambda: state.urgency)
+        return Duty(state.name, state.sinks[0].sink.pool, lambda: self._attempt(state), lambda: state.urgency)
 
     async def _attempt(self, state: TokenState) -> float:
         changes = self.changes.get(state.name, [])

@@ -29,32 +29,29 @@ _UNCHANGED = {field: field for field in FIELDS}
 class KvSink:
     """One secret that holds one token. What it stamps is the version of the secret, in KV version 1 its content."""
 
+    __slots__ = ("_engine", "_mount", "_names", "_path", "_session", "name", "replace_foreign")
+
     kind = "vault"
 
     def __init__(self, config: VaultPublish, session: VaultSession) -> None:
         self._mount = config.mount
         self._path = config.path
         self._session = session
-        engine = _Version1 if config.kv_version == 1 else _Version2
-        self._engine: _Engine = engine(config.mount, session)
+        self._engine = _VERSION_1 if config.kv_version == 1 else _VERSION_2
         # the name in Vault of each field of the document
         self._names = {field: config.fields.get(field, field) for field in FIELDS} if config.fields else _UNCHANGED
         self.replace_foreign = config.replace_foreign
-
-    @property
-    def name(self) -> str:
-        """Such as `vault:secret/aca/bookings`, or `vault.NAME:…` in another Vault than main."""
-        vault = "vault" if self._session.name == "main" else f"vault.{self._session.name}"
-        return f"{vault}:{self._mount}/{self._path}"
+        vault = "vault" if session.name == "main" else f"vault.{session.name}"
+        self.name = f"{vault}:{config.mount}/{config.path}"
 
     @property
     def pool(self) -> str:
         """One pool for each Vault."""
-        return f"vault.{self._session.name}"
+        return self._session.pool
 
     def look(self) -> Seen:
         """Reads what is there; a deleted or destroyed version counts as nothing. Raises LookError."""
-        held, stamp = self._engine.read(self._path)
+        held, stamp = self._engine.read(self._session, self._mount, self._path)
         if held is None:
             return Seen(None, stamp)
         fields = {field: held[name] for field, name in self._names.items() if name in held}
@@ -66,75 +63,68 @@ class KvSink:
     def publish(self, document: Document, seen: Seen) -> Seen:
         """Replaces what was seen. Raises PublishError."""
         fields = {self._names[field]: value for field, value in document.fields().items()}
-        written = Seen(document, self._engine.write(self._path, fields, seen.stamp))
-        self._engine.describe(self._path, seen.stamp, document)
-        return written
+        stamp = self._engine.write(self._session, self._mount, self._path, fields, seen.stamp)
+        self._engine.describe(self._session, self._mount, self._path, seen.stamp, document)
+        return Seen(document, stamp)
 
     def read_record(self, name: str) -> SeenRecord:
         """Reads the secret beside the token's, such as `aca/bookings.attempts`. Raises LookError."""
-        return SeenRecord(*self._engine.read(f"{self._path}.{name}"))
+        return SeenRecord(*self._engine.read(self._session, self._mount, f"{self._path}.{name}"))
 
     def write_record(self, name: str, fields: Fields, stamp: object) -> object:
         """Replaces what was seen there. Raises PublishError."""
-        return self._engine.write(f"{self._path}.{name}", fields, stamp)
+        return self._engine.write(self._session, self._mount, f"{self._path}.{name}", fields, stamp)
 
 
 class _Engine(Protocol):
-    """A KV engine: what there is to read and to write, with a stamp for what is there."""
+    """A version of the KV engine: what there is to read and to write, with a stamp for what is there."""
 
-    def __init__(self, mount: str, session: VaultSession) -> None: ...
+    def read(self, session: VaultSession, mount: str, path: str) -> tuple[Fields | None, object]: ...
 
-    def read(self, path: str) -> tuple[Fields | None, object]: ...
+    def write(self, session: VaultSession, mount: str, path: str, fields: Fields, stamp: object) -> object: ...
 
-    def write(self, path: str, fields: Fields, stamp: object) -> object: ...
-
-    def describe(self, path: str, stamp: object, document: Document) -> None: ...
+    def describe(self, session: VaultSession, mount: str, path: str, stamp: object, document: Document) -> None: ...
 
 
 class _Version2:
     """With versions: a write names the one it replaces, and Vault refuses it where that is not the latest."""
 
-    def __init__(self, mount: str, session: VaultSession) -> None:
-        self._mount = mount
-        self._session = session
-
-    def read(self, path: str) -> tuple[Fields | None, object]:
-        read = self._session.read_kv(self._mount, path)
+    def read(self, session: VaultSession, mount: str, path: str) -> tuple[Fields | None, object]:
+        read = session.read_kv(mount, path)
         return read.fields, read.version
 
-    def write(self, path: str, fields: Fields, stamp: object) -> object:
+    def write(self, session: VaultSession, mount: str, path: str, fields: Fields, stamp: object) -> object:
         if not isinstance(stamp, int):
             raise TypeError(_NOT_OURS)
-        return self._session.write_kv(self._mount, path, fields, stamp)
+        return session.write_kv(mount, path, fields, stamp)
 
-    def describe(self, path: str, stamp: object, document: Document) -> None:
+    def describe(self, session: VaultSession, mount: str, path: str, stamp: object, document: Document) -> None:
         """Says in the metadata of a secret that we made whose it is."""
         if stamp == 0:
-            about = {"managed_by": "aca-tokend", "account": document.account}
-            self._session.describe_kv(self._mount, path, about)
+            session.describe_kv(mount, path, {"managed_by": "aca-tokend", "account": document.account})
 
 
 class _Version1:
     """Without versions: the stamp is a digest of the content, and a write replaces whatever is there."""
 
-    def __init__(self, mount: str, session: VaultSession) -> None:
-        self._mount = mount
-        self._session = session
-
-    def read(self, path: str) -> tuple[Fields | None, object]:
-        held = self._session.read_kv1(self._mount, path)
+    def read(self, session: VaultSession, mount: str, path: str) -> tuple[Fields | None, object]:
+        held = session.read_kv1(mount, path)
         fields = {} if held == _EMPTY else held
         return fields, "" if fields is None else _digest(fields)
 
-    def write(self, path: str, fields: Fields, stamp: object) -> object:
+    def write(self, session: VaultSession, mount: str, path: str, fields: Fields, stamp: object) -> object:
         if not isinstance(stamp, str):
             raise TypeError(_NOT_OURS)
-        self._session.write_kv1(self._mount, path, fields or _EMPTY, new=not stamp)
+        session.write_kv1(mount, path, fields or _EMPTY, new=not stamp)
         return _digest(fields)
 
-    def describe(self, path: str, stamp: object, document: Document) -> None:
+    def describe(self, session: VaultSession, mount: str, path: str, stamp: object, document: Document) -> None:
         """There is no metadata."""
 
+
+# One of each for all sinks: there are thousands of these.
+_VERSION_1: _Engine = _Version1()
+_VERSION_2: _Engine = _Version2()
 
 # KV version 1 refuses a secret without fields; a record without entries is written as this.
 _EMPTY: Fields = {"empty": True}

@@ -16,7 +16,7 @@ import pytest
 
 from aca_tokend.core.errors import LookError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.core.steps import Call, Calls, Work
+from aca_tokend.core.steps import Call, Calls, Duty
 from aca_tokend.scheduler import RotationScheduler
 from aca_tokend.simulation.driver import SimDriver
 from aca_tokend.simulation.world import World
@@ -66,7 +66,7 @@ class RealStage:
         return time.monotonic()
 
     def keep(self, name: str, attempt: Callable[[], Coroutine[Any, Any, float]], after: float, urgency: float) -> None:
-        self.scheduler.keep(Work(name, "a", attempt, lambda: urgency), self.now() + after)
+        self.scheduler.keep(Duty(name, "a", attempt, lambda: urgency), self.now() + after)
 
     def hasten(self, name: str) -> None:
         self.scheduler.hasten(name, self.now())
@@ -94,7 +94,7 @@ class SimulatedStage:
         return self.world.now
 
     def keep(self, name: str, attempt: Callable[[], Coroutine[Any, Any, float]], after: float, urgency: float) -> None:
-        self.driver.keep(Work(name, "a", attempt, lambda: urgency), self.now() + after)
+        self.driver.keep(Duty(name, "a", attempt, lambda: urgency), self.now() + after)
 
     def hasten(self, name: str) -> None:
         self.driver.hasten(name, self.now())

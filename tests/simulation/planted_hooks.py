@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.hooking import Hooker
 from aca_tokend.publishing import Publisher
+from tests.simulation.faults import Fault
 from tests.simulation.planting import plant, rotator
 
 if TYPE_CHECKING:
     from aca_tokend.core.outcome import Failure
     from aca_tokend.state import HookState, TokenState
+
+HOUR = 3600.0
 
 
 class HookGivesUp(Hooker):
@@ -62,6 +65,15 @@ class TrustsTheProcessBefore(Publisher):
         return failure
 
 
+# Each of its rotations is cut off, a little later than the one before: some between the write and the run of the hook.
+CUT_OFF = tuple(Fault("kill amid", 2 * HOUR * number, 10.0, how="t0", value=0.05 * number) for number in range(1, 24))
 plant(
-    "hook_lost_with_its_process", ["hook_follows_write"], "hooks", rotator(publisher=TrustsTheProcessBefore), tokens=12
+    "hook_lost_with_its_process",
+    ["hook_follows_write"],
+    "hooks",
+    rotator(publisher=TrustsTheProcessBefore),
+    tokens=1,
+    replicas=1,
+    seconds=48 * HOUR,
+    faults=CUT_OFF,
 )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aca_tokend.agenda import Agenda, Ticket
-from aca_tokend.core.steps import Work
+from aca_tokend.core.steps import Duty
 
 
 async def _attempt() -> float:
@@ -16,7 +16,7 @@ async def _attempt() -> float:
 
 
 def ticket(at: float) -> Ticket:
-    return Ticket(at, Work("one", "a", _attempt, lambda: 0.0))
+    return Ticket(at, Duty("one", "a", _attempt, lambda: 0.0))
 
 
 @given(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from aca_tokend.bell import Bell
 from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import parse
-from aca_tokend.core.steps import Work
+from aca_tokend.core.steps import Duty
 from aca_tokend.daemon import STEP_SPREAD_SECONDS, Daemon
 from aca_tokend.sinks.mounts import FILE_POOL
 
@@ -175,7 +175,7 @@ def test_what_fell_due_while_the_machine_slept_begins_at_once() -> None:
         began.set()
         return math.inf
 
-    daemon.scheduler.keep(Work("slept through", FILE_POOL, attempt, lambda: 0.0), clock.monotonic() + 1800.0)
+    daemon.scheduler.keep(Duty("slept through", FILE_POOL, attempt, lambda: 0.0), clock.monotonic() + 1800.0)
     daemon.scheduler.start()
     try:
         clock.slept = 3600.0

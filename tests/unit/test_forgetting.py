@@ -20,7 +20,7 @@ from aca_tokend.core.errors import GrantError, GrantRejected, PublishError, Secr
 from aca_tokend.core.grant import Credentials
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.core.steps import Call, Work, make
+from aca_tokend.core.steps import Call, Duty, make
 from aca_tokend.oauth import HttpTokenEndpoint
 from aca_tokend.pool import Pool
 from aca_tokend.scheduler import RotationScheduler
@@ -124,6 +124,19 @@ def test_a_failed_call_keeps_nothing() -> None:
     assert keepers() == []
 
 
+def test_a_token_that_was_replaced_is_let_go_of() -> None:
+    """Once a token was replaced where it is published, nothing holds it any more."""
+    rotation = Rotation(suffix=BACKWARDS[::-1])
+    rotation.attempt()
+    rotation.suffix = rotation.endpoint.suffix = ""
+    rotation.events.clear()
+    assert "Secret" in keepers()
+
+    rotation.run_for(7200 * 0.667)
+    assert rotation.sinks[0].writes == 2
+    assert keepers() == []
+
+
 def test_an_idle_thread_keeps_nothing() -> None:
     """A thread of a pool lets go of a call once it was made, not when it is given the next one."""
 
@@ -167,7 +180,7 @@ def test_an_attempt_holds_no_result_that_it_dropped() -> None:
 
     bugs: list[BaseException] = []
     scheduler = RotationScheduler({"a": 1, "b": 1}, SystemClock(), bugs.append, lambda _: None)
-    scheduler.keep(Work("token", "a", attempt, lambda: 0.0), 0.0)
+    scheduler.keep(Duty("token", "a", attempt, lambda: 0.0), 0.0)
     scheduler.start()
     try:
         assert told.wait(30), "each was gone before the wait for it was over"

@@ -217,6 +217,32 @@ def test_proven_credential_costs_no_record() -> None:
     assert bench.sinks[0].record_requests == requests
 
 
+def test_what_is_noted_of_a_proven_credential_takes_no_room() -> None:
+    """Once it is noted that a credential is proven, its record is let go of, and read anew when it is refused."""
+    bench = Bench()
+    bench.attempt()
+    assert bench.state.ledger.record == AttemptRecord()
+
+    bench.endpoint.broken = WRONG
+    bench.run_for(7200)
+    assert [entry.spent for entry in bench.state.ledger.record.entries] == [2]
+    assert bench.told(Suspended)
+
+
+def test_note_that_failed_is_made_by_the_next_rotation() -> None:
+    """A success that could not be noted is noted once the record can be written again, without another claim."""
+    bench = Bench()
+    bench.endpoint.before_answer = lambda: bench.sinks[0].record_errors.append(Reason.PERMISSION_DENIED)
+    bench.attempt()
+    written = parse_record(bench.sinks[0].records["attempts"][1])
+    assert [entry.proven for entry in written.entries] == [False]
+
+    bench.endpoint.before_answer = None
+    bench.run_for(7200)
+    written = parse_record(bench.sinks[0].records["attempts"][1])
+    assert [(entry.proven, entry.spent) for entry in written.entries] == [(True, 0)]
+
+
 def test_outage_leaves_a_credential_proven() -> None:
     """Failures that say nothing of a proven credential leave it proven: the grant after them costs no record either."""
     bench = Bench()

@@ -12,7 +12,7 @@ import pytest
 
 from aca_tokend.core.errors import LookError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.core.steps import Call, Calls, Work
+from aca_tokend.core.steps import Call, Calls, Duty
 from aca_tokend.pool import Pool
 from aca_tokend.scheduler import RotationScheduler
 
@@ -52,7 +52,7 @@ class Rig:
     def keep(
         self, name: str, attempt: Callable[[], Coroutine[Any, Any, float]], at: float | None = None, urgency: float = 0
     ) -> None:
-        work = Work(name, "a", attempt, lambda: urgency)
+        work = Duty(name, "a", attempt, lambda: urgency)
         self.scheduler.keep(work, self.clock.monotonic() if at is None else at)
 
 
@@ -136,7 +136,7 @@ def test_call_that_raises_in_another_pool_is_told(rig: Rig) -> None:
 def test_what_fails_in_apschedulers_thread_is_told(rig: Rig) -> None:
     """Trap: APScheduler logs what a job raises and goes on; what cannot be handed to its pool is told as a bug."""
     rig.scheduler.start()
-    rig.scheduler.keep(Work("one", "no such pool", counting(threading.Event(), 1), lambda: 0.0), rig.clock.monotonic())
+    rig.scheduler.keep(Duty("one", "no such pool", counting(threading.Event(), 1), lambda: 0.0), rig.clock.monotonic())
 
     assert rig.bug.wait(GENEROUS)
     assert isinstance(rig.bugs[0], KeyError)
@@ -357,7 +357,7 @@ def test_stop_begins_what_finishes(rig: Rig) -> None:
         await Call("b", lambda: ran.append("hook"), finish=True)
         return math.inf
 
-    work = Work("hook", "b", hook, lambda: 0.0, finish=True)
+    work = Duty("hook", "b", hook, lambda: 0.0, finish=True)
     sent, answer = threading.Event(), threading.Event()
 
     async def publishing() -> float:
@@ -385,7 +385,7 @@ def test_stop_runs_a_hook_again_that_was_asked_for_meanwhile(rig: Rig) -> None:
         runs.append(1)
         return math.inf
 
-    work = Work("hook", "b", hook, lambda: 0.0, finish=True)
+    work = Duty("hook", "b", hook, lambda: 0.0, finish=True)
 
     def ask() -> None:
         rig.scheduler.keep(work, rig.clock.monotonic())
@@ -548,7 +548,7 @@ def test_replaced_work_that_waits_in_a_busy_pool_is_not_run(rig: Rig) -> None:
         await Call("b", done.set)
         return math.inf
 
-    rig.scheduler.keep(Work("moved", "b", elsewhere, lambda: 0.0), rig.clock.monotonic())
+    rig.scheduler.keep(Duty("moved", "b", elsewhere, lambda: 0.0), rig.clock.monotonic())
     assert done.wait(GENEROUS)
     release.set()
     assert rig.scheduler.wait_until_done(GENEROUS)
@@ -578,7 +578,7 @@ def test_keep_and_drop_from_many_threads(rig: Rig) -> None:
         for step in range(200):
             match (number + step) % 4:
                 case 0:
-                    rig.scheduler.keep(Work("one", "ab"[step % 2], attempt, lambda: 0.0), rig.clock.monotonic())
+                    rig.scheduler.keep(Duty("one", "ab"[step % 2], attempt, lambda: 0.0), rig.clock.monotonic())
                 case 1:
                     rig.scheduler.hasten("one", rig.clock.monotonic())
                 case 2:
@@ -613,7 +613,7 @@ def test_pool_added_while_running(rig: Rig) -> None:
         await Call("c", done.set)
         return math.inf
 
-    rig.scheduler.keep(Work("one", "c", attempt, lambda: 0.0), rig.clock.monotonic())
+    rig.scheduler.keep(Duty("one", "c", attempt, lambda: 0.0), rig.clock.monotonic())
 
     assert done.wait(GENEROUS)
 
