@@ -27,7 +27,7 @@ class Ticket:
     gone: bool = False
 
     def __lt__(self, other: Ticket) -> bool:
-        """Sooner: so that the heap holds tickets, not a tuple for each."""
+        """Whether it is due sooner; those of one moment are in no order."""
         return self.at < other.at
 
 

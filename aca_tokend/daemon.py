@@ -392,7 +392,7 @@ class Daemon:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _TokenWork:
     """The attempts of one token. It has no functions of its own: there are thousands."""
 

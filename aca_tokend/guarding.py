@@ -85,8 +85,8 @@ class Guard:
         """Whoever takes a token over looks whether another process was refused with its client meanwhile."""
         ledger = state.client.ledger
         if resolved.client == ledger.proven:
-            await self.records.read(ledger, state.urgency)
-            known = ledger.record.of(resolved.client)
+            held = await self.records.read(ledger, state.urgency)
+            known = held.record.of(resolved.client)
             if known is None or not known.proven:
                 ledger.proven = ""
 
@@ -146,13 +146,11 @@ class Guard:
 
     async def wait(self, state: TokenState, resolved: Resolved) -> float | None:
         """In how many seconds the records, read anew, allow an attempt; None: never. Raises LookError."""
-        await self.records.read(state.ledger, state.urgency)
-        await self.records.read(state.client.ledger, state.urgency)
+        of_token = (await self.records.read(state.ledger, state.urgency)).record
+        of_client = (await self.records.read(state.client.ledger, state.urgency)).record
         now = datetime.fromtimestamp(self.clock.wall(), UTC)
-        client = guard.claim(
-            state.client.ledger.record.of(resolved.client), resolved.client, now, state.rules.for_client
-        )
-        token = guard.claim(state.ledger.record.of(resolved.credential), resolved.credential, now, state.rules)
+        client = guard.claim(of_client.of(resolved.client), resolved.client, now, state.rules.for_client)
+        token = guard.claim(of_token.of(resolved.credential), resolved.credential, now, state.rules)
         waits = [decision.wait_seconds if isinstance(decision, Denied) else 0.0 for decision in (client, token)]
         return max(wait for wait in waits if wait is not None) if None not in waits else None
 

@@ -61,8 +61,8 @@ class Publisher:
         for sink, result in zip(sinks, results, strict=True):
             if isinstance(result, Seen):
                 _saw(sink, result, moment, state.account)
-                if sink.appeared is None or sink.appeared[0] != result.document:
-                    sink.appeared = (result.document, now)
+                if sink.appeared is None or sink.appeared[0] != hash(result.document):
+                    sink.appeared = (hash(result.document), now)
             else:
                 sink.seen = None
                 sink.failure = result.as_failure(Step.LOOK, sink.sink.name)
@@ -104,7 +104,7 @@ class Publisher:
         Its clock may have been wrong, but it was not issued after we first saw it.
         """
         issued = self.clock.monotonic() - (self.clock.wall() - document.issued_at.timestamp())
-        sightings = [sink.appeared[1] for sink in state.sinks if sink.appeared and sink.appeared[0] == document]
+        sightings = [sink.appeared[1] for sink in state.sinks if sink.appeared and sink.appeared[0] == hash(document)]
         issued = min(issued, *sightings) if sightings else issued
         lifetime = (document.expires_at - document.issued_at).total_seconds()
         return plan(issued, lifetime, state.config.rotation, state.draw)
@@ -164,7 +164,6 @@ class Publisher:
                     sink.hooked = None  # the same token, but whoever reads it must read it anew
                 sink.seen, sink.published, sink.seen_at = result.seen, document, self.clock.monotonic()
                 sink.written = result.seen.stamp
-                sink.appeared = None  # what stood there is no more, and is kept for none of thousands of tokens
                 self._settle(state, sink, PublishResult.WRITTEN, result.seconds)
                 continue
             sink.seen = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aca_tokend.core import guard
 from aca_tokend.core.errors import LookError, PublishError, ReasonedError
@@ -22,30 +22,43 @@ if TYPE_CHECKING:
 # Replicas that change a record at once meet each other's writes; each of them decides anew, so many times.
 ROUNDS = 8
 UNREAD = object()
-NOTED = object()
 EMPTY = AttemptRecord()
+
+
+class Held(NamedTuple):
+    """A record as it was last read or written, with its stamp: UNREAD where something else may stand there by now."""
+
+    record: AttemptRecord
+    stamp: object
+
+
+NOTHING_HELD = Held(EMPTY, UNREAD)
 
 
 @dataclass(slots=True)
 class Ledger:
     """One attempt record: where it lives, and what is known of it.
 
+    Several threads use that of a client at once, so `held` is replaced whole.
+
     `proven` is the credential with which we were granted what is published: an attempt with it needs no claim.
     `pending` is a claim that was sent to be written: if that is what stands there it is ours, whatever the answer was.
-    `stamp` is UNREAD where `record` is not what stands there, and NOTED where, besides, that says `proven` is proven.
     """
 
     sink: Sink
     name: str
     proven: str = ""
-    record: AttemptRecord = EMPTY
-    stamp: object = UNREAD
+    held: Held = NOTHING_HELD
     pending: Claim | None = None
 
     @property
-    def read(self) -> bool:
-        """Whether `record` is what stood there when it was last read or written."""
-        return self.stamp is not UNREAD and self.stamp is not NOTED
+    def record(self) -> AttemptRecord:
+        """The record as far as it is known."""
+        return self.held.record
+
+    def distrust(self) -> None:
+        """Has it read anew before it is relied on: something else may stand there by now."""
+        self.held = self.held._replace(stamp=UNREAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +81,22 @@ class Records:
         Raises:
             LookError, PublishError: the record cannot be read or written; no attempt may be made.
         """
-        known = ledger.read
+        known = ledger.held.stamp is not UNREAD
         for _ in range(ROUNDS):
-            if not ledger.read:
-                await self.read(ledger, urgency)
+            held = ledger.held
+            if held.stamp is UNREAD:
+                held = await self.read(ledger, urgency)
                 known = False
-                if ledger.pending is not None and ledger.record.of(credential) == ledger.pending.attempts:
+                if ledger.pending is not None and held.record.of(credential) == ledger.pending.attempts:
                     return ledger.pending
-            decision = guard.claim(ledger.record.of(credential), credential, self._now(), rules)
+            decision = guard.claim(held.record.of(credential), credential, self._now(), rules)
             if isinstance(decision, Denied):
                 if not known:
                     return decision
-                ledger.stamp = UNREAD  # somebody may have resumed it since we read it
+                ledger.distrust()  # somebody may have resumed it since we read it
                 continue
             ledger.pending = decision
-            if await self._write(ledger, decision.attempts, urgency):
+            if await self._write(ledger, held, decision.attempts, urgency):
                 return decision
         raise PublishError(Reason.CONFLICT, f"{ledger.sink.name}: the attempt record is written by others all the time")
 
@@ -90,23 +104,18 @@ class Records:
         self, ledger: Ledger, credential: str, claim: Claim | None, verdict: Verdict, urgency: float
     ) -> None:
         """Notes how an attempt went. What cannot be noted stays as claimed, which errs on the safe side."""
-        noted = ledger.stamp is NOTED and ledger.proven == credential
         ledger.pending = None
         ledger.proven = credential if verdict.accepted else ""
-        if noted and verdict.accepted:
-            return
         try:
             for _ in range(ROUNDS):
-                if not ledger.read:
-                    await self.read(ledger, urgency)
-                attempts = self._after(ledger.record.of(credential), credential, claim, verdict)
-                if attempts is None or await self._write(ledger, attempts, urgency):
-                    if verdict.accepted:
-                        # nobody needs the record until something changes, and there are thousands of tokens
-                        ledger.record, ledger.stamp = EMPTY, NOTED
+                held = ledger.held
+                if held.stamp is UNREAD:
+                    held = await self.read(ledger, urgency)
+                attempts = self._after(held.record.of(credential), credential, claim, verdict)
+                if attempts is None or await self._write(ledger, held, attempts, urgency):
                     return
         except ReasonedError:
-            ledger.stamp = UNREAD
+            ledger.distrust()
 
     def _after(self, known: Attempts | None, credential: str, claim: Claim | None, verdict: Verdict) -> Attempts | None:
         if verdict.accepted:
@@ -115,31 +124,32 @@ class Records:
             return guard.refused(known, credential, verdict.refused, self._now(), claimed=claim is not None)
         return guard.given_back(known, claim, self._now()) if claim else None
 
-    async def read(self, ledger: Ledger, urgency: float) -> None:
-        """Reads the record as it is now. Raises LookError."""
+    async def read(self, ledger: Ledger, urgency: float) -> Held:
+        """Reads the record as it is now, and returns what is held then. Raises LookError."""
         sink = ledger.sink
         seen: SeenRecord = await Call(sink.pool, lambda: sink.read_record(ledger.name), urgency, finish=True)
         try:
-            ledger.record = guard.parse_record(seen.fields or {})
+            held = Held(guard.parse_record(seen.fields or {}), seen.stamp)
         except NotADocumentError as error:
             message = f"{sink.name}: what stands in the place of its record {ledger.name} is none: {error}"
             raise LookError(Reason.FOREIGN_DOCUMENT, message) from error
-        ledger.stamp = seen.stamp
+        ledger.held = held
+        return held
 
-    async def _write(self, ledger: Ledger, attempts: Attempts, urgency: float) -> bool:
-        """Writes one entry of the record; False where somebody else wrote first."""
-        record = ledger.record.put(attempts)
-        sink, stamp, fields = ledger.sink, ledger.stamp, record.fields()
-        ledger.stamp = UNREAD
+    async def _write(self, ledger: Ledger, held: Held, attempts: Attempts, urgency: float) -> bool:
+        """Writes one entry of the record that is held; False where somebody else wrote first."""
+        record = held.record.put(attempts)
+        sink, fields = ledger.sink, record.fields()
+        ledger.distrust()
         try:
-            ledger.stamp = await Call(
-                sink.pool, lambda: sink.write_record(ledger.name, fields, stamp), urgency, finish=True
+            stamp = await Call(
+                sink.pool, lambda: sink.write_record(ledger.name, fields, held.stamp), urgency, finish=True
             )
         except PublishError as error:
             if error.reason is Reason.CONFLICT:
                 return False
             raise
-        ledger.record = record
+        ledger.held = Held(record, stamp)
         return True
 
     def _now(self) -> datetime:

@@ -153,8 +153,8 @@ def _ledger(state: TokenState, change: Change, *, moved: bool) -> Ledger:
     ledger, fresh = state.ledger, change.fresh.ledger
     proven = "" if moved else ledger.proven
     origin = change.origins[0]
-    if origin is None or origin.number != 0:
-        return replace(fresh, proven=proven)
+    if origin is None or origin.number != 0 or not origin.alike:
+        return replace(fresh, proven=proven)  # what was stamped by another version of KV is no stamp of this one
     return replace(ledger, sink=fresh.sink, proven=proven)
 
 

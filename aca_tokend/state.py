@@ -81,7 +81,7 @@ class SinkState:
     published: Document | None = None  # the token of ours it holds
     failure: Failure | None = None
     told: Failure | None = None  # the last failure that was told of, until a success
-    appeared: tuple[Document | None, float] | None = None  # the document last read, and when it was first seen
+    appeared: tuple[int, float] | None = None  # the hash of the document last read, and when that was first seen
     written: object = NOTHING  # the stamp of what we wrote there ourselves
     hook: HookState | None = None
     hooked: Document | None = None  # what the hook was last asked to run for

@@ -94,6 +94,8 @@ class MemorySink:
         self.record_requests += 1
         if self.record_errors:
             raise PublishError(self.record_errors.popleft(), f"{self.name}.{name}")
+        if not isinstance(stamp, int):  # as the real ones refuse a stamp of another kind of sink
+            raise TypeError(stamp)
         version = self.records.get(name, (0, None))[0]
         if stamp != version:
             raise PublishError(Reason.CONFLICT, f"{self.name}.{name}: changed meanwhile")

@@ -90,7 +90,7 @@ class Work(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """Work that functions are given for."""
+    """Work put together from functions, for that of which there is little."""
 
     name: str
     pool: str

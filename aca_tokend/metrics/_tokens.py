@@ -77,7 +77,7 @@ class TokenView:
         return min(ends, default=0.0)
 
 
-# How often each of a few pairs has happened. Most tokens have one entry, for which a dict would take twice the room.
+# How often each of a few pairs has happened. A token has one or two of them, for which a dict takes twice the room.
 Tally = tuple[tuple[str, str, int], ...]
 
 
@@ -133,7 +133,7 @@ class Counts:
         if self.counted_until:
             ended = now if valid_until <= now else min(self.published_at, now)
             gap = ended - max(self.valid_until, self.counted_until)
-            if gap > 0.0:
+            if gap > 0.0:  # else there would be another number in memory for each token
                 self.unavailable_seconds += gap
         self.valid_until = valid_until
         self.counted_until = now

@@ -41,7 +41,7 @@ class KvSink:
         # the name in Vault of each field of the document
         self._names = {field: config.fields.get(field, field) for field in FIELDS} if config.fields else _UNCHANGED
         self.replace_foreign = config.replace_foreign
-        vault = "vault" if session.name == "main" else f"vault.{session.name}"
+        vault = "vault" if session.name == "main" else session.pool
         self.name = f"{vault}:{config.mount}/{config.path}"
 
     @property

@@ -52,6 +52,7 @@ TITLES: Mapping[str, str] = {
     "page_kb": "/metrics, kB",
     "page_seconds": "/metrics, seconds",
     "rotation_cpu_ms": "CPU a rotation, ms",
+    "lag_p50_seconds": "scheduler lag, median, seconds",
     "lag_p99_seconds": "scheduler lag, 99th percentile, seconds",
 }
 

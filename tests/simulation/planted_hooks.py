@@ -65,7 +65,7 @@ class TrustsTheProcessBefore(Publisher):
         return failure
 
 
-# Each of its rotations is cut off, a little later than the one before: some between the write and the run of the hook.
+# One rotation in two hours is cut off, a little later each time: some between the write and the run of the hook.
 CUT_OFF = tuple(Fault("kill amid", 2 * HOUR * number, 10.0, how="t0", value=0.05 * number) for number in range(1, 24))
 plant(
     "hook_lost_with_its_process",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,7 +23,11 @@ from aca_tokend.core.guard import (
 )
 from aca_tokend.core.outcome import Failed, Reason, Resumed, Suspended
 from aca_tokend.core.token import NotADocumentError
-from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, token_config
+from aca_tokend.records import Ledger, Records, Verdict
+from tests.fakes import Bench, Crowd, FakeClock, FakeSecrets, MemorySink, drive, token_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 RULES = Rules(max_rejections=2, retry_rejected_seconds=0.0, lease_seconds=11.0)
@@ -217,20 +222,8 @@ def test_proven_credential_costs_no_record() -> None:
     assert bench.sinks[0].record_requests == requests
 
 
-def test_what_is_noted_of_a_proven_credential_takes_no_room() -> None:
-    """Once it is noted that a credential is proven, its record is let go of, and read anew when it is refused."""
-    bench = Bench()
-    bench.attempt()
-    assert bench.state.ledger.record == AttemptRecord()
-
-    bench.endpoint.broken = WRONG
-    bench.run_for(7200)
-    assert [entry.spent for entry in bench.state.ledger.record.entries] == [2]
-    assert bench.told(Suspended)
-
-
 def test_note_that_failed_is_made_by_the_next_rotation() -> None:
-    """A success that could not be noted is noted once the record can be written again, without another claim."""
+    """A success that could not be noted is noted by the next rotation: it reads the record and writes it, once."""
     bench = Bench()
     bench.endpoint.before_answer = lambda: bench.sinks[0].record_errors.append(Reason.PERMISSION_DENIED)
     bench.attempt()
@@ -238,9 +231,11 @@ def test_note_that_failed_is_made_by_the_next_rotation() -> None:
     assert [entry.proven for entry in written.entries] == [False]
 
     bench.endpoint.before_answer = None
-    bench.run_for(7200)
+    requests = bench.sinks[0].record_requests
+    bench.run_for(7200 * 3)
     written = parse_record(bench.sinks[0].records["attempts"][1])
     assert [(entry.proven, entry.spent) for entry in written.entries] == [(True, 0)]
+    assert bench.sinks[0].record_requests == requests + 2
 
 
 def test_outage_leaves_a_credential_proven() -> None:
@@ -341,6 +336,29 @@ def test_two_passwords_are_told_apart() -> None:
         old.clock.advance(100)
 
     assert (len(old.endpoint.asked), len(new.endpoint.asked)) == (2, 2)
+
+
+class Meanwhile(FakeClock):
+    """A clock that lets something happen in another thread when it is next asked for the time."""
+
+    happens: Callable[[], None] | None = None
+
+    def wall(self) -> float:
+        if happens := self.happens:
+            self.happens = None
+            happens()
+        return super().wall()
+
+
+def test_refusals_at_once_are_all_counted() -> None:
+    """Two threads that note a refusal of one client at the same moment count two, whoever comes between the other's."""
+    clock, sink = Meanwhile(), MemorySink()
+    records, ledger, verdict = Records(clock), Ledger(sink, "client-attempts"), Verdict(refused=Reason.INVALID_CLIENT)
+    clock.happens = lambda: drive(records.settle(ledger, "f", None, verdict, 0.0))
+
+    drive(records.settle(ledger, "f", None, verdict, 0.0))
+
+    assert [entry.spent for entry in parse_record(sink.records["client-attempts"][1]).entries] == [2]
 
 
 def test_operator_resumes() -> None:

@@ -9,12 +9,13 @@ import pytest
 
 from aca_tokend.core.config import Config, parse
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable
+from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.outcome import Adopted, Published, Reason, Resumed
 from aca_tokend.reload import Change, Changes, Origin, Retired, Source, compare, take_over
 from tests.fakes import Bench, MemorySink, ScriptedEndpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 Document = dict[str, Any]
@@ -417,6 +418,34 @@ def test_proven_credential_needs_no_claim_after_a_change() -> None:
 
     assert len(bench.endpoint.asked) == 2
     assert bench.sinks[0].record_requests == requests
+
+
+class Unversioned(MemorySink):
+    """A sink whose stamps are text, such as KV version 1."""
+
+    def read_record(self, name: str) -> SeenRecord:
+        seen = super().read_record(name)
+        return SeenRecord(seen.fields, f"{seen.stamp}")
+
+    def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
+        assert isinstance(stamp, str)
+        return f"{super().write_record(name, fields, int(stamp))}"
+
+
+def test_stamp_of_another_kind_of_sink_is_none() -> None:
+    """After a mount got versions, what was read without them is read anew: for the token, its client and the sink."""
+    bench = Changing(sinks=[Unversioned()])
+    bench.endpoint.answers.append(GrantRejected(Reason.INVALID_GRANT, "refused"))
+    bench.attempt()
+    before = bench.sinks[0]
+    assert before.records["attempts"]
+
+    versioned = MemorySink(place=before.place, records=before.records)
+    bench.change([versioned], (Origin(0, alike=False),))
+    bench.run_for(60.0)
+
+    assert bench.state.published
+    assert versioned.records["attempts"][1] != {}
 
 
 def test_canary_follows_its_configuration() -> None:
