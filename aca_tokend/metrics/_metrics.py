@@ -205,11 +205,11 @@ class Metrics:
                     self._of(token).error(event.failure)
 
     def _walk(self, views: Sequence[TokenView], now: float) -> None:
-        """Counts the unavailable time of every token that has been tried, and forgets the tokens that left."""
+        """Counts the unavailable time of every token that is settled, and forgets the tokens that left."""
         with self._walking:
             earliest = now + WALK_AT_LEAST_EVERY_SECONDS
             for view in views:
-                if not view.tried:
+                if not view.settled:
                     earliest = now
                     continue
                 earliest = min(earliest, view.valid_until)

@@ -44,7 +44,8 @@ class TokenView:
     """One token at the moment of looking.
 
     `rotate_at` is its rotation point and `expires_at` when it expires, in wall seconds as the clock goes now: a clock
-    that was stepped since it was published changes neither.
+    that was stepped since it was published changes neither. `settled`: an attempt has ended, be it that it waits; before
+    nobody knows what is published, or its first token is on its way there.
     """
 
     token: str
@@ -62,12 +63,6 @@ class TokenView:
         if self.expires_at is not None:
             return self.expires_at
         return _seconds(self.document.expires_at) if self.document else 0.0
-
-    @property
-    def tried(self) -> bool:
-        """Whether an attempt has ended, be it that it waits. Before the first one nobody knows what is published."""
-        known = self.document is not None or self.consecutive_failures > 0 or self.suspended is not None
-        return known or self.settled
 
     @property
     def valid_until(self) -> float:

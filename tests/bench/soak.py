@@ -42,7 +42,7 @@ LIFETIME_SECONDS = 60.0
 SAMPLE_SECONDS = 10.0
 # What is read before this share of the run, and before so many seconds, is the warm-up: of half an hour it has a fault
 # of each kind.
-WARM_UP_SHARE, WARM_UP_SECONDS = 1 / 3, 120.0
+WARM_UP_SHARE, WARM_UP_SECONDS = 0.4, 120.0
 # After the last fault everything has so long to be as ever.
 CALM_SECONDS = 40.0
 READERS = 4

@@ -132,8 +132,8 @@ def test_faults_are_those_of_the_seed() -> None:
     assert found == strikes(1, 30 * 60.0)
     assert found != strikes(2, 30 * 60.0)
     assert len(found) == 30
-    assert {it.kind for it in found[:10]} == set(KINDS), "the warm-up has each"
+    assert {it.kind for it in found[:12]} == set(KINDS), "the warm-up has each"
     counted = Counter(it.kind for it in found)
     assert counted.keys() == set(KINDS)
-    assert max(counted.values()) - min(counted.values()) <= 1
+    assert max(counted.values()) - min(counted.values()) <= 2, "the reloads, which come twice in the warm-up"
     assert min(gaps(1)) >= EVERY_SECONDS - WITHIN_SECONDS - LONGEST_SECONDS

@@ -107,6 +107,7 @@ def view(token: str = "bookings", held: Document | None = None, **changes: objec
         suspended=None,
         consecutive_failures=0,
         sinks=(published,),
+        settled=held is not None,
     )
     return replace(base, **changes)  # type: ignore[arg-type]  # the fields of TokenView
 
@@ -549,11 +550,23 @@ def test_end_of_a_gap_counts_to_the_publish() -> None:
 
 def test_sink_without_a_token_is_unavailable() -> None:
     """A token that could not be published anywhere since it was first tried is unavailable all the time."""
-    world = World([view(consecutive_failures=1)])
+    world = World([view(consecutive_failures=1, settled=True)])
     world.tick(1.0)
     world.tick(31.0)
 
     assert unavailable(world) == 30
+
+
+def test_first_token_on_its_way_is_not_unavailable() -> None:
+    """While the first attempt has a token that no sink holds yet, nothing is counted: a new deployment is no outage."""
+    nowhere = (SinkView(SINK, "vault", None, None),)
+    world = World([view(held=document(), sinks=nowhere, settled=False)])
+    world.tick(1.0)
+    world.tick(31.0)
+    world.publish(document(), 31.5)
+    world.tick(40.0)
+
+    assert unavailable(world) == 0
 
 
 def test_token_that_waits_with_nothing_published_is_unavailable() -> None:
@@ -694,7 +707,7 @@ class Halted(TokenView):
 def test_scrape_holds_up_no_rotation() -> None:
     """However long a scrape takes, rotations tell of what they do meanwhile: it holds no lock that they need."""
     base = view(held=document())
-    middle = Halted(base.token, base.document, base.rotate_at, None, 0, base.sinks)
+    middle = Halted(base.token, base.document, base.rotate_at, None, 0, base.sinks, settled=True)
     metrics = Metrics(lambda: [view("first"), middle, view("last")], lambda: START, ["main"], {"main": "approle"})
 
     def rotate() -> None:
