@@ -44,8 +44,8 @@ class TokenView:
     """One token at the moment of looking.
 
     `rotate_at` is its rotation point and `expires_at` when it expires, in wall seconds as the clock goes now: a clock
-    that was stepped since it was published changes neither. `settled`: an attempt has ended, be it that it waits; before
-    nobody knows what is published, or its first token is on its way there.
+    that was stepped since it was published changes neither. `settled`: an attempt has ended, be it that it waits;
+    before, nobody knows what is published, or a first token is on its way there.
     """
 
     token: str

@@ -41,8 +41,8 @@ class Strike:
 def strikes(seed: int, seconds: float) -> list[Strike]:
     """The faults of a run of so many seconds. The kinds take turns, each turn in another order.
 
-    The first are the reloads, twice each: they take most memory for a moment, and what it leaves behind is as much as it
-    will be after the second time. They belong to the warm-up.
+    The first are the reloads, twice each: they take most memory for a moment, and what that leaves behind is as much as
+    it will be after the second time. They belong to the warm-up.
     """
     rng = random.Random(seed)  # noqa: S311 -- to be repeatable is the point
     found: list[Strike] = []
