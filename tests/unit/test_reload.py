@@ -433,7 +433,7 @@ class Unversioned(MemorySink):
 
 
 def test_stamp_of_another_kind_of_sink_is_none() -> None:
-    """After a mount got versions, what was read without them is read anew: for the token, its client and the sink."""
+    """After a mount got versions, the record that was read without them is read anew before it is written."""
     bench = Changing(sinks=[Unversioned()])
     bench.endpoint.answers.append(GrantRejected(Reason.INVALID_GRANT, "refused"))
     bench.attempt()
