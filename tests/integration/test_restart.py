@@ -7,12 +7,17 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
-from aca_tokend.demo.stage import wait_until
+from aca_tokend.demo.stage import Settings, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from aca_tokend.demo.stage import Stage
+
+LIFETIME = 60.0
+# Rotated every six seconds, so that kills fall on rotations; the rest of the life is for the restarts, which take as long
+# as the machine lets them.
+ROTATION = 'fraction = 0.1\nmin_interval = "1s"\nassumed_lifetime = "60s"'
 
 
 class Watcher:
@@ -50,7 +55,8 @@ class Watcher:
 def test_killed_at_random_moments(stage: Stage) -> None:
     """SIGKILL at five random moments and restart: readers are never refused, no file is torn or older."""
     rng = random.Random()  # noqa: S311 -- moments, not secrets
-    config = stage.config(["bookings"])
+    stage.lookalike.levers(lifetime=LIFETIME)
+    config = stage.config(["bookings"], Settings(rotation=ROTATION))
     daemon = stage.daemon(config)
     daemon.wait_for("token_rotated")
     watcher = Watcher(stage.file_of("bookings"))
