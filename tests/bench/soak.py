@@ -29,7 +29,7 @@ from aca_tokend.demo.stage import Settings, Stage, wait_until
 from tests.bench.machine import machine
 from tests.bench.measure import ROOT, Watched, rotations
 from tests.bench.readings import SERIES, Reading, read, table, trends, unavailable
-from tests.bench.strikes import Striker, strikes
+from tests.bench.strikes import SETTLING_SECONDS, Striker, strikes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 LIFETIME_SECONDS = 60.0
 SAMPLE_SECONDS = 10.0
-# What is read before this share of the run, and before so many seconds, is the warm-up: of half an hour it has a fault
-# of each kind.
-WARM_UP_SHARE, WARM_UP_SECONDS = 0.4, 120.0
+# What is read before this share of the run, and before so many seconds, is the warm-up: of half an hour it has the
+# reloads of the beginning and a fault of each kind.
+WARM_UP_SHARE, WARM_UP_SECONDS = 0.4, SETTLING_SECONDS + 60.0
 # After the last fault everything has so long to be as ever.
 CALM_SECONDS = 40.0
 READERS = 4

@@ -27,6 +27,10 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 3.0, 7.0
 ANSWERS = ("unavailable_html", "hang", "reset", "cut_body")
 RELOADS = ("reload: tokens", "reload: pools")
 KINDS = (*ANSWERS, "endpoint down", "vault sealed", "vault halted", "vault restarted", *RELOADS)
+# So many reloads of each kind come first, one in each of these.
+SETTLING_RELOADS = 10
+SETTLING_EVERY_SECONDS = 10.0
+SETTLING_SECONDS = SETTLING_RELOADS * len(RELOADS) * SETTLING_EVERY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +45,19 @@ class Strike:
 def strikes(seed: int, seconds: float) -> list[Strike]:
     """The faults of a run of so many seconds. The kinds take turns, each turn in another order.
 
-    The first are the reloads, twice each: they take most memory for a moment, and what that leaves behind is as much as
-    it will be after the second time. They belong to the warm-up.
+    Twenty reloads come first. Each has two configurations in memory for a moment, and Python gives back only pages that
+    are free as a whole: what stays grows with the first few and no further, and belongs to the warm-up.
     """
     rng = random.Random(seed)  # noqa: S311 -- to be repeatable is the point
-    found: list[Strike] = []
-    waiting = [*rng.sample(KINDS[: -len(RELOADS)], len(KINDS) - len(RELOADS)), *RELOADS, *RELOADS]
-    for number in range(int(seconds // EVERY_SECONDS)):
+    found = [
+        Strike(number * SETTLING_EVERY_SECONDS, kind, SHORTEST_SECONDS)
+        for number, kind in enumerate(RELOADS * SETTLING_RELOADS)
+    ]
+    waiting = rng.sample(KINDS[: -len(RELOADS)], len(KINDS) - len(RELOADS))
+    for number in range(int((seconds - SETTLING_SECONDS) // EVERY_SECONDS)):
         if not waiting:
             waiting = rng.sample(KINDS, len(KINDS))
-        at = number * EVERY_SECONDS + rng.uniform(0.0, WITHIN_SECONDS)
+        at = SETTLING_SECONDS + number * EVERY_SECONDS + rng.uniform(0.0, WITHIN_SECONDS)
         found.append(Strike(at, waiting.pop(), rng.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)))
     return found
 
@@ -95,15 +102,15 @@ class Striker:
             "vault halted": (lambda: os.kill(bao.pid, signal.SIGSTOP), lambda: os.kill(bao.pid, signal.SIGCONT)),
             "vault restarted": (bao.kill, bao.restart),
             "reload: tokens": (self._other_tokens, lambda: None),
-            "reload: pools": (self._other_pools, lambda: None),
+            "reload: pools": (lambda: self._pools(wider=True), lambda: self._pools(wider=False)),
         }[kind]
 
     def _other_tokens(self) -> None:
         self._without = not self._without
         self._reload()
 
-    def _other_pools(self) -> None:
-        self._wider = not self._wider
+    def _pools(self, *, wider: bool) -> None:
+        self._wider = wider
         self._reload()
 
     def _reload(self) -> None:

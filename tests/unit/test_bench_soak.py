@@ -6,15 +6,21 @@ import math
 import random
 from collections import Counter
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bench.strikes import EVERY_SECONDS, KINDS, LONGEST_SECONDS, WITHIN_SECONDS, strikes
+from tests.bench.soak import WARM_UP_SHARE
+from tests.bench.strikes import (
+    EVERY_SECONDS,
+    KINDS,
+    LONGEST_SECONDS,
+    RELOADS,
+    SETTLING_RELOADS,
+    SETTLING_SECONDS,
+    WITHIN_SECONDS,
+    strikes,
+)
 from tests.bench.trend import Trend, fit, interpolated
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 STEP_SECONDS = 10.0
 HOUR = 3600.0
@@ -119,21 +125,19 @@ def test_quantile_of_a_histogram() -> None:
     assert interpolated(0.5, {}, {}) is None
 
 
-def gaps(seed: int) -> Iterator[float]:
-    """From the end of each fault to the beginning of the next."""
-    for one, other in pairwise(strikes(seed, 30 * 60.0)):
-        yield other.at - one.at - one.seconds
-
-
 def test_faults_are_those_of_the_seed() -> None:
-    """The same seed gives the same faults; in half an hour each kind comes about as often, with calm in between."""
+    """The same seed gives the same faults: reloads until memory has settled, then each kind about as often, calmly."""
     found = strikes(1, 30 * 60.0)
 
     assert found == strikes(1, 30 * 60.0)
     assert found != strikes(2, 30 * 60.0)
-    assert len(found) == 30
-    assert {it.kind for it in found[:12]} == set(KINDS), "the warm-up has each"
-    counted = Counter(it.kind for it in found)
+    settling = [it for it in found if it.at < SETTLING_SECONDS]
+    assert Counter(it.kind for it in settling) == dict.fromkeys(RELOADS, SETTLING_RELOADS)
+    later = found[len(settling) :]
+    assert len(later) == 26
+    counted = Counter(it.kind for it in later)
     assert counted.keys() == set(KINDS)
-    assert max(counted.values()) - min(counted.values()) <= 2, "the reloads, which come twice in the warm-up"
-    assert min(gaps(1)) >= EVERY_SECONDS - WITHIN_SECONDS - LONGEST_SECONDS
+    assert max(counted.values()) - min(counted.values()) <= 2
+    assert {it.kind for it in found if it.at < WARM_UP_SHARE * 30 * 60.0} == set(KINDS), "the warm-up has each"
+    gaps = [other.at - one.at - one.seconds for one, other in pairwise(later)]
+    assert min(gaps) >= EVERY_SECONDS - WITHIN_SECONDS - LONGEST_SECONDS
