@@ -38,15 +38,9 @@ def main() -> None:
         table.add_column(heading)
     for it in bench.figures:
         spread = f"{min(it.samples):.3g} to {max(it.samples):.3g}" if len(it.samples) > 1 else ""
-        target = f"{'at least' if it.least else 'at most'} {it.target:g}"
-        table.add_row(
-            it.name,
-            f"{it.value:.3g} {it.unit}",
-            spread,
-            target,
-            "[green]met[/]" if it.met else "[red]not met[/]",
-            it.note,
-        )
+        target = "" if it.target is None else f"{'at least' if it.least else 'at most'} {it.target:g}"
+        met = {True: "[green]met[/]", False: "[red]not met[/]", None: ""}[it.met]
+        table.add_row(it.name, f"{it.value:.3g} {it.unit}", spread, target, met, it.note)
     console.print(table)
     figures = [
         {"name": it.name, "samples": it.samples, "unit": it.unit, "target": it.target, "least": it.least, "met": it.met}

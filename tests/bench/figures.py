@@ -19,7 +19,7 @@ from tests.bench import publish
 from tests.bench.measure import ROOT, Run, Watched, cold_start, resident, run, run_peer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from tests.bench.servers import Servers
 
@@ -69,12 +69,12 @@ AGENT_WRITES = 5
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One row: samples of a value with its unit, and the target as `at least` or `at most`."""
+    """One row: samples of a value with its unit, and the target, if it has one, as `at least` or `at most`."""
 
     name: str
     samples: list[float]
     unit: str
-    target: float
+    target: float | None
     least: bool = False
     note: str = ""
 
@@ -84,8 +84,10 @@ class Figure:
         return statistics.median(self.samples)
 
     @property
-    def met(self) -> bool:
-        """Whether the target is met."""
+    def met(self) -> bool | None:
+        """Whether the target is met, if it has one."""
+        if self.target is None:
+            return None
         return self.value >= self.target if self.least else self.value <= self.target
 
 
@@ -105,9 +107,7 @@ class Bench:
         self.small()
         self.latency()
         self.cold()
-        rate = self.full_speed()
-        self.shells(rate)
-        self.ceiling(rate)
+        self.full_speed()
         self.steady()
 
     def _peer(self, mode: str, count: int, rounds: int = 1) -> Run:
@@ -226,54 +226,67 @@ template {{
             )
         )
 
-    def full_speed(self) -> float:
-        """How many later rotations a second there are at most: 1,000 tokens that are due more often than that."""
+    def full_speed(self) -> None:
+        """How many later rotations a second there are at most, beside what others make while the daemon is held."""
         self.tell(f"{FULL_SPEED_TOKENS} tokens of {FULL_SPEED_LIFETIME} s, as fast as it goes")
         prefix = self.servers.fresh_prefix()
         config = self.servers.config(prefix, FULL_SPEED_TOKENS, FULL_SPEED_LIFETIME)
         watched = Watched(config, self.servers.directory / f"{prefix}.log")
+        peers: Mapping[str, tuple[float | None, Callable[[], float]]] = {
+            "shell loop with bao kv put": (50.0, lambda: self._shell("bao", self.scale.loops)),
+            "shell loop with curl alone": (8.0, lambda: self._shell("curl", 4 * self.scale.loops)),
+            "naive Python script": (None, self._naive),
+            "wrk's KV writes": (0.4, self._ceiling),
+        }
+        ours: list[Run] = []
+        bare: list[Run] = []
+        rates: dict[str, list[float]] = {name: [] for name in peers}
         try:
             watched.wait_for_rotations(2 * FULL_SPEED_TOKENS, 300.0)
-            pairs = self._beside_bare(watched)
+            for number in (1, 2):
+                self.tell(f"later rotations, {number} of 2: ours")
+                ours.append(watched.rotate_for(self.scale.full_speed_seconds)[0])
+                with watched.held():
+                    self.tell(f"later rotations, {number} of 2: bare loop")
+                    bare.append(self._peer("again", FULL_SPEED_TOKENS, 3))
+                    for name, (_, rate) in peers.items():
+                        self.tell(f"later rotations, {number} of 2: {name}")
+                        rates[name].append(rate())
         finally:
             watched.stop()
-        rate = statistics.median(ours.rate for ours, _ in pairs)
-        note = f"{pairs[0][0].rate:.0f}/s against {pairs[0][1].rate:.0f}/s"
-        rates, each = [a.rate / b.rate for a, b in pairs], [a.cpu_each / b.cpu_each for a, b in pairs]
-        self.figures.append(Figure("later rotations a second / bare loop", rates, "x", 0.9, least=True, note=note))
-        note = f"{1000 * pairs[0][0].cpu_each:.2f} ms against {1000 * pairs[0][1].cpu_each:.2f} ms"
+        pairs = list(zip(ours, bare, strict=True))
+        ratios, each = [a.rate / b.rate for a, b in pairs], [a.cpu_each / b.cpu_each for a, b in pairs]
+        note = f"{_each([it.rate for it in ours])} a second against {_each([it.rate for it in bare])}"
+        self.figures.append(Figure("later rotations a second / bare loop", ratios, "x", 0.9, least=True, note=note))
+        note = " against ".join(f"{_each([1000 * it.cpu_each for it in runs], '.2f')} ms" for runs in (ours, bare))
         self.figures.append(Figure("later rotations: CPU of each / bare loop", each, "x", 1.25, note=note))
-        return rate
+        self.raw["full_speed"] = {"ours_per_second": [it.rate for it in ours], "peers_per_second": rates}
+        self.raw["ceiling_writes_per_second"] = statistics.median(rates["wrk's KV writes"])
+        for name, (target, _) in peers.items():
+            ratios = [a.rate / rate for a, rate in zip(ours, rates[name], strict=True)]
+            note = f"{_each(rates[name])} a second"
+            self.figures.append(
+                Figure(f"later rotations a second / {name}", ratios, "x", target, least=True, note=note)
+            )
 
-    def _beside_bare(self, watched: Watched) -> list[tuple[Run, Run]]:
-        """Later rotations of a daemon, and those of the bare loop while the daemon is held, in turn."""
-        pairs = []
-        for number in (1, 2):
-            self.tell(f"later rotations, ours and then the bare loop: {number} of 2")
-            ours, _ = watched.rotate_for(self.scale.full_speed_seconds)
-            with watched.held():
-                pairs.append((ours, self._peer("again", FULL_SPEED_TOKENS, 3)))
-        return pairs
+    def _shell(self, how: str, count: int) -> float:
+        """What people use today, a second."""
+        arguments = [how, *self._rounds_of(count), _bao()]
+        return run(["/bin/sh", str(PEERS / "loop.sh"), *arguments], count).rate
 
-    def shells(self, rate: float) -> None:
-        """What people use today."""
+    def _naive(self) -> float:
+        """What most people would write, a second."""
+        count = 10 * self.scale.loops
+        return run([sys.executable, str(PEERS / "naive.py"), *self._rounds_of(count)], count).rate
+
+    def _rounds_of(self, count: int) -> list[str]:
+        """The arguments of a peer that makes so many rotations."""
         servers = self.servers
         token = servers.bao.root_token.reveal()
-        for how, target, count in (("bao", 50.0, self.scale.loops), ("curl", 8.0, 4 * self.scale.loops)):
-            self.tell(f"shell loop with {how}")
-            arguments = [how, servers.token_url(7200), servers.bao.address, token, servers.fresh_prefix(), str(count)]
-            loop = run(["/bin/sh", str(PEERS / "loop.sh"), *arguments, _bao()], count)
-            name = f"later rotations a second / shell loop with {'bao kv put' if how == 'bao' else 'curl alone'}"
-            self.figures.append(Figure(name, [rate / loop.rate], "x", target, least=True, note=f"{loop.rate:.1f}/s"))
-        self.tell("naive Python script")
-        count = 10 * self.scale.loops
-        arguments = [servers.token_url(7200), servers.bao.address, token, servers.fresh_prefix(), str(count)]
-        naive = run([sys.executable, str(PEERS / "naive.py"), *arguments], count)
-        self.raw["naive_per_second"] = naive.rate
+        return [servers.token_url(7200), servers.bao.address, token, servers.fresh_prefix(), str(count)]
 
-    def ceiling(self, rate: float) -> None:
-        """What OpenBao takes from wrk, which does nothing else."""
-        self.tell("the ceiling: wrk")
+    def _ceiling(self) -> float:
+        """What OpenBao takes from wrk, which does nothing else, a second."""
         command = ["wrk", "-t2", "-c16", f"-d{self.scale.wrk_seconds}s", "-s", str(PEERS / "kv.lua")]
         environment = {**os.environ, "BAO_TOKEN": self.servers.bao.root_token.reveal()}
         told = subprocess.run(
@@ -282,11 +295,7 @@ template {{
         found = re.search(r"Requests/sec:\s+([\d.]+)", told)
         assert found, told
         assert "Non-2xx" not in told, told
-        ceiling = float(found[1])
-        self.raw["ceiling_writes_per_second"] = ceiling
-        note = f"{rate:.0f}/s against {ceiling:.0f} writes/s"
-        name = "later rotations a second / wrk's KV writes"
-        self.figures.append(Figure(name, [rate / ceiling], "x", 0.4, least=True, note=note))
+        return float(found[1])
 
     def steady(self) -> None:
         """Many tokens that rotate every minute: lag, CPU, memory, the page."""
@@ -314,6 +323,11 @@ template {{
             Figure(f"resident, each further token of {count}", [grown / 1024], "KiB", 6.0),
             Figure(f"/metrics with {count} tokens", seconds, "s", 1.0, note=f"{size / MB:.1f} MB"),
         ]
+
+
+def _each(values: Sequence[float], form: str = ".3g") -> str:
+    """Every value, in the order in which they were measured."""
+    return " and ".join(f"{value:{form}}" for value in values)
 
 
 def _bao() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from tests.bench.machine import machine
 from tests.bench.measure import ROOT, Watched, rotations
 from tests.bench.readings import SERIES, Reading, read, table, trends, unavailable
 from tests.bench.strikes import SETTLING_SECONDS, Striker, strikes
+from tests.bench.trend import BLOCK_SECONDS, LEAST_BLOCKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +45,8 @@ SAMPLE_SECONDS = 10.0
 # What is read before this share of the run, and before so many seconds, is the warm-up: of half an hour it has the
 # reloads of the beginning and a fault of each kind.
 WARM_UP_SHARE, WARM_UP_SECONDS = 0.4, SETTLING_SECONDS + 60.0
+# A line needs so much after it.
+LEAST_SECONDS = LEAST_BLOCKS * BLOCK_SECONDS
 # After the last fault everything has so long to be as ever.
 CALM_SECONDS = 40.0
 READERS = 4
@@ -196,6 +200,9 @@ def main() -> int:
     asked = parser.parse_args()
     seconds = asked.minutes * 60.0
     warm_up = max(WARM_UP_SHARE * seconds, WARM_UP_SECONDS)
+    if seconds < warm_up + LEAST_SECONDS:
+        least = math.ceil((WARM_UP_SECONDS + LEAST_SECONDS) / 60.0)
+        parser.error(f"--minutes {asked.minutes:g} are too few for a line after the warm-up: give {least} or more")
     console, told_at = Console(), 0.0
     if not console.is_terminal:
         console.width = WIDTH

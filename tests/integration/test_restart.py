@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from aca_tokend.demo.stage import Stage
 
 LIFETIME = 60.0
-# Rotated every six seconds, so that kills fall on rotations; the rest of the life is for the restarts, which take as long
-# as the machine lets them.
+# Rotated every six seconds, so that kills fall on rotations; the rest of the life is for the restarts, which take as
+# long as the machine lets them.
 ROTATION = 'fraction = 0.1\nmin_interval = "1s"\nassumed_lifetime = "60s"'
 
 

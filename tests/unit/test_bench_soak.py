@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.bench.soak import WARM_UP_SHARE
+from tests.bench import soak
 from tests.bench.strikes import (
     EVERY_SECONDS,
     KINDS,
@@ -138,6 +138,18 @@ def test_faults_are_those_of_the_seed() -> None:
     counted = Counter(it.kind for it in later)
     assert counted.keys() == set(KINDS)
     assert max(counted.values()) - min(counted.values()) <= 2
-    assert {it.kind for it in found if it.at < WARM_UP_SHARE * 30 * 60.0} == set(KINDS), "the warm-up has each"
+    assert {it.kind for it in found if it.at < soak.WARM_UP_SHARE * 30 * 60.0} == set(KINDS), "the warm-up has each"
     gaps = [other.at - one.at - one.seconds for one, other in pairwise(later)]
     assert min(gaps) >= EVERY_SECONDS - WITHIN_SECONDS - LONGEST_SECONDS
+
+
+def test_too_few_minutes_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A soak that would be over before a line can be fitted does not begin, and says how long it has to be."""
+    monkeypatch.setattr("sys.argv", ["soak", "--minutes", "9"])
+
+    with pytest.raises(SystemExit):
+        soak.main()
+
+    assert "--minutes 9 are too few for a line after the warm-up: give 10 or more" in capsys.readouterr().err
