@@ -18,6 +18,9 @@ from tests.bench.figures import FULL, QUICK, Bench
 from tests.bench.machine import machine
 from tests.bench.servers import Servers
 
+# Columns of what is printed where there is no terminal.
+WIDTH = 160
+
 
 def main() -> None:
     """Measures and tells."""
@@ -26,6 +29,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the figures go")
     arguments = parser.parse_args()
     console, began = Console(), time.monotonic()
+    if not console.is_terminal:
+        console.width = WIDTH
 
     def tell(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - began:6.0f} s  {what}[/dim]", highlight=False)
