@@ -45,13 +45,12 @@ class Series:
 
 
 # A small object that is kept of each rotation, 56 bytes, makes 5 MB an hour of a thousand tokens of a minute; a thread
-# or a descriptor that is kept of each fault makes 60. Descriptors come and go with connections: less than 20 would not
-# be told from that in half an hour.
+# or a descriptor that is kept of each fault makes 60.
 SERIES: Mapping[str, Series] = {
     "resident": Series("resident memory", "MB", 5.0, fails=True),
     "private": Series("of it private (USS)", "MB", 5.0, fails=True),
     "threads": Series("threads", "", 5.0, fails=True),
-    "descriptors": Series("descriptors", "", 20.0, fails=True),
+    "descriptors": Series("descriptors", "", 10.0, fails=True),
     "cpu": Series("CPU", "% of a core", 5.0),
     "lag_p50": Series("scheduler lag, median", "ms", 50.0, calm=True),
     "lag_p99": Series("scheduler lag, 99th percentile", "ms", 500.0, calm=True),

@@ -46,7 +46,7 @@ def strikes(seed: int, seconds: float) -> list[Strike]:
     """The faults of a run of so many seconds. The kinds take turns, each turn in another order.
 
     Twenty reloads come first. Each has two configurations in memory for a moment, and Python gives back only pages that
-    are free as a whole: what stays grows with the first few and no further, and belongs to the warm-up.
+    are free as a whole: what stays grows most with the first few, and that belongs to the warm-up.
     """
     rng = random.Random(seed)  # noqa: S311 -- to be repeatable is the point
     found = [
@@ -75,7 +75,6 @@ class Striker:
     leave: int
     _whole: str = field(init=False)
     _without: bool = False
-    _wider: bool = False
 
     def __post_init__(self) -> None:
         """Keeps the configuration as it was written."""
@@ -102,21 +101,17 @@ class Striker:
             "vault halted": (lambda: os.kill(bao.pid, signal.SIGSTOP), lambda: os.kill(bao.pid, signal.SIGCONT)),
             "vault restarted": (bao.kill, bao.restart),
             "reload: tokens": (self._other_tokens, lambda: None),
-            "reload: pools": (lambda: self._pools(wider=True), lambda: self._pools(wider=False)),
+            "reload: pools": (lambda: self._reload(wider=True), self._reload),
         }[kind]
 
     def _other_tokens(self) -> None:
         self._without = not self._without
         self._reload()
 
-    def _pools(self, *, wider: bool) -> None:
-        self._wider = wider
-        self._reload()
-
-    def _reload(self) -> None:
+    def _reload(self, *, wider: bool = False) -> None:
         """Writes the configuration and rings, as an operator would."""
         head, *entries = self._whole.split("[[tokens]]")
-        if self._wider:
+        if wider:
             head = head.replace("[acaengine.main]", "[acaengine.main]\nmax_concurrency = 12")
         kept = entries[: len(entries) - self.leave] if self._without else entries
         fresh = self.config.with_suffix(".new")
