@@ -25,7 +25,7 @@ from aca_tokend.metrics._registry import LOGIN_RESULTS, Registry
 from aca_tokend.metrics._tokens import FAMILIES, Counts, Row, token_label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client.registry import Collector
 
@@ -126,7 +126,7 @@ class Metrics:
     def tick(self, now: float) -> None:
         """Counts unavailable time. Called about once a second; cheap while no token can have expired."""
         if now >= self._walk_at:
-            self._walk(list(self._views()), now)
+            self._walk(self._views(), now)
 
     def exposition(self, accept: str, compressed: bool = False) -> tuple[bytes, str]:
         """The page and its content type: OpenMetrics where the Accept header asks for it, else the older text.
@@ -204,22 +204,23 @@ class Metrics:
                 for token in event.tokens:
                     self._of(token).error(event.failure)
 
-    def _walk(self, views: Sequence[TokenView], now: float) -> None:
+    def _walk(self, views: Iterable[TokenView], now: float) -> None:
         """Counts the unavailable time of every token that is settled, and forgets the tokens that left."""
         with self._walking:
-            earliest = now + WALK_AT_LEAST_EVERY_SECONDS
+            earliest, names = now + WALK_AT_LEAST_EVERY_SECONDS, set()
             for view in views:
+                names.add(view.token)
                 if not view.settled:
                     earliest = now
                     continue
-                earliest = min(earliest, view.valid_until)
+                valid_until = view.valid_until
+                earliest = min(earliest, valid_until)
                 with self._counting:
-                    self._of(view.token).unavailable(view.valid_until, now)
+                    self._of(view.token).unavailable(valid_until, now)
             self._walk_at = max(earliest, now + WALK_AT_MOST_EVERY_SECONDS)
-            names = frozenset(view.token for view in views)
             with self._counting:
                 # Not one that came since the views were taken; but again what an attempt told that ended after it left.
                 left = self._counts.keys() - names
                 for gone in left & self._known:
                     del self._counts[gone]
-            self._known = names | left
+            self._known = frozenset(names | left)

@@ -44,7 +44,7 @@ class Scale:
 FULL = Scale(
     rounds=2,
     many=10_000,
-    loops=20,
+    loops=40,
     idle_seconds=30.0,
     steady_seconds=60.0,
     full_speed_seconds=20.0,
@@ -276,8 +276,8 @@ template {{
         return run(["/bin/sh", str(PEERS / "loop.sh"), *arguments], count).rate
 
     def _naive(self) -> float:
-        """What most people would write, a second."""
-        count = 10 * self.scale.loops
+        """What most people would write, a second. So many that the start of Python is little of it."""
+        count = 50 * self.scale.loops
         return run([sys.executable, str(PEERS / "naive.py"), *self._rounds_of(count)], count).rate
 
     def _rounds_of(self, count: int) -> list[str]:
