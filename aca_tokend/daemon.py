@@ -36,7 +36,6 @@ from aca_tokend.hooking import Hooker
 from aca_tokend.metrics import Metrics
 from aca_tokend.notify import Notifier
 from aca_tokend.parts import Parts
-from aca_tokend.process import give_back
 from aca_tokend.reload import Change, Retired, Source, compare, take_over, vaults_of
 from aca_tokend.rotator import Rotator
 from aca_tokend.scheduler import RotationScheduler
@@ -99,7 +98,6 @@ class Daemon:
     _behind: set[str] = field(default_factory=set)
     _expiries: Expiries = field(default_factory=Expiries)
     _changes: dict[str, list[Change]] = field(default_factory=dict)
-    _settled: bool = True
     _once: bool = False
 
     def __post_init__(self) -> None:
@@ -149,7 +147,7 @@ class Daemon:
                 self._clock_stepped(step)
             if self.demand.complete(self.clock.monotonic()):
                 self._weigh()
-            self._settle()
+            self.retired.settle(self.scheduler.under_way)
             self.metrics.tick(now)
             for expired in self._expiries.news(list(self.states.values()), self.clock.monotonic(), now):
                 self._observe(expired)
@@ -213,7 +211,6 @@ class Daemon:
         for owner in others:
             self.events.forget(owner)
         self.retired.add(self.scheduler.under_way(), ending)
-        self._settled = False
         self.logger.info(
             "config_reloaded",
             added=len(added),
@@ -233,14 +230,6 @@ class Daemon:
         self.metrics.follow(self.config.acaengine, self.parts.methods())
         self.events.keep(self.states.keys() | self.parts.hooks.keys() | _servers(self.config))
 
-    def _settle(self) -> None:
-        """Lets go of what a reload replaced: of each part once nothing uses it, of its memory once all are gone."""
-        self.retired.settle(self.scheduler.under_way)
-        if not self._settled and self.retired.empty and not any(self._changes.values()):
-            self._settled = True
-            self._changes.clear()
-            give_back()
-
     def stop(self) -> tuple[str, ...]:
         """Lets rotations under way finish; returns the tokens whose rotation did not within the time."""
         for hook in self.parts.hooks.values():
@@ -256,16 +245,13 @@ class Daemon:
 
     async def attempt(self, state: TokenState) -> float:
         """One attempt of a token, which takes over what a reload changed; returns when the next is due."""
-        self._take_over(state)
-        next_at = await self.rotator.attempt(state)
-        # A token that only waits for another to prove their client has not had its attempt yet.
-        return math.inf if self._once and state.waits_for != "client_unproven" else next_at
-
-    def _take_over(self, state: TokenState) -> None:
         changes = self._changes.get(state.name, [])
         while changes:
             take_over(state, changes.pop(0), self.clock.monotonic())
             self.events.forget(state.name)
+        next_at = await self.rotator.attempt(state)
+        # A token that only waits for another to prove their client has not had its attempt yet.
+        return math.inf if self._once and state.waits_for != "client_unproven" else next_at
 
     def _hook_work(self, hook: HookState) -> Work:
         async def attempt() -> float:

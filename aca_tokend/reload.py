@@ -214,11 +214,6 @@ class Retired:
         self._attempts |= attempts
         self._clean_up += clean_up
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is kept."""
-        return not self._clean_up
-
     def settle(self, under_way: Callable[[], frozenset[int]]) -> None:
         """Cleans up if it is time for it."""
         if not self._clean_up:

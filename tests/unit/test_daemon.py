@@ -18,8 +18,6 @@ from aca_tokend.sinks.mounts import FILE_POOL
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
 # Signals land on a thread that waits for the bell, thousands of times: with a lock in the handler this hangs for ever.
 SIGNALS = """
 import signal
@@ -200,28 +198,6 @@ def test_removed_token_is_taken_off_the_schedule() -> None:
     assert daemon.states.keys() == {"t0", "t2"}
     assert daemon.scheduler._due == {"t0": due["t0"], "t2": due["t2"]}
     assert due["t1"].gone
-
-
-def test_memory_is_given_back_once_each_token_took_a_reload_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a reload replaced goes back to the system when the last token has taken the new over, once."""
-    given: list[int] = []
-    monkeypatch.setattr("aca_tokend.daemon.give_back", lambda: given.append(1))
-    daemon = idle(SystemClock(), 2)
-    main = daemon.config.acaengine["main"].model_copy(update={"max_concurrency": 12})
-
-    daemon._swap(daemon.config.model_copy(update={"acaengine": {"main": main}}))
-    states = list(daemon.states.values())
-    told = []
-    for state in states:
-        daemon._settle()
-        told.append(len(given))
-        daemon._take_over(state)
-    daemon._settle()
-    daemon._settle()
-
-    assert told == [0, 0]
-    assert given == [1]
-    assert all(state.endpoint is daemon.parts.endpoints["main"] for state in states)
 
 
 def test_a_bug_ends_the_process() -> None:
