@@ -239,6 +239,7 @@ template {{
             "wrk's KV writes": (0.4, self._ceiling),
         }
         ours: list[Run] = []
+        bound: list[Run] = []
         bare: list[Run] = []
         rates: dict[str, list[float]] = {name: [] for name in peers}
         try:
@@ -247,6 +248,9 @@ template {{
                 # at first, and after it was held, connections must be made and everything is overdue
                 watched.wait_for_rotations(int(rotations(watched.page())) + 2 * FULL_SPEED_TOKENS, 300.0)
                 ours.append(watched.rotate_for(self.scale.full_speed_seconds)[0])
+                self.tell(f"later rotations, {number} of 2: ours, bound to one core")
+                with watched.bound():
+                    bound.append(watched.rotate_for(self.scale.full_speed_seconds)[0])
                 with watched.held():
                     self.tell(f"later rotations, {number} of 2: bare loop")
                     bare.append(self._peer("again", FULL_SPEED_TOKENS, 3))
@@ -261,7 +265,16 @@ template {{
         self.figures.append(Figure("later rotations a second / bare loop", ratios, "x", 0.9, least=True, note=note))
         note = " against ".join(f"{_each([1000 * it.cpu_each for it in runs])} ms" for runs in (ours, bare))
         self.figures.append(Figure("later rotations: CPU of each / bare loop", each, "x", 1.25, note=note))
-        self.raw["full_speed"] = {"ours_per_second": [it.rate for it in ours], "peers_per_second": rates}
+        ratios = [a.rate / b.rate for a, b in zip(bound, ours, strict=True)]
+        note = f"{_each([it.rate for it in bound])} a second, {_each([1000 * it.cpu_each for it in bound])} ms each"
+        self.figures.append(
+            Figure("later rotations a second, bound to one core / as it runs", ratios, "x", None, least=True, note=note)
+        )
+        self.raw["full_speed"] = {
+            "ours_per_second": [it.rate for it in ours],
+            "bound_per_second": [it.rate for it in bound],
+            "peers_per_second": rates,
+        }
         self.raw["ceiling_writes_per_second"] = statistics.median(rates["wrk's KV writes"])
         for name, (target, _) in peers.items():
             ratios = [a.rate / rate for a, rate in zip(ours, rates[name], strict=True)]

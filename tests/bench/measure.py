@@ -123,6 +123,21 @@ class Watched:
         finally:
             os.kill(self.daemon.process.pid, signal.SIGCONT)
 
+    @contextlib.contextmanager
+    def bound(self) -> Iterator[None]:
+        """All its threads run on one core meanwhile."""
+        cores = os.sched_getaffinity(self.daemon.process.pid)
+        self._bind({min(cores)})
+        try:
+            yield
+        finally:
+            self._bind(cores)
+
+    def _bind(self, cores: set[int]) -> None:
+        for thread in Path(f"/proc/{self.daemon.process.pid}/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):  # it ended; one that begins is bound like its maker
+                os.sched_setaffinity(int(thread.name), cores)
+
     def stop(self) -> None:
         """Ends it."""
         self.daemon.terminate()
