@@ -243,19 +243,20 @@ template {{
         bare: list[Run] = []
         rates: dict[str, list[float]] = {name: [] for name in peers}
         try:
-            for number in (1, 2):
-                self.tell(f"later rotations, {number} of 2: ours")
+            for number in range(self.scale.rounds):
+                turn = f"later rotations, {number + 1} of {self.scale.rounds}"
+                self.tell(f"{turn}: ours")
                 # at first, and after it was held, connections must be made and everything is overdue
                 watched.wait_for_rotations(int(rotations(watched.page())) + 2 * FULL_SPEED_TOKENS, 300.0)
                 ours.append(watched.rotate_for(self.scale.full_speed_seconds)[0])
-                self.tell(f"later rotations, {number} of 2: ours, bound to one core")
+                self.tell(f"{turn}: ours, bound to one core")
                 with watched.bound():
                     bound.append(watched.rotate_for(self.scale.full_speed_seconds)[0])
                 with watched.held():
-                    self.tell(f"later rotations, {number} of 2: bare loop")
+                    self.tell(f"{turn}: bare loop")
                     bare.append(self._peer("again", FULL_SPEED_TOKENS, 3))
                     for name, (_, rate) in peers.items():
-                        self.tell(f"later rotations, {number} of 2: {name}")
+                        self.tell(f"{turn}: {name}")
                         rates[name].append(rate())
         finally:
             watched.stop()
@@ -277,8 +278,8 @@ template {{
         }
         self.raw["ceiling_writes_per_second"] = statistics.median(rates["wrk's KV writes"])
         for name, (target, _) in peers.items():
-            ratios = [a.rate / rate for a, rate in zip(ours, rates[name], strict=True)]
-            note = f"{_each(rates[name])} a second"
+            ratios, tied = ([a.rate / b for a, b in zip(it, rates[name], strict=True)] for it in (ours, bound))
+            note = f"{_each(rates[name])} a second; ours bound to one core: {_each(tied)} x"
             self.figures.append(
                 Figure(f"later rotations a second / {name}", ratios, "x", target, least=True, note=note)
             )
