@@ -67,7 +67,7 @@ class Metrics:
         self._registry = Registry(endpoints, vaults)
         self._counts: dict[str, Counts] = {}
         self._counting = threading.Lock()  # held for each change of `_counts` and of what is in it
-        self._known: frozenset[str] = frozenset()
+        self._known: set[str] = set()
         self._walking = threading.Lock()  # held while all tokens are walked through, so that no time counts twice
         self._walk_at = 0.0
         self.observe_reload(True)
@@ -207,7 +207,8 @@ class Metrics:
     def _walk(self, views: Iterable[TokenView], now: float) -> None:
         """Counts the unavailable time of every token that is settled, and forgets the tokens that left."""
         with self._walking:
-            earliest, names = now + WALK_AT_LEAST_EVERY_SECONDS, set()
+            earliest = now + WALK_AT_LEAST_EVERY_SECONDS
+            names: set[str] = set()
             for view in views:
                 names.add(view.token)
                 if not view.settled:
@@ -223,4 +224,4 @@ class Metrics:
                 left = self._counts.keys() - names
                 for gone in left & self._known:
                     del self._counts[gone]
-            self._known = frozenset(names | left)
+            self._known = names | left

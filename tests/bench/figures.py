@@ -56,7 +56,7 @@ QUICK = Scale(
     many=500,
     loops=5,
     idle_seconds=5.0,
-    steady_seconds=10.0,
+    steady_seconds=15.0,
     full_speed_seconds=5.0,
     wrk_seconds=3,
     publishes=100,
@@ -314,8 +314,7 @@ template {{
 
     def steady(self) -> None:
         """Many tokens that rotate every minute: lag, CPU, memory, the page."""
-        full = self.scale is FULL
-        count, lifetime = self.scale.many, 95 if full else 30
+        count, lifetime = self.scale.many, 95 if self.scale is FULL else 30
         self.tell(f"{count} tokens of {lifetime} s: first tokens")
         prefix = self.servers.fresh_prefix()
         watched = Watched(self.servers.config(prefix, count, lifetime), self.servers.directory / f"{prefix}.log")
@@ -336,8 +335,7 @@ template {{
             Figure(
                 f"scheduler lag, 99th percentile, {count} tokens every minute", [lag], "s", 0.5, note="bucket's bound"
             ),
-            # of fewer, what a daemon at work takes besides is most of it
-            Figure(f"resident, each further token of {count}", [grown / 1024], "KiB", 6.0 if full else None),
+            Figure(f"resident, each further token of {count}", [grown / 1024], "KiB", 6.0),
             Figure(f"/metrics with {count} tokens", seconds, "s", 1.0, note=f"{size / MB:.1f} MB"),
         ]
 
