@@ -225,6 +225,16 @@ class Retired:
                 end()
 
 
+def _sharing_tokens(written: Config, before: Config) -> Config:
+    """The same configuration, whose tokens are the very objects of the one before where they are equal.
+
+    The states of tokens keep these, so thousands would be there twice from then on.
+    """
+    known = {token.name: token for token in before.tokens}
+    tokens = tuple(known[it.name] if known.get(it.name) == it else it for it in written.tokens)
+    return written.model_copy(update={"tokens": tokens})
+
+
 @dataclass(slots=True)
 class Source:
     """The files of the configuration, read anew when they may have changed, and what is told of that.
@@ -268,6 +278,7 @@ class Source:
             # What is mended may be in a file that only the new one includes.
             self.include = (*self.written.include, *config_files.patterns(self.path))
             return None
+        written = _sharing_tokens(written, self.written)
         if written == self.written and not self._problems and not asked:
             return None
         self.written, self.include, self._problems = written, written.include, ()

@@ -547,6 +547,25 @@ def test_source_that_says_the_same(tmp_path: Path) -> None:
     assert files.told.lines == []
 
 
+def test_source_keeps_the_tokens_that_are_as_before(tmp_path: Path) -> None:
+    """A token that is as before is not in memory twice after a reload, whatever else changed; one that changed is."""
+    files = Files(tmp_path)
+    (bookings,) = files.source.running.tokens
+    parking = MAIN[MAIN.index("[[tokens]]") :].replace("bookings", "parking")
+    files.main.write_text(MAIN.replace('com"', 'com"\nmax_concurrency = 3', 1) + parking)
+
+    read = files.source.read(asked=False)
+
+    assert read is not None
+    assert [token.name for token in read.tokens] == ["bookings", "parking"]
+    assert read.tokens[0] is bookings
+    assert files.source.written.tokens[0] is bookings
+    files.main.write_text(MAIN.replace("svc-bookings", "svc-other"))
+    read = files.source.read(asked=False)
+    assert read is not None
+    assert (read.tokens[0].username, bookings.username) == ("svc-other", "svc-bookings")
+
+
 def test_source_that_is_wrong(tmp_path: Path) -> None:
     """A wrong file is told once, and again when asked; the good one that follows counts even if it says the same."""
     files = Files(tmp_path)
