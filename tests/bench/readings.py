@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -48,7 +49,7 @@ class Series:
 # or a descriptor that is kept of each fault makes 60.
 SERIES: Mapping[str, Series] = {
     "resident": Series("resident memory", "MB", 5.0, fails=True),
-    "private": Series("of it private (USS)", "MB", 5.0, fails=True),
+    "anonymous": Series("of it anonymous", "MB", 5.0, fails=True),
     "threads": Series("threads", "", 5.0, fails=True),
     "descriptors": Series("descriptors", "", 10.0, fails=True),
     "cpu": Series("CPU", "% of a core", 5.0),
@@ -98,16 +99,16 @@ def healthy(port: int) -> bool:
 
 
 def process(pid: int) -> dict[str, float]:
-    """What /proc tells of a process; its private memory only where we may read it."""
+    """What /proc tells of a process; how many descriptors it has only where we may read it.
+
+    Anonymous memory is what is of no file. Private memory would be less steady: a library that is shared with another
+    process becomes private when that one ends.
+    """
     proc = Path(f"/proc/{pid}")
     status = proc.joinpath("status").read_text()
-    values = {"resident": _megabytes(status, "VmRSS")}
-    try:
-        rollup = proc.joinpath("smaps_rollup").read_text()
-        values["private"] = _megabytes(rollup, "Private_Clean") + _megabytes(rollup, "Private_Dirty")
+    values = {"resident": _megabytes(status, "VmRSS"), "anonymous": _megabytes(status, "RssAnon")}
+    with suppress(OSError):  # a process may keep these to itself
         values["descriptors"] = float(sum(1 for _ in (proc / "fd").iterdir()))
-    except OSError:  # a process may keep these to itself
-        pass
     values["threads"] = float(status.partition("\nThreads:")[2].split()[0])
     return values
 
