@@ -4,7 +4,7 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-shards bench-simulation soak soak-simulation chart dashboard golden format image docs manual screenshots status-schema snippets lock clean
+.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-herds bench-shards bench-simulation soak soak-simulation chart dashboard golden format image docs manual screenshots status-schema snippets lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ bench-quick: .venv/test/.made ## little of everything, under two minutes
 
 bench-growth: .venv/test/.made ## how cost grows from 1 token to 10,000, and the plots of docs/performance.md
 	@.venv/test/bin/python -m tests.bench.growth $(ARGS)
+
+bench-herds: .venv/test/.made ## ten thousand tokens that start at once, and an endpoint that becomes too slow, simulated
+	@.venv/test/bin/python -m tests.bench.herds
 
 bench-shards: .venv/test/.made ## a million tokens over 64 shards, on paper
 	@.venv/test/bin/python -m tests.bench.shards $(ARGS)

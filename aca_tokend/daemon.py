@@ -46,15 +46,16 @@ from aca_tokend.watched import Watched
 from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
     from pathlib import Path
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import Config
+    from aca_tokend.core.config import Config, TokenConfig
     from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.outcome import Event
     from aca_tokend.core.steps import Work
     from aca_tokend.metrics import TokenView
+    from aca_tokend.reload import Origins
     from aca_tokend.state import HookState, TokenState
 
 # Rotations under way get this long to finish after SIGTERM; Kubernetes kills after 30 seconds by default.
@@ -184,7 +185,7 @@ class Daemon:
         self.watched.follow(changes.endpoints, changes.vaults)
         log.set_level(config.log.level)
         added = [self._begin(self.parts.state(token)) for token in changes.added]
-        changed = [Change(self.parts.state(token), origins) for token, origins in changes.changed]
+        changed, later = self._change(changes.changed)
         self.parts.shared.follow(token.name for token in config.tokens)
         gone = [self.states.pop(name) for name in changes.removed]
         for hook in self.parts.hooks.values():
@@ -196,8 +197,9 @@ class Daemon:
         for state in added:
             self.states[state.name] = state
             self.scheduler.keep(self._work(state), now)
-        for change in changed:
-            # Taken over at the beginning of the token's next attempt, so that its attempts alone write its state.
+        for state in changed:
+            self.scheduler.keep(self._work(state), now)
+        for change in later:
             name = change.fresh.name
             self._changes.setdefault(name, []).append(change)
             self.scheduler.keep(self._work(self.states[name], change.fresh.sinks[0].sink.pool), now)
@@ -214,10 +216,33 @@ class Daemon:
         self.logger.info(
             "config_reloaded",
             added=len(added),
-            changed=len(changed),
+            changed=len(changes.changed),
             removed=len(gone),
             unchanged=changes.unchanged,
         )
+
+    def _change(self, changed: Iterable[tuple[TokenConfig, Origins]]) -> tuple[list[TokenState], list[Change]]:
+        """Has tokens take over what changed, and returns them, off the schedule until all is swapped.
+
+        Of tokens with an attempt under way it returns what they are to take over at the beginning of the next, so that
+        nobody else writes their state. Fresh states of all at once would make holes in memory that stay.
+        """
+        taken, later = [], []
+        for token, origins in changed:
+            change = Change(self.parts.state(token), origins)
+            if self.scheduler.withdraw(token.name):
+                state = self.states[token.name]
+                self._take_over(state, [*self._changes.pop(token.name, []), change])
+                taken.append(state)
+            else:
+                later.append(change)
+        return taken, later
+
+    def _take_over(self, state: TokenState, changes: list[Change]) -> None:
+        """Gives a token what reloads changed, in their order."""
+        while changes:
+            take_over(state, changes.pop(0), self.clock.monotonic())
+            self.events.forget(state.name)
 
     def _pass_turn(self, state: TokenState) -> None:
         """A token that left probes its endpoint no more: another that waits does."""
@@ -244,11 +269,8 @@ class Daemon:
         return _TokenWork(self, state, pool or state.sinks[0].sink.pool)
 
     async def attempt(self, state: TokenState) -> float:
-        """One attempt of a token, which takes over what a reload changed; returns when the next is due."""
-        changes = self._changes.get(state.name, [])
-        while changes:
-            take_over(state, changes.pop(0), self.clock.monotonic())
-            self.events.forget(state.name)
+        """One attempt of a token, after what a reload changed meanwhile is taken over; returns when the next is due."""
+        self._take_over(state, self._changes.get(state.name, []))
         next_at = await self.rotator.attempt(state)
         # A token that only waits for another to prove their client has not had its attempt yet.
         return math.inf if self._once and state.waits_for != "client_unproven" else next_at

@@ -112,7 +112,7 @@ def _place(sink: AnyPublish, config: Config) -> tuple[str, ...]:
 
 
 def take_over(state: TokenState, change: Change, now: float) -> None:
-    """Gives a token its new configuration, at the beginning of an attempt, so that nobody else writes its state."""
+    """Gives a token its new configuration, while nobody else writes its state: none of its attempts is under way."""
     old, fresh = state.config, change.fresh
     new = fresh.config
     moved = state.endpoint.host != fresh.endpoint.host
@@ -226,9 +226,9 @@ class Retired:
 
 
 def _sharing_tokens(written: Config, before: Config) -> Config:
-    """The same configuration, whose tokens are the very objects of the one before where they are equal.
+    """What is written, with the very objects of the tokens before where these are equal.
 
-    The states of tokens keep these, so thousands would be there twice from then on.
+    It changes nothing but memory: the states of tokens hold theirs, and thousands would be there twice from then on.
     """
     known = {token.name: token for token in before.tokens}
     tokens = tuple(known[it.name] if known.get(it.name) == it else it for it in written.tokens)

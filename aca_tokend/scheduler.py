@@ -149,6 +149,18 @@ class RotationScheduler:
                 task.successor, task.dropped = None, True
             self._lock.notify_all()
 
+    def withdraw(self, name: str) -> bool:
+        """Takes a token off the schedule where no attempt of it is under way. Whether that is so.
+
+        Then none begins until it is put on schedule again.
+        """
+        with self._lock:
+            if name in self._under_way:
+                return False
+            if (ticket := self._due.pop(name, None)) is not None:
+                self._agenda.take_off(ticket)
+            return True
+
     def hasten(self, name: str, at: float) -> None:
         """Brings the next attempt of a token forward to `at`, also while one of it is under way."""
         with self._lock:

@@ -1,4 +1,7 @@
-"""What is known of each token: written by its own attempts alone, one at a time, so without a lock."""
+"""What is known of each token: written by its own attempts alone, one at a time, so without a lock.
+
+A reload writes it too, while the token is off the schedule and none of its attempts is under way.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,7 @@ class SinkState:
 
 @dataclass(slots=True)
 class TokenState:
-    """What is known of one token. Written by its own attempts alone; others may read single fields at any time.
+    """What is known of one token. Written by its own attempts; others may read single fields at any time.
 
     All times are monotonic seconds. `draw` is this token's jitter, drawn once.
 

@@ -24,12 +24,13 @@ from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE
 from aca_tokend.state import HookState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import After, AnyPublish, Config, TokenConfig
     from aca_tokend.core.outcome import Event, Reason
     from aca_tokend.core.steps import Work
+    from aca_tokend.reload import Origins
     from aca_tokend.simulation.places import Watch
     from aca_tokend.state import TokenState
 
@@ -143,7 +144,7 @@ class Replica:
             return
         rng = self.cluster.world.rng
         added = [self._state(token, rng.random()) for token in changes.added]
-        changed = [Change(self._state(token, 0.0), origins) for token, origins in changes.changed]
+        later = self._change(changes.changed)
         for after, name in self.cluster.hook_names.items():
             self.hooks[name].tokens = self._tokens_with(after)
         self.shared.follow(token.name for token in config.tokens)
@@ -156,10 +157,21 @@ class Replica:
         for state in added:
             self.states[state.name] = state
             self.driver.keep(self._work(state), now)
-        for change in changed:
-            state = self.states[change.fresh.name]
-            self.changes.setdefault(state.name, []).append(change)
-            self.driver.keep(self._work(state), now)
+        for change in later:
+            self.changes.setdefault(change.fresh.name, []).append(change)
+        for token, _ in changes.changed:
+            self.driver.keep(self._work(self.states[token.name]), now)
+
+    def _change(self, changed: Iterable[tuple[TokenConfig, Origins]]) -> list[Change]:
+        """Has tokens take over what changed. Returns what those with an attempt under way take over before the next."""
+        later = []
+        for token, origins in changed:
+            change = Change(self._state(token, 0.0), origins)
+            if self.driver.withdraw(token.name):
+                self._take_over(self.states[token.name], [*self.changes.pop(token.name, []), change])
+            else:
+                later.append(change)
+        return later
 
     def _state(self, token: TokenConfig, draw: float) -> TokenState:
         cluster = self.cluster
@@ -188,10 +200,12 @@ class Replica:
     def _work(self, state: TokenState) -> Work:
         return Duty(state.name, state.sinks[0].sink.pool, lambda: self._attempt(state), lambda: state.urgency)
 
-    async def _attempt(self, state: TokenState) -> float:
-        changes = self.changes.get(state.name, [])
+    def _take_over(self, state: TokenState, changes: list[Change]) -> None:
         while changes:
             take_over(state, changes.pop(0), self.clock.monotonic())
+
+    async def _attempt(self, state: TokenState) -> float:
+        self._take_over(state, self.changes.get(state.name, []))
         next_at = await self.rotator.attempt(state)
         self.cluster.watch.ended(self, state, next_at)
         return next_at

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
+import statistics
 from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from aca_tokend.core.shards import shard_of
+from tests.bench.measure import ROTATED_AT
 
 TOKENS = 1_000_000
 SHARDS = 64
+NUMBERS = (10_000, 100_000, TOKENS)
 LIFETIME_SECONDS = 7200.0
-ROTATED_AT = 0.667 * 0.95  # the fraction, and half of the jitter
 CHUNK = 10_000
 MEASURED = Path("bench.json")
 PUBLISHED = Path("docs/performance/bench.json")
@@ -50,14 +55,33 @@ def main() -> None:
     print(f"{TOKENS:,} tokens over {SHARDS} shards: {min(held):,} to {max(held):,} each")
     print(f"at most {off:.1f} % off the mean (target 5 %)")
     print(f"one shard more moves {moved:,}: 1 in {TOKENS / moved:.1f} (1 in {SHARDS + 1} is the mean)")
-    demand = TOKENS / (LIFETIME_SECONDS * ROTATED_AT)
-    print(f"tokens of two hours: {demand:.0f} grants, Vault reads and Vault writes a second each, in all")
-    print(f"with the rates of {arguments.bench}:")
-    raw = json.loads(arguments.bench.read_text())["raw"]
+    print(f"tokens of two hours, with the rates of {arguments.bench}:")
+    Console().print(costs(json.loads(arguments.bench.read_text())["raw"]))
+
+
+def costs(raw: dict[str, Any]) -> Table:
+    """What so many tokens ask for, by what `make bench` measured."""
     each_ms, writes = raw["steady"]["ours_cpu_ms"], raw["ceiling_writes_per_second"]
-    cores = demand * each_ms / 1000
-    print(f"the daemons: {cores:.2f} cores at {each_ms:.2f} ms a rotation, so {math.ceil(cores / 0.6)} shards at 60 %")
-    print(f"Vault: {100 * demand / writes:.0f} % of the {writes:.0f} writes a second that wrk gets out of it here")
+    first = statistics.median(raw["cold"]["ours_per_second"])
+    table = Table()
+    for heading in (
+        "tokens",
+        "reads, grants and writes, of each a second",
+        f"cores, at {each_ms:.1f} ms a rotation",
+        f"of {writes:,.0f} writes a second of one OpenBao",
+        f"one daemon brings all, at {first:.0f} a second, in",
+    ):
+        table.add_column(heading, justify="right")
+    for tokens in NUMBERS:
+        demand, minutes = tokens / (LIFETIME_SECONDS * ROTATED_AT), tokens / first / 60
+        table.add_row(
+            f"{tokens:,}",
+            f"{demand:.1f}",
+            f"{demand * each_ms / 1000:.2f}",
+            f"{100 * demand / writes:.1f} %",
+            f"{minutes:.0f} minutes",
+        )
+    return table
 
 
 if __name__ == "__main__":

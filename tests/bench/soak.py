@@ -178,6 +178,11 @@ def problems(soak: Soak, found: Mapping[str, Trend]) -> list[str]:
         for name, series in SERIES.items()
         if series.fails and name in found and found[name].verdict(series.tolerance) == "growing"
     ]
+    told += [
+        f"{series.title} were not read; run it as root"
+        for name, series in SERIES.items()
+        if series.fails and name not in found
+    ]
     reads, refused = soak.reads
     if refused:
         last = next(it.last_refusal for it in soak.readers if it.last_refusal)

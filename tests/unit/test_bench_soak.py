@@ -6,6 +6,8 @@ import math
 import random
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -96,6 +98,15 @@ def test_leak_is_found(seed: int) -> None:
     """What a soak of half an hour is for: 10 MB an hour under noise of 1 MB is told from none at all."""
     assert fit(series(seed, 22.5, 10.0, 20.0)).verdict(2.0) == "growing"
     assert fit(series(seed, 22.5, 0.0, 20.0)).verdict(2.0) != "growing"
+
+
+def test_series_that_was_not_read_fails() -> None:
+    """A soak that may not see the descriptors of the daemon says so, instead of passing without them."""
+    seen = {name: Trend(0.0, 0.1, 100.0, 22) for name in ("resident", "anonymous", "threads")}
+    ended = cast("soak.Soak", SimpleNamespace(reads=(1000, 0), readings=[]))
+
+    assert soak.problems(ended, seen) == ["descriptors were not read; run it as root"]
+    assert soak.problems(ended, {**seen, "descriptors": seen["threads"]}) == []
 
 
 def test_last_block_counts_only_if_it_is_half_full() -> None:

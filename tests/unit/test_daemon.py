@@ -8,11 +8,14 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from aca_tokend import config_files
 from aca_tokend.bell import Bell
 from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import parse
 from aca_tokend.core.steps import Duty
 from aca_tokend.daemon import STEP_SPREAD_SECONDS, Daemon
+from aca_tokend.demo.stage import wait_until
+from aca_tokend.reload import Source
 from aca_tokend.sinks.mounts import FILE_POOL
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 # Signals land on a thread that waits for the bell, thousands of times: with a lock in the handler this hangs for ever.
 SIGNALS = """
 import signal
+from aca_tokend import config_files
 from aca_tokend.bell import Bell
 
 bell, count = Bell(), 0
@@ -62,6 +66,18 @@ log.configure("info", "json")
 sys.exit(service.run(config, pathlib.Path("config.toml"), Buggy))
 """
 
+
+ENTRY = """
+[[tokens]]
+name = "t{number}"
+authority = "authority-1"
+username = "svc-{number}"
+password = {{ env = "PASSWORD" }}
+client_id = "client-1"
+client_secret = {{ env = "CLIENT_SECRET" }}
+publish = [{{ to = "file", path = "/run/aca/t{number}.json" }}]
+"""
+TWO_TOKENS = "[acaengine.main]\nurl = 'https://aca.example.com'" + ENTRY.format(number=1) + ENTRY.format(number=2)
 
 HANGING = """
 import os
@@ -198,6 +214,52 @@ def test_removed_token_is_taken_off_the_schedule() -> None:
     assert daemon.states.keys() == {"t0", "t2"}
     assert daemon.scheduler._due == {"t0": due["t0"], "t2": due["t2"]}
     assert due["t1"].gone
+
+
+def test_reload_keeps_no_second_configuration_of_a_token(tmp_path: Path) -> None:
+    """After a reload a token's state holds the very configuration that the daemon does, also where its pool changed."""
+    main = tmp_path / "config.toml"
+    main.write_text(TWO_TOKENS)
+    daemon = Daemon(config_files.load(main))
+    daemon.source = Source(main, daemon.config, daemon.config, daemon.logger, daemon._observe_reload)
+    before = daemon.config.tokens
+    for change in (("svc-2", "svc-3"), ("[[tokens]]", "max_concurrency = 3\n[[tokens]]")):
+        main.write_text(main.read_text().replace(*change, 1))
+        daemon.reload()
+
+    assert daemon.config.tokens[0] is before[0]
+    assert all(daemon.states[token.name].config is token for token in daemon.config.tokens)
+
+
+def test_reload_changes_what_is_not_under_way_at_once(tmp_path: Path) -> None:
+    """What reloads changed is taken over at once, or after an attempt that is under way: all of it then, in order."""
+    main = tmp_path / "config.toml"
+    main.write_text(TWO_TOKENS)
+    daemon = Daemon(config_files.load(main))
+    daemon.source = Source(main, daemon.config, daemon.config, daemon.logger, daemon._observe_reload)
+    began, go_on = threading.Event(), threading.Event()
+
+    async def attempt() -> float:
+        began.set()
+        go_on.wait(60.0)
+        return math.inf
+
+    daemon.scheduler.keep(Duty("t1", FILE_POOL, attempt, lambda: 0.0), daemon.clock.monotonic())
+    daemon.scheduler.start()
+    try:
+        assert began.wait(60.0)
+        main.write_text(TWO_TOKENS.replace("svc", "other"))
+        daemon.reload()
+        assert daemon.states["t1"].config.username == "svc-1"
+        assert daemon.states["t2"].config.username == "other-2"
+        main.write_text(TWO_TOKENS.replace("svc", "another"))
+        daemon.reload()
+        assert [pending.fresh.config.username for pending in daemon._changes["t1"]] == ["other-1", "another-1"]
+        go_on.set()
+        wait_until(lambda: daemon.states["t1"].config.username == "another-1", "the change is taken over")
+    finally:
+        go_on.set()
+        daemon.stop()
 
 
 def test_a_bug_ends_the_process() -> None:
