@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # Signals land on a thread that waits for the bell, thousands of times: with a lock in the handler this hangs for ever.
 SIGNALS = """
 import signal
-from aca_tokend import config_files
 from aca_tokend.bell import Bell
 
 bell, count = Bell(), 0
@@ -216,12 +215,18 @@ def test_removed_token_is_taken_off_the_schedule() -> None:
     assert due["t1"].gone
 
 
-def test_reload_keeps_no_second_configuration_of_a_token(tmp_path: Path) -> None:
-    """After a reload a token's state holds the very configuration that the daemon does, also where its pool changed."""
-    main = tmp_path / "config.toml"
+def of_two_tokens(main: Path) -> Daemon:
+    """A daemon that has not started, with this file as its configuration; a reload reads it again."""
     main.write_text(TWO_TOKENS)
     daemon = Daemon(config_files.load(main))
     daemon.source = Source(main, daemon.config, daemon.config, daemon.logger, daemon._observe_reload)
+    return daemon
+
+
+def test_reload_keeps_no_second_configuration_of_a_token(tmp_path: Path) -> None:
+    """After a reload a token's state holds the very configuration that the daemon does, also where its pool changed."""
+    main = tmp_path / "config.toml"
+    daemon = of_two_tokens(main)
     before = daemon.config.tokens
     for change in (("svc-2", "svc-3"), ("[[tokens]]", "max_concurrency = 3\n[[tokens]]")):
         main.write_text(main.read_text().replace(*change, 1))
@@ -234,9 +239,7 @@ def test_reload_keeps_no_second_configuration_of_a_token(tmp_path: Path) -> None
 def test_reload_changes_what_is_not_under_way_at_once(tmp_path: Path) -> None:
     """What reloads changed is taken over at once, or after an attempt that is under way: all of it then, in order."""
     main = tmp_path / "config.toml"
-    main.write_text(TWO_TOKENS)
-    daemon = Daemon(config_files.load(main))
-    daemon.source = Source(main, daemon.config, daemon.config, daemon.logger, daemon._observe_reload)
+    daemon = of_two_tokens(main)
     began, go_on = threading.Event(), threading.Event()
 
     async def attempt() -> float:
