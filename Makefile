@@ -84,7 +84,7 @@ check: .venv/test/.made ## ruff, mypy --strict, import-linter
 bench: .venv/test/.made ## every figure with its target, beside what people use today; needs nginx, wrk, curl
 	@.venv/test/bin/python -m tests.bench $(ARGS)
 
-bench-quick: .venv/test/.made ## little of everything, in about two minutes
+bench-quick: .venv/test/.made ## little of everything, in under two minutes
 	@.venv/test/bin/python -m tests.bench --quick $(ARGS)
 
 bench-growth: .venv/test/.made ## how cost grows from 1 token to 10,000, and the plots of docs/performance.md

@@ -27,7 +27,7 @@ WIDTH = 160
 def main() -> None:
     """Measures and tells."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="little of everything, in about two minutes")
+    parser.add_argument("--quick", action="store_true", help="little of everything, in under two minutes")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the figures go")
     arguments = parser.parse_args()
     console, began = Console(), time.monotonic()

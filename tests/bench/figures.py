@@ -39,6 +39,7 @@ class Scale:
     idle_seconds: float
     steady_lifetime_seconds: int
     steady_seconds: float
+    full_speed_tokens: int  # which ask for more rotations than anybody makes: 79 a second for each hundred
     full_speed_seconds: float
     wrk_seconds: int
     publishes: int
@@ -51,6 +52,7 @@ FULL = Scale(
     idle_seconds=30.0,
     steady_lifetime_seconds=95,  # a rotation every minute
     steady_seconds=60.0,
+    full_speed_tokens=1000,
     full_speed_seconds=20.0,
     wrk_seconds=10,
     publishes=500,
@@ -60,14 +62,13 @@ QUICK = Scale(
     many=500,
     loops=5,
     idle_seconds=5.0,
-    steady_lifetime_seconds=20,
+    steady_lifetime_seconds=15,
     steady_seconds=15.0,
+    full_speed_tokens=700,
     full_speed_seconds=5.0,
     wrk_seconds=3,
     publishes=100,
 )
-# They ask for more than anybody makes: 750 rotations a second.
-FULL_SPEED_TOKENS = 1000
 FULL_SPEED_LIFETIME = 2
 AGENT_WRITES = 5
 
@@ -233,9 +234,10 @@ template {{
 
     def full_speed(self) -> None:
         """How many later rotations a second there are at most, beside what others make while the daemon is held."""
-        self.tell(f"{FULL_SPEED_TOKENS} tokens of {FULL_SPEED_LIFETIME} s, as fast as it goes")
+        many = self.scale.full_speed_tokens
+        self.tell(f"{many} tokens of {FULL_SPEED_LIFETIME} s, as fast as it goes")
         prefix = self.servers.fresh_prefix()
-        config = self.servers.config(prefix, FULL_SPEED_TOKENS, FULL_SPEED_LIFETIME)
+        config = self.servers.config(prefix, many, FULL_SPEED_LIFETIME)
         watched = Watched(config, self.servers.directory / f"{prefix}.log")
         peers: Mapping[str, tuple[float | None, Callable[[], float]]] = {
             "shell loop with bao kv put": (50.0, lambda: self._shell("bao", self.scale.loops)),
@@ -252,14 +254,14 @@ template {{
                 turn = f"later rotations, {number + 1} of {self.scale.rounds}"
                 self.tell(f"{turn}: ours")
                 # at first, and after it was held, connections must be made and everything is overdue
-                watched.wait_for_rotations(int(rotations(watched.page())) + 2 * FULL_SPEED_TOKENS, 300.0)
+                watched.wait_for_rotations(int(rotations(watched.page())) + 2 * many, 300.0)
                 ours.append(watched.rotate_for(self.scale.full_speed_seconds)[0])
                 self.tell(f"{turn}: ours, bound to one core")
                 with watched.bound():
                     bound.append(watched.rotate_for(self.scale.full_speed_seconds)[0])
                 with watched.held():
                     self.tell(f"{turn}: bare loop")
-                    bare.append(self._peer("again", FULL_SPEED_TOKENS, 3))
+                    bare.append(self._peer("again", many, 3))
                     for name, (_, rate) in peers.items():
                         self.tell(f"{turn}: {name}")
                         rates[name].append(rate())
