@@ -212,9 +212,8 @@ class RotationScheduler:
                     return
                 due = self._agenda.take_due(self._clock.monotonic())
                 self._wakes_at = self._agenda.next_at
-                pools = (
-                    self._pools
-                )  # with those that a ticket needs which is taken off, and its pool removed, meanwhile
+                # with those that a ticket needs which is taken off, and its pool removed, meanwhile
+                pools = self._pools
             for ticket in due:
                 pools[ticket.work.pool].submit(ticket.work.urgency(), partial(self._begin, ticket), lambda: None)
             if look:
