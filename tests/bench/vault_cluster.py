@@ -139,14 +139,14 @@ class Trial:
 
     def _written(self, name: str) -> list[tuple[float, float]]:
         """When each version was written, and when its token expired."""
-        metadata = self.cluster.send("GET", f"secret/metadata/aca/{name}")["data"]["versions"]
-        at = [_epoch(metadata[str(number + 1)]["created_time"]) for number in range(len(metadata))]
-        return list(zip(at, (_epoch(it["expires_at"]) for it in self._versions(name)), strict=True))
+        return [
+            (_epoch(it["metadata"]["created_time"]), _epoch(it["data"]["expires_at"])) for it in self._versions(name)
+        ]
 
     def lost(self) -> list[str]:
         """The writes that the daemon was told are done and that Vault does not hold."""
         rotated = self.daemon.events("token_rotated")  # first: the daemon goes on while Vault is asked
-        held = {name: {version["issued_at"] for version in self._versions(name)} for name in self._names}
+        held = {name: {version["data"]["issued_at"] for version in self._versions(name)} for name in self._names}
         return [
             f"{event['token']} {event['issued_at']}"
             for event in rotated
@@ -155,14 +155,14 @@ class Trial:
 
     def backwards(self) -> list[str]:
         """The tokens of which an earlier-issued one was written over a later."""
-        issued = {name: [version["issued_at"] for version in self._versions(name)] for name in self._names}
+        issued = {name: [version["data"]["issued_at"] for version in self._versions(name)] for name in self._names}
         return [name for name, moments in issued.items() if moments != sorted(moments)]
 
     def _versions(self, name: str) -> list[dict[str, Any]]:
-        """Each version of a secret, the oldest first."""
+        """Each version of a secret so far, its fields with its metadata, the oldest first."""
         count = self.cluster.send("GET", f"secret/metadata/aca/{name}")["data"]["current_version"]
         path = f"secret/data/aca/{name}?version="
-        return [self.cluster.send("GET", f"{path}{number}")["data"]["data"] for number in range(1, count + 1)]
+        return [self.cluster.send("GET", f"{path}{number}")["data"] for number in range(1, count + 1)]
 
     def _read(self, node: Node) -> None:
         """Reads each token through this node and uses it, as an application that knows no other node would."""
