@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # A record remembers so many credentials, the latest: replicas may have different ones while a change is rolled out.
 REMEMBERED = 8
-TOKEN_RECORD = "attempts"  # noqa: S105 -- a name
-CLIENT_RECORD = "client-attempts"
+# An attempt that was claimed is sent within so many seconds, or claimed anew; its lease is that longer than a request.
+SEND_WITHIN_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +91,16 @@ class Rules:
         max_rejections: how many attempts an unproven credential has.
         retry_rejected_seconds: after how long one more is allowed; 0 for never.
         lease_seconds: how long a request may be under way: a claim older than that has no request any more.
-        forgiving: whether claims of dead processes run out though the credential never worked.
     """
 
     max_rejections: int
     retry_rejected_seconds: float
     lease_seconds: float
-    forgiving: bool = False
-
-    @property
-    def for_client(self) -> Rules:
-        """The rules for the client: refused attempts are limited as strictly, but they lock nobody out."""
-        return replace(self, forgiving=True)
 
     @classmethod
     def of(cls, rotation: RotationConfig, timeout: float) -> Rules:
         """The rules of a token whose endpoint has this timeout."""
-        return cls(rotation.max_rejections, rotation.retry_rejected, timeout + 1.0)
+        return cls(rotation.max_rejections, rotation.retry_rejected, timeout + SEND_WITHIN_SECONDS + 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +139,7 @@ def claim(known: Attempts | None, credential: str, now: datetime, rules: Rules) 
 def _wait(known: Attempts, now: datetime, rules: Rules) -> float | None:
     """In how many seconds one more attempt may be made though all are spent; None: never with this credential."""
     age = max((now - known.changed_at).total_seconds(), 0.0)
-    if known.reason is None and (age < rules.lease_seconds or known.reserved or rules.forgiving):
+    if known.reason is None and (age < rules.lease_seconds or known.reserved):
         # Nobody was refused: the attempts are under way, or their processes died before they could say how it went.
         return rules.lease_seconds - age
     return rules.retry_rejected_seconds - age if rules.retry_rejected_seconds else None

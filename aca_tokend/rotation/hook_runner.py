@@ -9,7 +9,8 @@ No token ever waits for a hook, and a failed one is run again alone: no look, no
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.breaker import Wake
@@ -17,32 +18,86 @@ from aca_tokend.core.errors import HookError
 from aca_tokend.core.outcome import Event, HookRan, Step
 from aca_tokend.core.policy import HOOK_SPACING_SECONDS, retry_delay
 from aca_tokend.core.steps import Call
-from aca_tokend.state import Written
+from aca_tokend.rotation.standing import published
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from aca_tokend.core.ports import Clock
-    from aca_tokend.state import HookState, TokenState
+    from aca_tokend.core.config import BackoffConfig
+    from aca_tokend.core.outcome import Failure
+    from aca_tokend.core.ports import Clock, Hook
+    from aca_tokend.core.secret import Secret
+    from aca_tokend.rotation.facts import Facts
+    from aca_tokend.rotation.managed import ManagedToken
 
 
-def ask(state: TokenState, now: float, wake: Callable[[Wake], None]) -> None:
-    """Asks for the hooks of all sinks that hold another token than their hook was last asked to run for.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A sink that holds a token which its hook was not run for yet."""
+
+    token: str
+    sink: str
+
+
+@dataclass(slots=True, eq=False)
+class HookState:
+    """What is known of one hook, shared by all sinks that have the same: one run is for everything written before it.
+
+    Its own attempts write it, one at a time; the attempts of tokens only add to `asked` and `known`, as `ask` does.
+
+    Attributes:
+        name: of its pool, and on the schedule.
+        tokens: the tokens that have this hook by the configuration.
+        asked: what was written and not taken up yet.
+        waiting: what was taken up and had no run that succeeded.
+        known: the tokens that its output may show: those that its sinks hold, and held before.
+        not_before: no run begins sooner, in monotonic seconds.
+        last: the daemon stops, so a run begins at once, and none follows one that failed.
+        failures: how many runs failed since the last success, and `failing` for which tokens the last of them.
+        failure: of the last of them; None where it succeeded.
+    """
+
+    name: str
+    hook: Hook
+    backoff: BackoffConfig
+    tokens: frozenset[str] = frozenset()
+    asked: deque[Written] = field(default_factory=deque)
+    waiting: dict[Written, None] = field(default_factory=dict)
+    known: dict[Written, tuple[Secret, ...]] = field(default_factory=dict)
+    not_before: float = 0.0
+    last: bool = False
+    failures: int = 0
+    failing: frozenset[str] = frozenset()
+    failure: Failure | None = None
+
+    def ask(self, written: Written, secrets: tuple[Secret, ...]) -> None:
+        """Asks for a run that begins after now. Called by attempts of tokens, from any thread."""
+        self.known[written] = secrets
+        self.asked.append(written)
+
+    def owes(self, written: Written) -> bool:
+        """Whether no run for it may have succeeded yet."""
+        return bool(self.asked) or written in self.waiting
+
+
+def ask(token: ManagedToken, places: tuple[int, ...], now: float, wake: Callable[[Wake], None]) -> Facts:
+    """Asks for the hooks of places that hold another token than their hook was last asked to run for.
 
     That is so after a write, and after the first look of a process: the one before may have died between the two.
     """
-    woken: dict[str, HookState] = {}
-    for sink in state.sinks:
-        hook, published = sink.hook, sink.published
-        if hook is None or published is None or published == sink.hooked:
+    facts, woken = token.facts, dict[str, HookState]()
+    for number in places:
+        hook, document, place = token.wiring.hooks[number], published(facts, number), facts.places[number]
+        if hook is None or document is None:
             continue
-        secrets = [document.access_token for document in (published, sink.hooked) if document is not None]
-        hook.ask(Written(state.name, sink.sink.name), tuple(secrets))
-        sink.hooked = published
+        secrets = [it.access_token for it in (document, place.hooked) if it is not None]
+        hook.ask(Written(facts.name, token.wiring.sinks[number].name), tuple(secrets))
+        facts = facts.with_place(number, hooked=document)
         woken[hook.name] = hook
-    for hook in woken.values():  # once all of them are asked: sinks of one token with the same hook share its run
+    for hook in woken.values():  # once all of them are asked: places of one token with the same hook share its run
         wake(Wake(hook.name, max(now, hook.not_before)))
+    return facts
 
 
 def _take_up(state: HookState) -> None:

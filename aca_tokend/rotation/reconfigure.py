@@ -1,0 +1,81 @@
+"""What a changed configuration leaves of what is known of a token. Pure.
+
+What is still true is kept: the token in use, what places held that stay, what they owe their hooks. What belongs to
+another account carries it and is not there any more. A new grant is made at once only for another account or scope.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aca_tokend.rotation.credentials import literal_identity
+from aca_tokend.rotation.facts import Facts, Place
+from aca_tokend.rotation.grant import identified, ours_by_mark
+from aca_tokend.rotation.hook_runner import Written
+from aca_tokend.rotation.standing import published
+
+if TYPE_CHECKING:
+    from aca_tokend.core.token import Document
+    from aca_tokend.rotation.managed import Reconfigured, Wiring
+
+
+def begin(wiring: Wiring, jitter: float) -> Facts:
+    """What is known of a token at first: nothing but its configuration."""
+    identity = literal_identity(wiring.config, wiring.endpoint)
+    return Facts(wiring.config, jitter, identity, tuple(Place() for _ in wiring.sinks))
+
+
+def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float) -> Facts:
+    """What is known with another configuration."""
+    after = message.wiring
+    places = tuple(
+        Place() if number is None else _kept(facts, before, after, number, new, alike=alike)
+        for new, (number, alike) in enumerate(zip(message.previous, message.alike, strict=True))
+    )
+    known = facts
+    facts = replace(facts, config=after.config, places=places, waiting=None)
+    if _account(before) != _account(after):
+        literal = literal_identity(after.config, after.endpoint)
+        if literal is None:
+            facts = replace(ours_by_mark(facts), identity=None)
+        else:
+            facts = identified(facts, literal, now)
+    if message.tried_anew or known.waiting is not None:
+        # what failed may succeed by now, and the token that this one waited for may not wake it any more
+        facts = hastened(facts, now)
+        suspended = facts.suspended
+        facts = replace(facts, turn_at=now, suspended=suspended and replace(suspended, polled_at=-math.inf))
+    return facts
+
+
+def hastened(facts: Facts, now: float) -> Facts:
+    """What failed is due now."""
+    trouble = facts.trouble and replace(facts.trouble, hastened_to=now)
+    places = tuple(
+        replace(it, trouble=replace(it.trouble, hastened_to=now)) if it.trouble else it for it in facts.places
+    )
+    return replace(facts, trouble=trouble, places=places)
+
+
+def _account(wiring: Wiring) -> tuple[object, ...]:
+    config = wiring.config
+    return (wiring.endpoint.host, config.authority, config.username, config.client_id)
+
+
+def _kept(facts: Facts, before: Wiring, after: Wiring, number: int, new: int, *, alike: bool) -> Place:
+    """What is known of a place that was there before."""
+    place = facts.places[number]
+    place = replace(place, hooked=_hooked(facts, before, after, number, new))
+    return place if alike else replace(place, seen=None, trouble=None, busy=None)
+
+
+def _hooked(facts: Facts, before: Wiring, after: Wiring, number: int, new: int) -> Document | None:
+    """What the hook was asked to run for. Another hook begins with the next write, and with what the old one owes."""
+    place, old, hook = facts.places[number], before.hooks[number], after.hooks[new]
+    held = published(facts, number)
+    if old is None or old is hook:
+        return held if old is None else place.hooked
+    owed = place.hooked != held or old.owes(Written(facts.name, before.sinks[number].name))
+    return None if owed else held

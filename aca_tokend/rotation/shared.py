@@ -1,0 +1,69 @@
+"""What the tokens of one process share: a gate for each endpoint, what is known of each client and each user."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from aca_tokend.core.guard import REMEMBERED
+from aca_tokend.rotation.admission import FIRST_SECONDS, Client, Credential, Gate
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    from aca_tokend.core.config import Reference, TokenConfig
+    from aca_tokend.rotation.credentials import Resolved
+
+    # An application: its endpoint, and its id as it is configured.
+    ClientKey = tuple[str, str | Reference]
+
+
+class Shared:
+    """What the tokens of one process share. Called by their attempts from several threads, and by reloads."""
+
+    def __init__(self, now: float) -> None:
+        self._first_until = now + FIRST_SECONDS
+        self._gates: dict[str, Gate] = {}
+        self._clients: dict[ClientKey, Client] = {}
+        self._credentials: dict[Hashable, tuple[tuple[str, Credential], ...]] = {}  # by whose they are: the latest
+        self._lock = threading.Lock()
+
+    def gate(self, endpoint: str, timeout: float, probe_cap: float) -> Gate:
+        """The gate of an endpoint."""
+        return self._gates.setdefault(endpoint, Gate(timeout, probe_cap))
+
+    def known_gate(self, endpoint: str) -> Gate | None:
+        """The gate of an endpoint, None while no token has it."""
+        return self._gates.get(endpoint)
+
+    def client_of(self, token: TokenConfig) -> Client:
+        """The application of a token, as it is configured."""
+        return self._clients.setdefault((token.acaengine, token.client_id), Client(token.name, self._first_until))
+
+    def user(self, resolved: Resolved) -> Credential:
+        """What is known of a user's credential."""
+        return self._credential(resolved.account, resolved.credential)
+
+    def client(self, resolved: Resolved) -> Credential:
+        """What is known of a client's credential."""
+        return self._credential((resolved.host, resolved.credentials.client_id), resolved.client)
+
+    def _credential(self, owner: Hashable, fingerprint: str) -> Credential:
+        for known, credential in self._credentials.get(owner, ()):
+            if known == fingerprint:
+                return credential
+        with self._lock:
+            latest = dict(self._credentials.get(owner, ())[1 - REMEMBERED :])  # the oldest of too many is forgotten
+            credential = latest.setdefault(fingerprint, Credential())
+            self._credentials[owner] = tuple(latest.items())
+            return credential
+
+    def forget_endpoint(self, name: str) -> None:
+        """The next token of it gets a new gate."""
+        if (gate := self._gates.pop(name, None)) is not None:
+            gate.retired = True
+
+    def follow(self, tokens: Iterable[TokenConfig]) -> None:
+        """After a reload with these tokens: forgets clients that left."""
+        there = {(token.acaengine, token.client_id) for token in tokens}
+        self._clients = {key: client for key, client in self._clients.items() if key in there}
