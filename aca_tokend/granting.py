@@ -210,6 +210,7 @@ class Granter:
             username=sent.username,
             authority=sent.authority,
             account=Account(state.endpoint.host, sent.authority, sent.username, sent.client_id).fingerprint,
+            token=state.name,
         )
         return Minted(document, plan(asked.started, lifetime, rotation, state.draw), asked.started, grant.request_id)
 
