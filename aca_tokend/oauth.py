@@ -22,6 +22,7 @@ from aca_tokend.core.answer import Answer
 from aca_tokend.core.errors import GrantUnavailable, ReachError, VerifyError
 from aca_tokend.core.grant import MAX_BODY_BYTES, OK, form, read_answer, read_verification
 from aca_tokend.core.outcome import Reason
+from aca_tokend.core.token import fits_in_header
 from aca_tokend.network import Certificates, CertificatesError, Deadline, NameNotResolvedError, Network, Pool
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ _UNCHANGED = {field: field for field in (*FIELDS, OWNER)}
 
 
 class KvSink:
-    """One secret that holds one token. What it stamps is its content, in KV version 2 with the number of its version."""
+    """One secret that holds one token. What it stamps is its content, in KV version 2 with its version's number."""
 
     __slots__ = ("_engine", "_mount", "_names", "_path", "_session", "name", "replace_foreign")
 
