@@ -317,7 +317,7 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something a person should know once: the server hands out the same token again, or lives are too short."""
+    """Something a person should know once, such as that the server hands out the same token again: docs/logs.md."""
 
     token: str
     what: str

@@ -127,7 +127,15 @@ async def _examine(notes: Notes, state: TokenState, tries: Tries, seconds: float
     document, state.document, state.granted = state.document, None, None
     if document is None:
         return
-    notes.ok(GRANT, f"granted for {format_duration(round((document.expires_at - document.issued_at).total_seconds()))}")
+    lifetime = (document.expires_at - document.issued_at).total_seconds()
+    granted, longest = f"granted for {format_duration(round(lifetime))}", state.config.rotation.max_lifetime
+    if lifetime > longest:
+        detail = (
+            f"{granted}, longer than max_lifetime, {format_duration(longest)}: each start and each replica asks anew"
+        )
+        notes.warn(GRANT, detail, "raise max_lifetime of [rotation], or have the server grant for a shorter time")
+    else:
+        notes.ok(GRANT, granted)
     if verify is not None:
         try:
             await Call(endpoint_pool(state.endpoint), lambda: state.endpoint.verify(verify.path, document.access_token))

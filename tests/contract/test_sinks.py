@@ -20,6 +20,7 @@ from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, NotADocumentError, Seen
 from aca_tokend.demo.child import wait_until
 from aca_tokend.sinks import FileSink, KvSink, build
+from aca_tokend.sinks.kv import Version
 from aca_tokend.sinks.mounts import pool_of
 from aca_tokend.vault import VaultSession
 from tests.contract.conftest import CANARY_ROOT, running
@@ -322,7 +323,7 @@ def test_mount_is_missing(openbao: OpenBao, published: bool) -> None:
     """Where nothing is mounted, look and publish name the missing mount."""
     sink = kv_sink(openbao, mount="absent")
     with pytest.raises((LookError, PublishError)) as caught:
-        sink.publish(document(), Seen(None, 0)) if published else sink.look()
+        sink.publish(document(), Seen(None, Version(0))) if published else sink.look()
     assert caught.value.reason is Reason.MOUNT_MISSING
     assert str(caught.value) == "vault main: absent/data/aca/bookings: nothing is mounted there (HTTP 404)"
     assert_hidden(caught.value)
@@ -347,7 +348,7 @@ def test_mount_is_kv_version_2(openbao: OpenBao) -> None:
     sink = KvSink(
         VaultPublish(mount="secret", path="aca/one", kv_version=1), session_with(openbao.address, CANARY_ROOT)
     )
-    for attempt in (sink.look, lambda: sink.publish(document(), Seen(None, ""))):
+    for attempt in (sink.look, lambda: sink.publish(document(), Seen(None, b""))):
         with pytest.raises((LookError, PublishError)) as caught:
             attempt()
         assert caught.value.reason is Reason.MOUNT_MISSING

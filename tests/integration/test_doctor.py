@@ -261,6 +261,16 @@ def test_accounts_are_tried_once(clinic: Clinic, capsys: pytest.CaptureFixture[s
     assert clinic.asked == before + 1
 
 
+def test_a_lifetime_over_max(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
+    """A token that is granted for longer than would be adopted is a warning that names both lifetimes."""
+    longest = 'rotation = { assumed_lifetime = "30m", max_lifetime = "1h" }'
+    row = Examined(clinic, clinic.config("long-1", token=longest), capsys, grant=True).of("long-1", "grant")
+
+    assert row["status"] == "warn"
+    assert row["detail"].startswith("granted for 2h, longer than max_lifetime, 1h: ")
+    assert "raise max_lifetime" in row["fix"]
+
+
 def test_without_grant_nothing_is_asked(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
     """Without --grant no credential is sent anywhere."""
     before = clinic.asked

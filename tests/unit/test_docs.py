@@ -19,7 +19,7 @@ from aca_tokend.core.errors import ConfigError
 from aca_tokend.core.formats import render
 from aca_tokend.core.outcome import REJECTED, Reason
 from aca_tokend.core.status import schema as status_schema
-from aca_tokend.core.token import FIELDS, Account, parse_document
+from aca_tokend.core.token import FIELDS, OWNER, Account, parse_document
 from aca_tokend.core.vault_policy import policies
 from tests.blocks import PAGES, blocks_for
 
@@ -168,7 +168,7 @@ def test_form_of_a_decision(page: Path) -> None:
 
 def test_contract_has_every_field() -> None:
     """The contract explains each published field in the order in which it is published, and no other."""
-    assert tuple(first_cells(DOCS / "contract.md")) == FIELDS
+    assert tuple(first_cells(DOCS / "contract.md")) == (*FIELDS, OWNER)
 
 
 def test_contract_example() -> None:
@@ -180,7 +180,7 @@ def test_contract_example() -> None:
     account = Account("aca.example.com", document.authority, document.username, CLIENT_ID)
 
     assert dict(document.fields()) == fields
-    assert tuple(fields) == FIELDS
+    assert tuple(fields) == (*FIELDS, OWNER)
     assert account.fingerprint == document.account
     parts = ("aca.example.com", document.authority, document.username, CLIENT_ID)
     assert "".join(f"{len(part)}:{part}" for part in parts) + "\n" in blocks(page, "")

@@ -14,7 +14,7 @@ from pydantic_core import core_schema
 
 from aca_tokend.core.config._wrong import did_you_mean, kind_of, refuse
 from aca_tokend.core.durations import PATTERN, format_duration, parse_duration
-from aca_tokend.core.token import FIELDS
+from aca_tokend.core.token import FIELDS, OWNER, is_scope
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
@@ -135,8 +135,7 @@ def _name(value: str) -> str:
 
 
 def _scope(value: str) -> str:
-    # RFC 6749, section 3.3
-    if not re.fullmatch(r"([\x21\x23-\x5B\x5D-\x7E]+( [\x21\x23-\x5B\x5D-\x7E]+)*)?", value):
+    if value and not is_scope(value):
         refuse("is not a list of scopes", 'write scopes with one space between them, such as "public"')
     return value
 
@@ -230,6 +229,8 @@ def _environment(value: str) -> str:
 
 
 def _published(value: str) -> str:
+    if value == OWNER:
+        refuse("is the one field that has this name in every secret", "leave it out")
     if value not in FIELDS:
         refuse("is not a published field", did_you_mean(value, FIELDS, "the fields"))
     return value
