@@ -1,4 +1,4 @@
-"""What a configuration is made of: endpoints, sessions with Vaults, pools, and the state that each token begins with.
+"""What a configuration is made of: endpoints, sessions with Vaults, pools, and what each token is made of.
 
 `follow` makes it follow a changed configuration: what did not change stays the same object. Nothing here opens a
 connection, and what is no longer needed is handed back to be closed by whoever knows that nobody uses it any more.
@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend import hooks, sinks
-from aca_tokend.core.config import CommandHook, after_of
+from aca_tokend.core.config import CommandHook, after_of, references
 from aca_tokend.core.errors import SecretError, TokendError
 from aca_tokend.core.shards import parse_index
-from aca_tokend.credentials import endpoint_pool
 from aca_tokend.oauth import HttpTokenEndpoint
+from aca_tokend.rotation.credentials import endpoint_pool
+from aca_tokend.rotation.hook_runner import HookState
+from aca_tokend.rotation.managed import Wiring
+from aca_tokend.rotation.shared import Shared
 from aca_tokend.secrets import SecretResolver
-from aca_tokend.shared import Shared
 from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE, pool_of
-from aca_tokend.state import HookState
 from aca_tokend.vault import VaultSession
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import After, Config, TokenConfig
     from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.ports import Clock
-    from aca_tokend.state import TokenState
 
     OnLogin = Callable[[LoginEvent], None]
 
@@ -48,14 +48,15 @@ class Parts:
     endpoints: dict[str, HttpTokenEndpoint] = field(default_factory=dict)
     vaults: dict[str, VaultSession] = field(default_factory=dict)
     secrets: SecretResolver = field(init=False)
-    shared: Shared = field(default_factory=Shared)
+    shared: Shared = field(init=False)
     hooks: dict[str, HookState] = field(default_factory=dict)
     _hook_names: dict[After, str] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        """Builds endpoints and sessions; states are built by `state`, one by one."""
-        self.secrets = SecretResolver(self.vaults)
+        """Builds endpoints and sessions; tokens by `wire`, one by one."""
+        self.secrets = SecretResolver(self.vaults, pool_of)
+        self.shared = Shared(self.clock.monotonic())
         for name in self.config.acaengine:
             self._build_endpoint(name)
         for name in self.config.vault:
@@ -70,8 +71,9 @@ class Parts:
             if config.acaengine.get(name) != known:
                 endpoint = self.endpoints.pop(name)
                 closing.append(endpoint.close)
-                moved = name not in config.acaengine or self._build_endpoint(name).host != endpoint.host
-                self.shared.forget_endpoint(name, clients=moved)
+                if name in config.acaengine:
+                    self._build_endpoint(name)
+                self.shared.forget_endpoint(name)
         for name in config.acaengine.keys() - before.acaengine.keys():
             self._build_endpoint(name)
         for name, vault in before.vault.items():
@@ -81,6 +83,7 @@ class Parts:
             if config.vault[name] != before.vault.get(name):
                 self._build_vault(name)
         self._follow_hooks()
+        self.shared.follow(config.tokens)
         return [*closing, self._forget_vaults, self._forget_hooks]
 
     def _follow_hooks(self) -> None:
@@ -122,15 +125,20 @@ class Parts:
         for name in self.vaults.keys() - self.config.vault.keys():
             del self.vaults[name]
 
-    def state(self, token: TokenConfig) -> TokenState:
-        """The state of a token that nothing is known of yet; its draw and times are for the caller to set."""
-        built = [sinks.build(publish, self.vaults) for publish in token.publish]
+    def wire(self, token: TokenConfig) -> Wiring:
+        """What a token is made of."""
         timeout = self.config.acaengine[token.acaengine].timeout
-        state = self.shared.state(token, self.endpoints[token.acaengine], built, timeout)
-        for sink, publish in zip(state.sinks, token.publish, strict=True):
-            after = after_of(publish)
-            sink.hook = None if after is None else self.hooks[self._hook_names[after]]
-        return state
+        hooks = (after_of(publish) for publish in token.publish)
+        return Wiring(
+            config=token,
+            endpoint=self.endpoints[token.acaengine],
+            sinks=tuple(sinks.build(publish, self.vaults) for publish in token.publish),
+            hooks=tuple(None if after is None else self.hooks[self._hook_names[after]] for after in hooks),
+            gate=self.shared.gate(token.acaengine, timeout, token.rotation.backoff.cap),
+            client=self.shared.client_of(token),
+            shared=self.shared,
+            rules=self.shared.rules(token, timeout),
+        )
 
     def pools(self) -> dict[str, int]:
         """The size of each pool by its name."""
@@ -139,7 +147,9 @@ class Parts:
         # one run at a time of each hook, and a hook that hangs holds up no other
         pools |= {hook.name: 1 for hook in self.hooks.values() if hook.tokens}
         places = (it.path for token in self.config.tokens for it in token.publish if it.to != "vault")
-        return pools | dict.fromkeys((FILE_POOL, *map(pool_of, places)), FILE_POOL_SIZE)
+        pools |= dict.fromkeys((FILE_POOL, *map(pool_of, places)), FILE_POOL_SIZE)
+        secrets = (self.secrets.pool(it) for token in self.config.tokens for it in references(token))
+        return {**dict.fromkeys((pool for pool in secrets if pool), FILE_POOL_SIZE), **pools}
 
     def shard(self) -> int:
         """The number of this shard, 0 where there are none. Raises TokendError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.guard import REMEMBERED
+from aca_tokend.core.guard import REMEMBERED, Rules
 from aca_tokend.rotation.admission import FIRST_SECONDS, Client, Credential, Gate
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Shared:
         self._first_until = now + FIRST_SECONDS
         self._gates: dict[str, Gate] = {}
         self._clients: dict[ClientKey, Client] = {}
+        self._rules: dict[Rules, Rules] = {}  # equal ones are one: there are thousands of tokens
         self._credentials: dict[Hashable, tuple[tuple[str, Credential], ...]] = {}  # by whose they are: the latest
         self._lock = threading.Lock()
 
@@ -35,6 +36,11 @@ class Shared:
     def known_gate(self, endpoint: str) -> Gate | None:
         """The gate of an endpoint, None while no token has it."""
         return self._gates.get(endpoint)
+
+    def rules(self, token: TokenConfig, timeout: float) -> Rules:
+        """How attempts with the credential of a token are limited."""
+        rules = Rules.of(token.rotation, timeout)
+        return self._rules.setdefault(rules, rules)
 
     def client_of(self, token: TokenConfig) -> Client:
         """The application of a token, as it is configured."""
