@@ -6,6 +6,7 @@
     reload     on SIGHUP or a changed file: read, validate whole, then swap; what did not change goes on undisturbed
     tell       logs, metrics, pages and, where there is one, the service manager
     stop       nothing new starts, rotations under way finish through publish
+    contain    a bug ends what met it, and is told; the process ends where the schedule itself broke
 
 What one attempt does stands in rotator.py. No other module sees all the parts.
 """
@@ -25,9 +26,10 @@ from aca_tokend import health, log, sinks
 from aca_tokend.bell import Bell
 from aca_tokend.clock import SystemClock
 from aca_tokend.core.demand import Demand
+from aca_tokend.core.errors import InternalError, contained
 from aca_tokend.core.health import Check, problems
 from aca_tokend.core.login import LoggedIn, LoginFailed
-from aca_tokend.core.outcome import Granted, TokenEvent
+from aca_tokend.core.outcome import Component, Granted, TokenEvent
 from aca_tokend.core.shards import share
 from aca_tokend.core.steps import Call, Duty
 from aca_tokend.event_log import EventLog, of_endpoint, of_vault
@@ -66,6 +68,8 @@ STEP_SECONDS = 1.0
 KEEPER = "vault:"
 # On the schedule, once; no token has a name with a space in it.
 SWEEP = "the sweep of files"
+# After a bug in the keeping of our own token; whoever needs the token meanwhile logs in by itself.
+KEEP_AGAIN_SECONDS = 60.0
 # When a Vault can be logged in to again, its tokens are tried within so many seconds rather than all at once.
 BACK_SPREAD_SECONDS = 1.0
 # Then every token reckons anew, within so many seconds rather than all at once.
@@ -78,7 +82,7 @@ class Daemon:
 
     config: Config
     clock: SystemClock = field(default_factory=SystemClock)
-    bug: BaseException | None = None
+    bug: InternalError | None = None
     shard: int = field(init=False)
     parts: Parts = field(init=False)
     states: dict[str, TokenState] = field(init=False)
@@ -100,6 +104,7 @@ class Daemon:
     _expiries: Expiries = field(default_factory=Expiries)
     _changes: dict[str, list[Change]] = field(default_factory=dict)
     _once: bool = False
+    _torn: bool = False  # a reload failed half-way
 
     def __post_init__(self) -> None:
         """Builds the parts; opens no connection."""
@@ -145,13 +150,11 @@ class Daemon:
             step = now - time.monotonic() - offset
             if abs(step) > STEP_SECONDS:
                 offset += step
-                self._clock_stepped(step)
-            if self.demand.complete(self.clock.monotonic()):
-                self._weigh()
-            self.retired.settle(self.scheduler.under_way)
-            self.metrics.tick(now)
-            for expired in self._expiries.news(list(self.states.values()), self.clock.monotonic(), now):
-                self._observe(expired)
+                self.contain("clock step", partial(self._clock_stepped, step))
+            self.contain("demand", self._weigh)
+            self.contain("clean-up", partial(self.retired.settle, self.scheduler.under_way))
+            self.contain("unavailable time", partial(self.metrics.tick, now))
+            self.contain("expired tokens", partial(self._tell_expired, now))
 
     def watch_files(self, path: Path) -> ConfigWatch:
         """From now on changes of these files reload the configuration; `watch` does it."""
@@ -162,7 +165,27 @@ class Daemon:
         return watch
 
     def reload(self) -> None:
-        """Reads the configuration again and, if all of it is well, swaps it in."""
+        """Reads the configuration again and, if all of it is well, swaps it in.
+
+        A bug is contained. Before the swap it changed nothing, and the next change of a file, or SIGHUP, tries again.
+        Half-way through the swap cannot be undone: every token stays on schedule, some of them as they were before,
+        removed ones perhaps among them; what left may stay open; and reloads count as failed until a restart.
+        """
+        source, before = self.source, self.config
+        read = (source.written, source.running) if source else None
+        try:
+            self._read_and_swap()
+        except Exception as error:  # noqa: BLE001 -- contained here for reloads
+            self._torn = self._torn or self.config is not before
+            if self._torn:
+                for state in self.states.values():
+                    self.scheduler.keep(self._work(state), self.clock.monotonic())
+            elif source and read:
+                source.written, source.running = read
+            self._observe_reload(False)
+            self.unexpected(Component.RELOAD, "configuration", error)
+
+    def _read_and_swap(self) -> None:
         asked, self.bell.asked = self.bell.asked, False
         if asked:
             for name, session in self.parts.vaults.items():
@@ -176,10 +199,9 @@ class Daemon:
         """Adds, changes and removes tokens. Attempts under way go on; the next one of a token begins after them."""
         config = share(config, self.shard)
         changes, now = compare(self.config, config), self.clock.monotonic()
-        vaults_before = self.config.vault.keys()
-        closing = self.parts.follow(config)
-        others = _others(self.config, config)
+        vaults_before, others = self.config.vault.keys(), _others(self.config, config)
         self.config = config
+        closing = self.parts.follow(config)
         self.scheduler.set_pools(self.parts.pools())
         self.metrics.follow(config.acaengine, self.parts.methods())
         self.watched.follow(changes.endpoints, changes.vaults)
@@ -212,7 +234,7 @@ class Daemon:
         ]
         for owner in others:
             self.events.forget(owner)
-        self.retired.add(self.scheduler.under_way(), ending)
+        self.retired.add(self.scheduler.under_way(), [partial(self.contain, "clean-up", end) for end in ending])
         self.logger.info(
             "config_reloaded",
             added=len(added),
@@ -287,7 +309,10 @@ class Daemon:
         publishes = [publish for token in self.config.tokens for publish in token.publish]
 
         async def sweep() -> float:
-            await Call(FILE_POOL, lambda: sinks.sweep(publishes))
+            try:
+                await Call(FILE_POOL, lambda: sinks.sweep(publishes))
+            except Exception as error:  # noqa: BLE001 -- contained here: the next start removes it
+                self.unexpected(Component.RELOAD, "temp-file cleanup", error)
             return math.inf
 
         return Duty(SWEEP, FILE_POOL, sweep, lambda: -math.inf)
@@ -298,7 +323,11 @@ class Daemon:
 
         async def keep() -> float:
             session = self.parts.vaults.get(vault)
-            return await Call(pool, session.keep, -math.inf) if session else math.inf
+            try:
+                return await Call(pool, session.keep, -math.inf) if session else math.inf
+            except Exception as error:  # noqa: BLE001 -- contained here for all Vaults
+                self.unexpected(Component.VAULT, vault, error)
+                return self.clock.monotonic() + KEEP_AGAIN_SECONDS
 
         return Duty(_keeper(vault), pool, keep, lambda: -math.inf)
 
@@ -313,7 +342,19 @@ class Daemon:
 
     # ── what the parts tell ───────────────────────────────────────────────────────────────────────────────────────────
 
+    def unexpected(self, component: Component, owner: str, error: BaseException) -> None:
+        """Tells of an exception that nobody foresaw. What met it ends; the process and all else go on."""
+        self._observe(contained(component, owner, error)[1])
+
+    def contain(self, what: str, run: Callable[[], None]) -> None:
+        """Runs what the main thread does beside the schedule, so that a bug in it ends that alone."""
+        try:
+            run()
+        except Exception as error:  # noqa: BLE001 -- contained here for the main thread
+            self.unexpected(Component.RELOAD, what, error)
+
     def _observe_reload(self, succeeded: bool) -> None:
+        succeeded = succeeded and not self._torn
         self.metrics.observe_reload(succeeded)
         self.watched.observe_reload(succeeded)
 
@@ -356,8 +397,8 @@ class Daemon:
                 self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * BACK_SPREAD_SECONDS)
 
     def _on_bug(self, bug: BaseException) -> None:
-        """What nobody expected ends the process: a daemon that goes on after a bug goes on without a token."""
-        self.bug = self.bug or bug
+        """What broke the schedule itself ends the process: it would go on without a token."""
+        self.bug = self.bug or InternalError.of(bug)
         self.bell.ring_to_stop()
 
     # ── what is watched ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -371,6 +412,8 @@ class Daemon:
 
     def _weigh(self) -> None:
         """Tells of endpoints that cannot give what their tokens need, and of those that can again."""
+        if not self.demand.complete(self.clock.monotonic()):
+            return
         due = due_per_second(list(self.states.values()))
         at_once = {name: endpoint.max_concurrency for name, endpoint in self.config.acaengine.items()}
         for name, load in self.demand.take(self.clock.monotonic(), due, at_once).items():
@@ -379,6 +422,10 @@ class Daemon:
             if load.too_slow is not (name in self._behind):
                 self.events.observe_demand(name, load)
                 self._behind ^= {name}
+
+    def _tell_expired(self, now: float) -> None:
+        for expired in self._expiries.news(list(self.states.values()), self.clock.monotonic(), now):
+            self._observe(expired)
 
     def _views(self) -> Iterator[TokenView]:
         offset = self.clock.wall() - self.clock.monotonic()

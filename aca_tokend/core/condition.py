@@ -109,6 +109,8 @@ class Signs:
         failure = self.failure
         if failure is None:
             return "ACAEndpointDown" if self.held else "ACATokenRotationFailing"
+        if failure.reason is Reason.INTERNAL_ERROR:
+            return "ACAInternalError"
         if failure.reason is Reason.VAULT_LOGIN_FAILED:
             return "ACAVaultLoginFailing"
         if failure.sink is not None:
