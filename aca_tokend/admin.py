@@ -26,6 +26,7 @@ from aca_tokend.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import TracebackType
 
     from aca_tokend.core.config import AdminConfig
     from aca_tokend.core.health import Check
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     Exposition = Callable[[str, bool], tuple[bytes, str]]
     Checks = Callable[[], Sequence[Check]]
     Pages = Callable[[Flask], None]
+    OnError = Callable[[str, BaseException], None]
 
 BACKLOG = 1024
 # What a response has unless its page says otherwise.
@@ -57,11 +59,15 @@ class AdminServer:
         healthy: what is wrong that a restart would mend, as checks.
         ready: what is not ready yet, as checks.
         pages: each adds pages of its own to the application.
+        on_error: told of an exception that nobody foresaw, and which page met it.
     """
 
-    def __init__(self, config: AdminConfig, metrics: Exposition, healthy: Checks, ready: Checks, *pages: Pages) -> None:
+    def __init__(
+        self, config: AdminConfig, metrics: Exposition, healthy: Checks, ready: Checks, *pages: Pages, on_error: OnError
+    ) -> None:
         self._config = config
-        self._app = _application(metrics, healthy, ready)
+        self._on_error = on_error
+        self._app = _application(metrics, healthy, ready, on_error)
         for add in pages:
             add(self._app)
         self._listener: Listener | None = None
@@ -90,7 +96,7 @@ class AdminServer:
         if ipaddress.ip_address(listening.getsockname()[0]).is_loopback:
             self._app.before_request(lambda: _refuse_other_hosts(self._config.listen))
         # probes wait for no page, however many are being made
-        self._listener = Listener(listening, self._app, urgent=b"/-/", tls=tls)
+        self._listener = Listener(listening, self._app, urgent=b"/-/", tls=tls, on_error=self._on_error)
         self._listener.start()
 
     def reload_tls(self) -> None:
@@ -114,15 +120,19 @@ class AdminServer:
 
 
 class _Application(Flask):
-    """Flask, but for how it tells that a page failed."""
+    """Flask, but for how it tells that a page failed, before it answers 500."""
 
-    def log_exception(self, exc_info: object) -> None:
+    on_error: OnError
+
+    def log_exception(self, exc_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None]) -> None:
         """Names the page as we do, since the client's words for it could be anything."""
-        _log.error("admin_page_failed", message=f"page {request.url_rule}", exc_info=exc_info)
+        if exc_info[1] is not None:
+            self.on_error(str(request.url_rule), exc_info[1])
 
 
-def _application(metrics: Exposition, healthy: Checks, ready: Checks) -> Flask:
+def _application(metrics: Exposition, healthy: Checks, ready: Checks, on_error: OnError) -> Flask:
     app = _Application(__name__, static_folder=None, template_folder=None)
+    app.on_error = on_error
     app.debug = False  # whatever FLASK_DEBUG says
     app.url_map.merge_slashes = False
 

@@ -1,12 +1,13 @@
 """How what happens becomes lines: rotations, log-ins to Vaults, endpoints. docs/logs.md has every event.
 
 A failure that repeats is summed up: core/repeats.py says which are worth a WARNING; all are told at DEBUG. What must
-never be left out is not asked for there: a token that is suspended, one that has expired. Nothing here may raise into a
-rotation.
+never be left out is not asked for there: a token that is suspended, one that has expired. A bug has an ERROR a minute
+for each place in the code. Nothing here may raise into a rotation.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from aca_tokend.core.login import LoggedIn, LoginEvent, LoginFailed, RenewalFail
 from aca_tokend.core.outcome import (
     ADVICE,
     Adopted,
+    Component,
     EndpointDown,
     EndpointRecovered,
     Event,
@@ -29,11 +31,13 @@ from aca_tokend.core.outcome import (
     Noticed,
     Published,
     PublishResult,
+    Reason,
     Resumed,
     Rotated,
     Skipped,
     Suspended,
     TokenEvent,
+    Unexpected,
 )
 from aca_tokend.core.repeats import Repeat, Repeats
 from aca_tokend.core.token import moment
@@ -47,6 +51,8 @@ if TYPE_CHECKING:
 
 # A hook may have run for thousands of tokens: so many are named.
 NAMED = 20
+# Ten thousand tokens may meet the same bug: one place in the code has an ERROR this often.
+SAME_BUG_SECONDS = 60.0
 
 
 class EventLog:
@@ -57,7 +63,8 @@ class EventLog:
         self._monotonic = monotonic
         self._log = structlog.get_logger("aca_tokend")
         self._repeats = Repeats()
-        self._counting = threading.Lock()  # held for each look into `_repeats`
+        self._bugs: dict[tuple[str, ...], float] = {}  # when each was last an ERROR
+        self._counting = threading.Lock()  # held for each look into these two
 
     def observe(self, event: Event) -> None:
         """Logs one event."""
@@ -68,6 +75,8 @@ class EventLog:
                 self._hook_ran(event)
             case EndpointDown() | EndpointRecovered():
                 self._endpoint(event)
+            case Unexpected():
+                self._unexpected(event)
             case _:
                 self._token(event)
 
@@ -231,6 +240,22 @@ class EventLog:
         keys = {**whose, "expired": event.expired, **expires_at, **_failure(event.failure)}
         self._again("endpoint_down", of_endpoint(event.endpoint), keys)
 
+    def _unexpected(self, event: Unexpected) -> None:
+        place, now = (event.component, event.kind, *event.trace), self._monotonic()
+        with self._counting:
+            news = now >= self._bugs.get(place, -math.inf) + SAME_BUG_SECONDS
+            if news:
+                self._bugs[place] = now
+        tell = self._log.error if news else self._log.debug
+        tell(
+            "internal_error",
+            component=event.component.value,
+            **{_OWNERS[event.component]: event.owner},
+            error_type=event.kind,
+            trace=event.trace,
+            advice=ADVICE[Reason.INTERNAL_ERROR],
+        )
+
     def _login_failed(self, event: LoginFailed) -> None:
         keys = {
             "vault": event.vault,
@@ -278,6 +303,15 @@ class EventLog:
         """The wall time in so many seconds; None for never."""
         return moment(self._wall() + seconds)
 
+
+# The key that names what met a bug.
+_OWNERS = {
+    Component.ATTEMPT: "token",
+    Component.VAULT: "vault",
+    Component.HOOK: "hook",
+    Component.PAGE: "page",
+    Component.RELOAD: "what",
+}
 
 # Beside tokens, what fails under a name of its own. No token has a name with a space in it.
 

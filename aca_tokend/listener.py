@@ -25,7 +25,7 @@ from aca_tokend.wsgi import MAX_HEAD_BYTES, call, environment, phrase, plain, re
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from wsgiref.types import WSGIApplication
 
     from aca_tokend.wsgi import Answer
@@ -85,12 +85,20 @@ class Listener:
         app: makes the pages; called in a thread of its own for each request.
         urgent: pages whose path begins so wait for no other page.
         tls: for connections from now on; may be set anew at any time.
+        on_error: told of an exception that nobody foresaw.
     """
 
     def __init__(
-        self, listening: socket.socket, app: WSGIApplication, urgent: bytes, tls: ssl.SSLContext | None
+        self,
+        listening: socket.socket,
+        app: WSGIApplication,
+        *,
+        urgent: bytes,
+        tls: ssl.SSLContext | None,
+        on_error: Callable[[str, BaseException], None],
     ) -> None:
         self.tls = tls
+        self._on_error = on_error
         self.port: int = listening.getsockname()[1]
         self._listening = listening
         self._app = app
@@ -122,7 +130,7 @@ class Listener:
 
     async def _serve_all(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(lambda _loop, context: _tell(context.get("exception"), context["message"]))
+        self._loop.set_exception_handler(lambda _, it: self._tell(it.get("exception"), it["message"]))
         self._stopping = asyncio.Event()
         self._pages, self._probes = asyncio.Semaphore(PAGES_AT_ONCE), asyncio.Semaphore(PAGES_AT_ONCE)
         self._listen()
@@ -150,7 +158,7 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:  # no descriptor is left, or the client is gone already
-                _tell(error, f"a connection could not be accepted: {error.strerror}")
+                self._tell(error, f"a connection could not be accepted: {error.strerror}")
                 self._let_go_of_one(self._clients)
                 self._loop.remove_reader(self._listening)
                 self._loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
@@ -173,7 +181,14 @@ class Listener:
         self._clients.discard(client)
         client.socket.close()  # where the task was cancelled before it began
         if not task.cancelled() and (error := task.exception()) is not None:
-            _tell(error, f"connection from {client.address}: {str(error) or type(error).__name__}")
+            self._tell(error, f"connection from {client.address}: {str(error) or type(error).__name__}")
+
+    def _tell(self, error: BaseException | None, message: str) -> None:
+        """Logs what clients did wrong for those who debug, and tells of what we did wrong."""
+        if error is None or isinstance(error, OSError):  # a time that is over and what TLS refuses are some too
+            _log.debug("admin_client_failed", message=message)
+        else:
+            self._on_error("listener", error)
 
     # ── one connection ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,9 +254,10 @@ class Listener:
         answer: Answer = plain(500)
         try:
             answer = call(self._app, environ)
-        finally:
-            with suppress(RuntimeError):  # the loop has ended meanwhile
-                self._loop.call_soon_threadsafe(_settle, done, answer)
+        except Exception as error:  # noqa: BLE001 -- contained here for what Flask does not: the thread goes on
+            self._on_error("listener", error)
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(_settle, done, answer)
         if len(answer[2]) > LARGE_BYTES:
             give_back()  # what it took to make it was some times as much
 
@@ -301,11 +317,3 @@ async def _read(client: _Client) -> h11.Request | None:
                 return request
         else:  # the end of the request, or of the connection
             return request
-
-
-def _tell(error: BaseException | None, message: str) -> None:
-    """Logs what clients did wrong for those who debug, and what we did wrong for everyone."""
-    if isinstance(error, OSError):  # a time that is over and what TLS refuses are some too
-        _log.debug("admin_client_failed", message=message)
-    else:
-        _log.error("admin_page_failed", message=message, exc_info=error)

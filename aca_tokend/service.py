@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import glob
 import os
+import threading
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aca_tokend import __version__, health
 from aca_tokend.bell import handle_signals
+from aca_tokend.core.outcome import Component
 from aca_tokend.daemon import Daemon
 from aca_tokend.notify import Notifier
 from aca_tokend.watching import ConfigWatch
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from aca_tokend.admin import AdminServer
     from aca_tokend.core.config import Config
+    from aca_tokend.core.errors import InternalError
 
 
 def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
@@ -32,6 +36,7 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
     logger = daemon.logger
     daemon.notify = Notifier.of(os.environ)
     handle_signals(daemon.bell, reload=True)
+    threading.excepthook = partial(thread_ended, daemon)
     admin, address = None, "off"
     if config.admin.listen:
         from aca_tokend.admin import AdminServer
@@ -43,14 +48,21 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
             lambda query: status_page(daemon.subject(), query),
             lambda name: token_page(daemon.subject(), name),
         )
-        pages = [api(*told), site(*told)]
-        admin = AdminServer(config.admin, daemon.metrics.exposition, daemon.checks, daemon.readiness, *pages)
+        admin = AdminServer(
+            config.admin,
+            daemon.metrics.exposition,
+            daemon.checks,
+            daemon.readiness,
+            api(*told),
+            site(*told),
+            on_error=partial(daemon.unexpected, Component.PAGE),
+        )
         admin.start()
         address = f"{config.admin.listen.rpartition(':')[0]}:{admin.port}"
     daemon.start()
     shards = {"shard": daemon.shard, "shards": config.shard.count} if config.shard else {}
-    logger.info("daemon_started", version=__version__, tokens=len(daemon.states), admin=address, **shards)
-    watches = [daemon.watch_files(path), *_watch_tls(admin)]
+    logger.info("daemon_started", version=__version__, tokens=len(daemon.tokens.by_name), admin=address, **shards)
+    watches = [daemon.watch_files(path), *_watch_tls(admin, daemon)]
     daemon.notify.ready()
     daemon.notify.start(daemon.unhealthy, lambda: health.status_line(daemon.subject()))
     daemon.watch()
@@ -62,16 +74,28 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
     if admin is not None:
         admin.stop()
     if daemon.bug is not None:
-        logger.critical("daemon_stopped", why="a bug; please report it", exc_info=daemon.bug)
+        _stopped_by(daemon.bug, logger)
         return 1
     logger.info("daemon_stopped", unfinished=list(left))
     return 0
 
 
-def _watch_tls(admin: AdminServer | None) -> Iterator[ConfigWatch]:
+def _stopped_by(bug: InternalError, logger: Any) -> None:  # noqa: ANN401 -- structlog's loggers have no type
+    logger.critical("daemon_stopped", why="a bug; please report it", error_type=bug.kind, trace=bug.trace)
+
+
+def thread_ended(daemon: Daemon, ended: threading.ExceptHookArgs) -> None:
+    """A bug ended a thread beside the schedule. Python would write what it said to standard error."""
+    if ended.exc_value is not None:
+        name = ended.thread.name if ended.thread else "unknown"
+        daemon.unexpected(Component.RELOAD, f"thread {name}", ended.exc_value)
+
+
+def _watch_tls(admin: AdminServer | None, daemon: Daemon) -> Iterator[ConfigWatch]:
     """Has the listener take up another certificate, key or client CA."""
     if admin is not None and (files := admin.tls_files):
-        watch = ConfigWatch(Path(files[0]), lambda: [glob.escape(file) for file in files[1:]], admin.reload_tls)
+        reload = partial(daemon.contain, "admin TLS files", admin.reload_tls)
+        watch = ConfigWatch(Path(files[0]), lambda: [glob.escape(file) for file in files[1:]], reload)
         watch.start()
         yield watch
 
@@ -85,7 +109,7 @@ def run_once(config: Config) -> int:
         pass
     daemon.stop()
     if daemon.bug is not None:
-        daemon.logger.critical("daemon_stopped", why="a bug; please report it", exc_info=daemon.bug)
+        _stopped_by(daemon.bug, daemon.logger)
         return 1
     hooked = not any(hook.failures for hook in daemon.parts.hooks.values())
-    return 0 if hooked and all(state.published and not state.failures for state in daemon.states.values()) else 1
+    return 0 if hooked and all(it.facts.everywhere and it.facts.trouble is None for it in daemon.tokens.by_name.values()) else 1

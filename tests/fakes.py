@@ -9,13 +9,22 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aca_tokend.core.config import Config, EnvReference
-from aca_tokend.core.errors import GrantError, HookError, LookError, MalformedTokenResponse, PublishError, SecretError
+from aca_tokend.core.errors import (
+    GrantError,
+    HookError,
+    LookError,
+    MalformedTokenResponse,
+    PublishError,
+    SecretError,
+    contained,
+)
 from aca_tokend.core.grant import Credentials, Grant
 from aca_tokend.core.guard import SeenRecord
-from aca_tokend.core.outcome import Event, Reason
+from aca_tokend.core.outcome import Component, Event, Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.steps import make
 from aca_tokend.core.token import Document, Seen
+from aca_tokend.event_log import EventLog
 from aca_tokend.rotator import Rotator
 from aca_tokend.shared import Shared
 
@@ -60,6 +69,11 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
             value: T = done.value
             return value
         results = [make(call) for call in calls]
+
+
+def log_bug(page: str, error: BaseException) -> None:
+    """Logs a bug in a page, as the daemon does."""
+    EventLog().observe(contained(Component.PAGE, page, error)[1])
 
 
 @dataclass

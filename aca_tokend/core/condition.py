@@ -45,8 +45,9 @@ class Signs:
         failure: what failed in the last attempt, or in a sink of it.
         hook: what failed in its hook, with `hook_failures`.
         held: it is due, and waits for its endpoint.
-        dead: the token in use was refused before its time.
+        revoked: the token in use was refused before its time.
         unread: a sink could never be read, so nobody knows what its readers find.
+        former: readers find a token of the account that was configured before.
     """
 
     tried: bool
@@ -57,13 +58,14 @@ class Signs:
     hook: Failure | None = None
     hook_failures: int = 0
     held: bool = False
-    dead: bool = False
+    revoked: bool = False
     unread: bool = False
+    former: bool = False
 
     @property
     def state(self) -> State:
         """The worst that is true of it."""
-        if self.tried and (self.valid_for <= 0.0 or self.dead):
+        if self.tried and (self.valid_for <= 0.0 or self.revoked):
             return State.EXPIRED
         if self.suspended is not None:
             return State.SUSPENDED
@@ -109,6 +111,8 @@ class Signs:
         failure = self.failure
         if failure is None:
             return "ACAEndpointDown" if self.held else "ACATokenRotationFailing"
+        if failure.reason is Reason.INTERNAL_ERROR:
+            return "ACAInternalError"
         if failure.reason is Reason.VAULT_LOGIN_FAILED:
             return "ACAVaultLoginFailing"
         if failure.sink is not None:

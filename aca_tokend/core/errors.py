@@ -1,4 +1,4 @@
-"""The errors that are expected of the world.
+"""The errors that are expected of the world, and the one that stands for all others.
 
 TokendError
  ├─ ConfigError               the configuration is wrong; all its problems at once
@@ -12,7 +12,8 @@ TokendError
  ├─ PublishError              a sink cannot be written
  ├─ ReachError                a server cannot be reached, or is not who it should be
  ├─ HookError                 what is run after a write did not do its work
- └─ VaultLoginError           Vault refuses us
+ ├─ VaultLoginError           Vault refuses us
+ └─ InternalError             an exception that nobody foresaw: a bug
 
 An adapter translates what its library raises into one of these, once, `from exc`. No message holds a secret or the body
 of a response.
@@ -20,13 +21,25 @@ of a response.
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.outcome import Failure
+from aca_tokend.core.outcome import Failure, Reason, Unexpected
 
 if TYPE_CHECKING:
-    from aca_tokend.core.outcome import Reason, Step
+    from collections.abc import Iterator
+
+    from aca_tokend.core.outcome import Component, Step
+
+# Of a traceback the innermost frames are kept: a request through hvac is about twenty deep.
+FRAMES = 24
+# And so many of the exceptions that led to another.
+CAUSES = 3
+# The beginnings of paths that say nothing: of ours, of installed packages, of Python's library.
+_PACKAGE = __file__.removesuffix("core/errors.py")
+_LIBRARY = traceback.__file__.removesuffix("traceback.py")
+_ROOTS = (_PACKAGE, "/site-packages/", "/dist-packages/", _LIBRARY)
 
 
 class TokendError(Exception):
@@ -127,3 +140,61 @@ class HookError(ReasonedError):
 
 class VaultLoginError(ReasonedError):
     """Vault refused the log-in, or did not answer it."""
+
+
+class InternalError(ReasonedError):
+    """An exception that nobody foresaw, translated once. It says where that was, and never what it said.
+
+    The text of a foreign exception and the values of its variables may be secrets, so nothing of it is kept.
+
+    Attributes:
+        kind: its type, such as `RuntimeError` or `ssl.SSLError`.
+        trace: the types that led to it, then `file:line in function` for each frame, the innermost last.
+    """
+
+    def __init__(self, kind: str, trace: tuple[str, ...]) -> None:
+        where = trace[-1].partition(" in ")[0] if trace else "an unknown place"
+        super().__init__(Reason.INTERNAL_ERROR, f"unexpected {kind} in {where}")
+        self.kind = kind
+        self.trace = trace
+
+    @classmethod
+    def of(cls, error: BaseException) -> InternalError:
+        """What there is to say of an exception. One that was translated in a pool gets the frames of who awaited it."""
+        frames = tuple(
+            f"{_file(frame.f_code.co_filename)}:{line} in {frame.f_code.co_qualname}"
+            for frame, line in traceback.walk_tb(error.__traceback__)
+        )
+        if isinstance(error, InternalError):
+            return cls(error.kind, (*frames, *error.trace)[-FRAMES:])
+        return cls(_kind(error), (*_causes(error), *frames[-FRAMES:]))
+
+
+def contained(component: Component, owner: str, error: BaseException) -> tuple[InternalError, Unexpected]:
+    """What a place that contains exceptions makes of one: the error for its own flow, and the event to tell."""
+    internal = InternalError.of(error)
+    return internal, Unexpected(component, owner, internal.kind, internal.trace)
+
+
+def _kind(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _causes(error: BaseException) -> Iterator[str]:
+    """The types of the exceptions that it was raised from, the nearest first."""
+    for _ in range(CAUSES):
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is None:
+            return
+        error = cause
+        yield f"from {_kind(error)}"
+
+
+def _file(path: str) -> str:
+    """A file as it is called on every machine."""
+    for root in _ROOTS:
+        _, found, rest = path.rpartition(root)
+        if found:
+            return rest
+    return path.rpartition("/")[2]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # A record remembers so many credentials, the latest: replicas may have different ones while a change is rolled out.
 REMEMBERED = 8
+# What a record is called beside the place of its token.
+RECORD = "attempts"
 # An attempt that was claimed is sent within so many seconds, or claimed anew; its lease is that longer than a request.
 SEND_WITHIN_SECONDS = 4.0
 

@@ -27,6 +27,16 @@ class Step(StrEnum):
     HOOK = "hook"
 
 
+class Component(StrEnum):
+    """What met an exception that nobody foresaw. `reload` is all that the main thread does, reloads first."""
+
+    ATTEMPT = "attempt"
+    VAULT = "vault"
+    HOOK = "hook"
+    PAGE = "page"
+    RELOAD = "reload"
+
+
 class Reason(StrEnum):
     """Why a step failed."""
 
@@ -98,6 +108,9 @@ class Reason(StrEnum):
     PID_FILE_STALE = "pid_file_stale"
     PROCESS_MISSING = "process_missing"
     SIGNAL_NOT_PERMITTED = "signal_not_permitted"
+
+    # An exception that nobody foresaw ended the attempt.
+    INTERNAL_ERROR = "internal_error"
 
 
 # The server said no to this very credential or request. These suspend a token; everything else is tried again.
@@ -199,6 +212,9 @@ ADVICE: dict[Reason, str] = {
     Reason.PID_FILE_STALE: "the process is younger than the file, so not the one meant; restart what writes the file",
     Reason.PROCESS_MISSING: "start the program; the file still names one that ended",
     Reason.SIGNAL_NOT_PERMITTED: "run the daemon as the same user as the process, or with CAP_KILL",
+    Reason.INTERNAL_ERROR: (
+        "a bug in aca-tokend: report it with the lines internal_error of its log; attempts go on by themselves"
+    ),
 }
 
 
@@ -261,7 +277,7 @@ class Failed:
     """An attempt ended without a new token, or without reaching any sink.
 
     `next_attempt_seconds` is how long until the next one, infinity where none will be made with this credential;
-    `expires_at` is until when readers are safe, None where nothing is known to be published.
+    `expires_at` is until when readers are safe, None where nothing is known to be published. `asked`: the endpoint was.
     """
 
     token: str
@@ -269,6 +285,7 @@ class Failed:
     attempt: int
     next_attempt_seconds: float
     expires_at: datetime | None = None
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,5 +410,19 @@ class EndpointRecovered:
     waiting: int
 
 
+@dataclass(frozen=True, slots=True)
+class Unexpected:
+    """An exception that nobody foresaw ended what `component` did for `owner`, and nothing else.
+
+    `owner` is the token, the Vault, the hook or the page, or what the main thread did. `kind` and `trace` as in
+    `InternalError`.
+    """
+
+    component: Component
+    owner: str
+    kind: str
+    trace: tuple[str, ...]
+
+
 TokenEvent = Rotated | Adopted | Failed | Suspended | Resumed | Skipped | Noticed | Published | Granted | Expired
-Event = TokenEvent | HookRan | EndpointDown | EndpointRecovered
+Event = TokenEvent | HookRan | EndpointDown | EndpointRecovered | Unexpected

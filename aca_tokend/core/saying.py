@@ -72,12 +72,14 @@ CLAUSES: dict[Reason, str] = {
     Reason.PID_FILE_STALE: "the pid file names another process than the one meant",
     Reason.PROCESS_MISSING: "the process to signal has ended",
     Reason.SIGNAL_NOT_PERMITTED: "we are not permitted to signal the process",
+    Reason.INTERNAL_ERROR: "a bug in aca-tokend ended the attempt",
 }
 
 # Why an attempt that was due made no request.
 SKIPPED = {
     "endpoint_held": "its endpoint does not work, and one token asks for all",
     "client_unproven": "another token tries their client secret first",
+    "user_unproven": "another token tries their user's password first",
     "claimed_elsewhere": "an attempt of another process is under way, or has to run out",
     "token_reused": "the server handed out the same token again; a new one comes when it expires",
     "suspended": "it is suspended",
@@ -116,15 +118,16 @@ def troubles(signs: Signs) -> list[str]:
     return [SKIPPED["endpoint_held"]] if signs.held else []
 
 
-def readers(valid_for: float, now: datetime, *, dead: bool = False, unread: bool = False) -> str:
+def readers(valid_for: float, now: datetime, signs: Signs) -> str:
     """Until when readers are safe."""
-    if dead:
+    if signs.revoked:
         return "readers are refused"
     if not math.isfinite(valid_for):
-        return "nobody knows what its readers find" if unread else "readers find no valid token"
+        return "nobody knows what its readers find" if signs.unread else "readers find no valid token"
     if valid_for <= 0.0:
         return f"readers have had no valid token for {span(-valid_for)}"
-    return f"readers are safe for {span(valid_for)}, until {clock(now + timedelta(seconds=valid_for), now)}"
+    whose = " with the former account's token" if signs.former else ""
+    return f"readers are safe{whose} for {span(valid_for)}, until {clock(now + timedelta(seconds=valid_for), now)}"
 
 
 def sentence(*clauses: str) -> str:

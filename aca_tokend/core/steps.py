@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from aca_tokend.core.errors import ReasonedError
+from aca_tokend.core.errors import InternalError, ReasonedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -24,7 +24,7 @@ class Call(Generic[T]):
 
     Attributes:
         pool: the name of the pool it runs in.
-        run: the call. Anything but a `ReasonedError` that it raises is a bug and ends the process.
+        run: the call. Any `Exception` but a `ReasonedError` is a bug, and comes back as an `InternalError`.
         urgency: among waiting calls of one pool the smallest goes first; for a token, when it expires.
         finish: it is made even while the daemon is stopping, because a minted token would be lost otherwise.
     """
@@ -59,11 +59,13 @@ class Calls(Generic[T]):
 
 
 def make(call: Call[T]) -> T | ReasonedError:
-    """Makes one call; an expected error becomes its value. What a driver runs in the call's pool."""
+    """Makes one call; an error becomes its value. What a driver runs in the call's pool."""
     try:
         return call.run()
     except ReasonedError as error:
         return error.with_traceback(None)  # a value now: it does not keep what was sent
+    except Exception as error:  # noqa: BLE001 -- a bug: it ends the attempt that awaits this, not the process
+        return InternalError.of(error)
 
 
 class Work(Protocol):

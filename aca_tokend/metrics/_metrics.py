@@ -20,6 +20,7 @@ from aca_tokend.core.outcome import (
     Rotated,
     Skipped,
     Step,
+    Unexpected,
 )
 from aca_tokend.metrics._registry import LOGIN_RESULTS, Registry
 from aca_tokend.metrics._tokens import FAMILIES, Counts, Row, token_label
@@ -101,6 +102,8 @@ class Metrics:
                 self._granted(event)
             case HookRan():
                 self._hook_ran(event)
+            case Unexpected():
+                self._registry.internal_errors.labels(event.component).inc()
             case _:
                 pass  # Suspended follows a Failed; that and Resumed are read from the views
 

@@ -10,6 +10,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from aca_tokend import __version__
+from aca_tokend.core.outcome import Component
 from aca_tokend.metrics._tokens import PREFIX
 
 if TYPE_CHECKING:
@@ -85,10 +86,18 @@ class Registry:
         self.reloaded_at = self._gauge(
             "config_last_reload_timestamp_seconds", "When the configuration was last taken up, at first at the start."
         )
+        self.internal_errors = Counter(
+            PREFIX + "internal_errors_total",
+            "Exceptions that nobody foresaw, each a bug that ended one attempt, run or page.",
+            ("component",),
+            registry=self.collectors,
+        )
         build = self._gauge("build_info", "Always 1; the labels tell what runs.", "version", "revision", "python")
         build.labels(__version__, os.environ.get("ACA_TOKEND_REVISION", ""), platform.python_version()).set(1)
         for kind in SINK_KINDS:
             self.publish.labels(kind)
+        for component in Component:
+            self.internal_errors.labels(component)
         self._endpoints: frozenset[str] = frozenset()
         self._vaults: frozenset[tuple[str, str]] = frozenset()
         self.follow(endpoints, vaults)

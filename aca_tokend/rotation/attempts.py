@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aca_tokend.core import guard
 from aca_tokend.core.errors import LookError, PublishError, ReasonedError
-from aca_tokend.core.guard import AttemptRecord, Attempts, Claim, Denied, Rules, SeenRecord
+from aca_tokend.core.guard import RECORD, AttemptRecord, Attempts, Claim, Denied, Rules, SeenRecord
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import BUSY, Call, Calls
 from aca_tokend.core.token import NotADocumentError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # Replicas that change a record at once meet each other's writes; each of them decides anew, so many times.
 ROUNDS = 8
-RECORD = "attempts"
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,6 +273,26 @@ class Facts:
         return held.life(self.config, self.jitter) if held else None
 
     @property
+    def revoked(self) -> bool:
+        """Whether the token in use was found refused before its time."""
+        held = self.current
+        return held is not None and held.revoked_at is not None
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether every place holds the token in use."""
+        held = self.current
+        if held is None:
+            return False
+        documents = (place.seen.document if place.seen else None for place in self.places)
+        return all(it is not None and it.access_token == held.document.access_token for it in documents)
+
+    @property
+    def undelivered(self) -> bool:
+        """Whether a token was granted that has reached no place."""
+        return self.held is not None and self.held.unreported_since is not None
+
+    @property
     def expires_at(self) -> float:
         """When readers meet an expired token, as far as we hold it; 0 where we hold none."""
         held = self.current

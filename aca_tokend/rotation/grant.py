@@ -179,7 +179,7 @@ class Granter:
         except ReasonedError as error:
             now = self.clock.monotonic()
             if isinstance(error, InternalError):
-                self.observe(error.as_event("attempt", facts.name))
+                self.observe(contained(Component.ATTEMPT, facts.name, error)[1])
             if error.reason is not Reason.TOKEN_REFUSED or held.expires_at <= now:
                 return replace(facts, held=replace(checked, checked_at=now))
             message = f"acaengine.{token.wiring.endpoint.name}: the token in use is refused before its time"

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.breaker import Wake
-from aca_tokend.core.errors import HookError
-from aca_tokend.core.outcome import Event, HookRan, Step
+from aca_tokend.core.errors import HookError, contained
+from aca_tokend.core.outcome import Component, Event, HookRan, Step
 from aca_tokend.core.policy import HOOK_SPACING_SECONDS, retry_delay
 from aca_tokend.core.steps import Call
 from aca_tokend.rotation.standing import published
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aca_tokend.core.config import BackoffConfig
+    from aca_tokend.core.errors import ReasonedError
     from aca_tokend.core.outcome import Failure
     from aca_tokend.core.ports import Clock, Hook
     from aca_tokend.core.secret import Secret
@@ -110,6 +111,11 @@ def _take_up(state: HookState) -> None:
             state.known.pop(written, None)
 
 
+def _tokens(state: HookState) -> tuple[str, ...]:
+    """The tokens that wait for its run."""
+    return tuple(dict.fromkeys(written.token for written in state.waiting))
+
+
 @dataclass(frozen=True, slots=True)
 class Hooker:
     """Runs hooks."""
@@ -119,8 +125,19 @@ class Hooker:
     observe: Callable[[Event], None]
 
     async def attempt(self, state: HookState) -> float:
-        """Runs it once for all that was written before, and returns when to come again, in monotonic seconds."""
+        """Runs it once for all that was written before, and returns when to come again, in monotonic seconds.
+
+        A bug ends the run alone: it has failed, and comes again by the backoff.
+        """
         began = self.clock.monotonic()
+        try:
+            return await self._run(state, began)
+        except Exception as error:  # noqa: BLE001 -- contained here for all hooks
+            internal, event = contained(Component.HOOK, state.hook.label, error)
+            self.observe(event)
+            return self._failed(state, began, internal)
+
+    async def _run(self, state: HookState, began: float) -> float:
         if began < state.not_before and not state.last:
             return state.not_before
         _take_up(state)
@@ -129,19 +146,19 @@ class Hooker:
             return math.inf
         state.not_before = began + HOOK_SPACING_SECONDS
         secrets = [secret for known in list(state.known.values()) for secret in known]
-        tokens = tuple(dict.fromkeys(written.token for written in state.waiting))
+        tokens = _tokens(state)
         try:
             output = await Call(state.name, lambda: state.hook.run(secrets), finish=True)
         except HookError as error:
-            return self._failed(state, tokens, began, error)
+            return self._failed(state, began, error, error.output)
         seconds = self.clock.monotonic() - began
         recovered = bool(state.failures)
         state.waiting, state.failures, state.failing, state.failure = {}, 0, frozenset(), None
         self.observe(HookRan(state.hook.label, tokens, seconds, output, recovered=recovered, place=state.name))
         return math.inf  # what was asked for meanwhile has put the next one on schedule
 
-    def _failed(self, state: HookState, tokens: tuple[str, ...], began: float, error: HookError) -> float:
-        now = self.clock.monotonic()
+    def _failed(self, state: HookState, began: float, error: ReasonedError, output: str = "") -> float:
+        now, tokens = self.clock.monotonic(), _tokens(state)
         state.failures += 1
         state.failing, state.failure = frozenset(tokens), error.as_failure(Step.HOOK)
         delay = retry_delay(state.failures, 0.0, state.backoff, self.rng.random())
@@ -151,7 +168,7 @@ class Hooker:
                 state.hook.label,
                 tokens,
                 now - began,
-                error.output,
+                output,
                 state.failure,
                 state.failures,
                 math.inf if state.last else state.not_before - now,

@@ -41,8 +41,7 @@ class Looker:
     async def look(self, token: ManagedToken, numbers: tuple[int, ...]) -> Facts:
         """Reads these places, and returns what is known then."""
         facts, wiring, began = token.facts, token.wiring, self.clock.monotonic()
-        held = facts.held
-        finish = held is not None and held.unreported_since is not None  # what was granted would be lost otherwise
+        finish = facts.undelivered  # what was granted would be lost otherwise
         idents = [next(token.numbers) for _ in numbers]
         calls = []
         for number, ident in zip(numbers, idents, strict=True):
@@ -72,7 +71,7 @@ class Looker:
         """A try at a place failed. One that met another writer is repeated at once, a few times."""
         place, now = facts.places[number], self.clock.monotonic()
         if isinstance(error, InternalError):
-            self.observe(error.as_event("attempt", facts.name))
+            self.observe(contained(Component.ATTEMPT, facts.name, error)[1])
         held = published(facts, number)
         remaining = held.expires_at.timestamp() - self.clock.wall() if held else 0.0
         place = replace(place, seen=None, looked_at=now, busy=None)

@@ -207,8 +207,8 @@ class Rotator:
 
     def _contain(self, token: ManagedToken, error: Exception) -> float:
         """What nobody foresaw costs one attempt: it is reported without any value, and tried again by the backoff."""
-        unexpected = InternalError.of(error)
-        self.observe(unexpected.as_event("attempt", token.name))
+        unexpected, event = contained(Component.ATTEMPT, token.name, error)
+        self.observe(event)
         token.facts = self.granter.failed(token.facts, unexpected.as_failure(Step.GRANT), asked=False)
         self._pass_turns(token)
         trouble = token.facts.trouble

@@ -29,8 +29,8 @@ NAMES = {
 }
 
 
-class Violated(AssertionError):  # noqa: N818 -- a finding, which is what a run may end with
-    """An invariant does not hold."""
+class Violated(BaseException):
+    """An invariant does not hold. No `Exception`, so that nothing that contains bugs takes it for one."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(f"{name} ({NAMES[name]}): {message}")

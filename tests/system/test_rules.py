@@ -41,6 +41,7 @@ SEVERITIES = {
     "ACAEndpointDown": "warning",
     "ACAVaultLoginFailing": "warning",
     "ACAConfigReloadFailed": "warning",
+    "ACAInternalError": "warning",
     "ACAClockSkew": "warning",
     "ACATokendAbsent": "critical",
     "ACATokenSLOBurnFast": "critical",

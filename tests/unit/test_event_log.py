@@ -18,6 +18,7 @@ from aca_tokend.core.login import LoggedIn, LoginEvent, LoginFailed, RenewalFail
 from aca_tokend.core.outcome import (
     ADVICE,
     Adopted,
+    Component,
     EndpointDown,
     EndpointRecovered,
     Event,
@@ -32,6 +33,7 @@ from aca_tokend.core.outcome import (
     Resumed,
     Step,
     Suspended,
+    Unexpected,
 )
 from tests.unit.told import (
     CANARY,
@@ -368,6 +370,19 @@ def test_endpoint_down() -> None:
     assert (second["level"], second["waiting"], second["attempt"]) == ("warning", 700, 2)
 
 
+def test_a_bug_has_a_line_a_minute() -> None:
+    """One place in the code has an ERROR at once and then one a minute, however many meet it; another has its own."""
+    log = Log()
+
+    def levels(*met: tuple[str, int]) -> list[str]:
+        bugs = [Unexpected(Component.ATTEMPT, token, "KeyError", (f"rotator.py:{line} in go",)) for token, line in met]
+        return [line["level"] for line in log.tell(*bugs)]
+
+    assert levels(("bookings", 1), ("foyer", 1), ("foyer", 2)) == ["error", "debug", "error"]
+    log.clock.advance(60.0)
+    assert levels(("foyer", 1), ("rooms", 1)) == ["error", "debug"]
+
+
 def test_what_is_never_left_out() -> None:
     """A token that is suspended, or has expired, is an ERROR however often."""
     expired = Expired("bookings", (SINK,), START, REFUSED, "endpoint_held")
@@ -478,12 +493,12 @@ def test_documented_events_of_the_package() -> None:
     table = documented()
     found = list(calls())
 
-    assert {"token_rotated", "admin_page_failed"} <= {event for _, _, event, _ in found}
+    assert {"token_rotated", "admin_tls_rejected"} <= {event for _, _, event, _ in found}
     for where, level, event, keys in found:
         assert event in table, f"{where}: {event} is not in docs/logs.md"
         levels, always, sometimes = table[event]
         assert level in levels | {"critical"}, f"{where}: {event} is {level}, docs/logs.md says {levels}"
-        unknown = keys - always - sometimes - {"exc_info"}
+        unknown = keys - always - sometimes
         assert not unknown, f"{where}: {event} has keys that docs/logs.md does not name: {unknown}"
 
 

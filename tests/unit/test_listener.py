@@ -23,6 +23,7 @@ from aca_tokend import log
 from aca_tokend.demo.stage import wait_until
 from aca_tokend.listener import MAX_CLIENTS, MAX_HELD_BYTES, PAGES_AT_ONCE, Listener
 from tests.certificates import make
+from tests.fakes import log_bug
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 LIMIT = 60.0  # seconds that nothing here should come near
 CROWD = 500
+CANARY = "canary-8f14e45f"
 BIG = 4 * 2**20
 
 
@@ -51,6 +53,8 @@ class Pages:
             case "/hold":
                 self.holding.release()
                 self.released.wait(LIMIT)
+            case "/bug":
+                raise RuntimeError(CANARY)
             case "/split":
                 start_response("200 OK", [("X-Split", "a\r\nX-Other: b")])
                 return [body]
@@ -61,7 +65,7 @@ class Pages:
 @contextlib.contextmanager
 def serving(pages: Pages | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Listener]:
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    listener = Listener(listening, pages or Pages(), b"/-/", tls)
+    listener = Listener(listening, pages or Pages(), urgent=b"/-/", tls=tls, on_error=log_bug)
     listener.start()
     try:
         yield listener
@@ -369,9 +373,22 @@ def test_headers_cannot_be_split() -> None:
     log.configure("info", "json", stream)
     with serving() as listener:
         assert b"X-Other" not in send(listener, b"GET /split HTTP/1.0\r\n\r\n")
-        wait_until(lambda: "admin_page_failed" in stream.getvalue(), "it is told of")
+        wait_until(lambda: "internal_error" in stream.getvalue(), "it is told of")
 
     assert json.loads(stream.getvalue().splitlines()[0])["level"] == "error"
+
+
+def test_bugs_leave_the_threads_that_make_pages() -> None:
+    """An application that raises, more often than there are threads, gets 500 sent each time, and pages go on."""
+    stream = io.StringIO()
+    log.configure("debug", "json", stream)
+    with serving() as listener:
+        answers = [ask(listener, "/bug") for _ in range(2 * PAGES_AT_ONCE + 1)]
+        assert ask(listener, "/") == (200, b"well\n")
+
+    assert set(answers) == {(500, b"")}
+    assert "internal_error" in stream.getvalue()
+    assert CANARY not in stream.getvalue()
 
 
 def test_clients_that_break_off_are_no_errors_of_ours() -> None:

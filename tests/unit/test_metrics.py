@@ -18,6 +18,7 @@ from aca_tokend.core.login import LoggedIn, LoginFailed, RenewalFailed, Renewed
 from aca_tokend.core.outcome import (
     REJECTED,
     Adopted,
+    Component,
     Failed,
     Failure,
     Granted,
@@ -30,6 +31,7 @@ from aca_tokend.core.outcome import (
     Skipped,
     Step,
     Suspended,
+    Unexpected,
 )
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document
@@ -67,6 +69,7 @@ gauge published_expiration_timestamp_seconds token sink
 gauge published_issued_timestamp_seconds token sink
 histogram scheduler_lag_seconds
 gauge endpoint_up endpoint
+counter internal_errors_total component
 counter vault_login_total vault method result
 gauge vault_token_expiration_timestamp_seconds vault
 gauge clock_skew_seconds endpoint
@@ -200,6 +203,7 @@ def test_other_series_are_there_from_the_start() -> None:
         'publish_duration_seconds_count{kind="vault"}',
         'publish_duration_seconds_count{kind="file"}',
         "scheduler_lag_seconds_count",
+        *(f'internal_errors_total{{component="{component}"}}' for component in Component),
         'clock_skew_seconds{endpoint="main"}',
         'vault_login_total{method="approle",result="succeeded",vault="main"}',
         'vault_login_total{method="approle",result="failed",vault="main"}',
@@ -467,6 +471,15 @@ def test_renewals() -> None:
     assert world.value("vault_token_expiration_timestamp_seconds", vault="main") == START + 120
     assert world.value("vault_token_issued_timestamp_seconds", vault="main") == START + 40
     assert world.value("vault_login_total", vault="main", method="approle", result="succeeded") == 1
+
+
+def test_internal_errors() -> None:
+    """A bug counts for the part that met it, and for no other."""
+    world = World()
+    world.metrics.observe(Unexpected(Component.HOOK, "reload", "KeyError", ()))
+
+    counts = {component: world.value("internal_errors_total", component=component) for component in Component}
+    assert counts == {**dict.fromkeys(Component, 0.0), Component.HOOK: 1.0}
 
 
 def test_lag() -> None:
@@ -784,6 +797,7 @@ def test_documented_labels() -> None:
         "reason of token_suspended": values("token_suspended", "reason"),
         "step": {step.value for step in Step},
         "kind": values("publish_duration_seconds", "kind"),
+        "component": values("internal_errors", "component"),
     }
 
 

@@ -28,6 +28,7 @@ from aca_tokend.core.status import (
 )
 from aca_tokend.status import status_page, token_page
 from aca_tokend.status_api import api
+from tests.fakes import log_bug
 from tests.unit.status_bench import NAME, Seen
 from tests.unit.test_docs import blocks
 
@@ -46,7 +47,7 @@ def server() -> Iterator[AdminServer]:
     seen.bench.attempt()
     pages = api(lambda query: status_page(seen.subject(), query), lambda name: token_page(seen.subject(), name))
     config = AdminConfig(listen="127.0.0.1:0")
-    listening = AdminServer(config, lambda *_: (b"", "text/plain"), list, list, pages)
+    listening = AdminServer(config, lambda *_: (b"", "text/plain"), list, list, pages, on_error=log_bug)
     listening.start()
     try:
         yield listening

@@ -40,6 +40,7 @@ from aca_tokend.status import status_page, token_page
 from aca_tokend.status_api import api
 from aca_tokend.terminal import address, ask, picture
 from aca_tokend.terminal.client import MOST_BYTES, Address, AskError, ask_all, ask_one
+from tests.fakes import log_bug
 from tests.unit.scripted_server import Authority, ScriptedServer, answers, response
 from tests.unit.status_bench import NAME, Seen
 from tests.unit.test_cli import CONFIG, call
@@ -62,7 +63,7 @@ def listening(seen: Seen, **config: object) -> Iterator[AdminServer]:
     """The admin listener with the status of one token."""
     pages = api(lambda query: status_page(seen.subject(), query), lambda name: token_page(seen.subject(), name))
     settings = AdminConfig.model_validate({"listen": "127.0.0.1:0"} | config)
-    server = AdminServer(settings, lambda *_: (b"", "text/plain"), list, list, pages)
+    server = AdminServer(settings, lambda *_: (b"", "text/plain"), list, list, pages, on_error=log_bug)
     server.start()
     try:
         yield server

@@ -14,6 +14,7 @@ from aca_tokend import log
 from aca_tokend.core.login import LoggedIn, LoginEvent, LoginFailed, RenewalFailed, Renewed
 from aca_tokend.core.outcome import (
     Adopted,
+    Component,
     EndpointDown,
     EndpointRecovered,
     Event,
@@ -31,6 +32,7 @@ from aca_tokend.core.outcome import (
     Skipped,
     Step,
     Suspended,
+    Unexpected,
 )
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document
@@ -118,6 +120,8 @@ EVENTS: list[Event | LoginEvent] = [
     *four_times(EndpointDown("main", DOWN, 3, 1, 60.0)),
     EndpointDown("second", replace(DOWN, request_id=None), 3, 3, math.inf),
     EndpointRecovered("main", 2),
+    *twice(Unexpected(Component.ATTEMPT, "bookings", "KeyError", ("rotator.py:1 in attempt",))),
+    *(Unexpected(component, "x", "KeyError", ("daemon.py:1 in reload",)) for component in Component),
     LoggedIn("main", "token", None, math.inf),
     *four_times(FAILED_LOGIN),
     *four_times(replace(FAILED_LOGIN, vault="second")),

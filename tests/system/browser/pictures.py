@@ -12,6 +12,7 @@ from playwright.sync_api import sync_playwright
 from aca_tokend.admin import AdminServer
 from aca_tokend.core.config import AdminConfig
 from aca_tokend.pages import site
+from tests.fakes import log_bug
 from tests.status_pages import SCENES
 from tests.system.browser.album import IMAGES, PICTURES, record
 from tests.system.browser.png import small
@@ -54,7 +55,12 @@ def chromium() -> Iterator[Browser]:
 def serving(scene: Scene) -> Iterator[str]:
     """The address at which the real listener serves a scene."""
     server = AdminServer(
-        AdminConfig(listen="127.0.0.1:0"), lambda *_: (b"", "text/plain"), list, list, site(scene.status, scene.token)
+        AdminConfig(listen="127.0.0.1:0"),
+        lambda *_: (b"", "text/plain"),
+        list,
+        list,
+        site(scene.status, scene.token),
+        on_error=log_bug,
     )
     server.start()
     try:
