@@ -59,7 +59,7 @@ class AdminServer:
         healthy: what is wrong that a restart would mend, as checks.
         ready: what is not ready yet, as checks.
         pages: each adds pages of its own to the application.
-        on_error: told of an exception that nobody foresaw, and which page met it.
+        on_error: told of an unexpected exception, and which page met it.
     """
 
     def __init__(

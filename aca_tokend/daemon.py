@@ -70,7 +70,7 @@ STEP_SECONDS = 1.0
 KEEPER = "vault:"
 # On the schedule, once; no token has a name with a space in it.
 SWEEP = "the sweep of files"
-# After a bug in the keeping of our own token; whoever needs the token meanwhile logs in by itself.
+# After a bug in the renewer of our own token; whoever needs the token meanwhile logs in by itself.
 KEEP_AGAIN_SECONDS = 60.0
 
 
@@ -286,7 +286,7 @@ class Daemon:
     # ── what the parts tell ───────────────────────────────────────────────────────────────────────────────────────────
 
     def unexpected(self, component: Component, owner: str, error: BaseException) -> None:
-        """Tells of an exception that nobody foresaw. What met it ends; the process and all else go on."""
+        """Tells of an unexpected exception. What met it ends; the process and all else go on."""
         self._observe(contained(component, owner, error)[1])
 
     def contain(self, what: str, run: Callable[[], None]) -> None:

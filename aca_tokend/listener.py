@@ -85,7 +85,7 @@ class Listener:
         app: makes the pages; called in a thread of its own for each request.
         urgent: pages whose path begins so wait for no other page.
         tls: for connections from now on; may be set anew at any time.
-        on_error: told of an exception that nobody foresaw.
+        on_error: told of an unexpected exception.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ TokendError
  ├─ ReachError                a server cannot be reached, or is not who it should be
  ├─ HookError                 what is run after a write did not do its work
  ├─ VaultLoginError           Vault refuses us
- └─ InternalError             an exception that nobody foresaw: a bug
+ └─ InternalError             an unexpected exception: a bug
 
 An adapter translates what its library raises into one of these, once, `from exc`. No message holds a secret or the body
 of a response.
@@ -143,7 +143,7 @@ class VaultLoginError(ReasonedError):
 
 
 class InternalError(ReasonedError):
-    """An exception that nobody foresaw, translated once. It says where that was, and never what it said.
+    """An unexpected exception, translated once. It says where that was, and never what it said.
 
     The text of a foreign exception and the values of its variables may be secrets, so nothing of it is kept.
 

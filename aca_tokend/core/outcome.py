@@ -28,7 +28,7 @@ class Step(StrEnum):
 
 
 class Component(StrEnum):
-    """What met an exception that nobody foresaw. `reload` is all that the main thread does, reloads first."""
+    """What met an unexpected exception. `reload` is all that the main thread does, reloads first."""
 
     ATTEMPT = "attempt"
     VAULT = "vault"
@@ -109,7 +109,7 @@ class Reason(StrEnum):
     PROCESS_MISSING = "process_missing"
     SIGNAL_NOT_PERMITTED = "signal_not_permitted"
 
-    # An exception that nobody foresaw ended the attempt.
+    # An unexpected exception ended the attempt.
     INTERNAL_ERROR = "internal_error"
 
 
@@ -412,7 +412,7 @@ class EndpointRecovered:
 
 @dataclass(frozen=True, slots=True)
 class Unexpected:
-    """An exception that nobody foresaw ended what `component` did for `owner`, and nothing else.
+    """An unexpected exception ended what `component` did for `owner`, and nothing else.
 
     `owner` is the token, the Vault, the hook or the page, or what the main thread did. `kind` and `trace` as in
     `InternalError`.

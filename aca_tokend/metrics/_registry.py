@@ -88,7 +88,7 @@ class Registry:
         )
         self.internal_errors = Counter(
             PREFIX + "internal_errors_total",
-            "Exceptions that nobody foresaw, each a bug that ended one attempt, run or page.",
+            "Unexpected exceptions, each a bug that ended one attempt, run or page.",
             ("component",),
             registry=self.collectors,
         )

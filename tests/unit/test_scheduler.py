@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aca_tokend.core.errors import LookError
+from aca_tokend.core.errors import InternalError, LookError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call, Calls, Duty
 from aca_tokend.pool import Pool
@@ -116,7 +116,7 @@ def test_attempt_that_raises_is_told(rig: Rig) -> None:
 
 
 def test_call_that_raises_in_another_pool_is_told(rig: Rig) -> None:
-    """Anything but an expected error that a call raises, in whichever pool, is told as a bug."""
+    """A bug in a call, in whichever pool, that its attempt does not contain is told as one of the schedule."""
 
     def call() -> None:
         message = "a bug"
@@ -130,7 +130,8 @@ def test_call_that_raises_in_another_pool_is_told(rig: Rig) -> None:
     rig.keep("buggy", attempt)
 
     assert rig.bug.wait(GENEROUS)
-    assert isinstance(rig.bugs[0], KeyError)
+    assert isinstance(rig.bugs[0], InternalError)
+    assert rig.bugs[0].kind == "KeyError"
 
 
 def test_what_fails_in_apschedulers_thread_is_told(rig: Rig) -> None:
