@@ -59,8 +59,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.outcome import Event
     from aca_tokend.core.steps import Work
     from aca_tokend.metrics import TokenView
-    from aca_tokend.reload import Origins
-    from aca_tokend.state import HookState, TokenState
+    from aca_tokend.rotation.hook_runner import HookState
 
 # Rotations under way get this long to finish after SIGTERM; Kubernetes kills after 30 seconds by default.
 STOP_SECONDS = 12.0
@@ -215,7 +214,7 @@ class Daemon:
         self.draining.add(self.scheduler.under_way(), [partial(self.contain, "clean-up", end) for end in ending])
         self.logger.info(
             "config_reloaded",
-            added=len(added),
+            added=len(changes.added),
             changed=len(changes.changed),
             removed=len(gone),
             unchanged=changes.unchanged,

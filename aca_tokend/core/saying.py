@@ -109,7 +109,7 @@ def troubles(signs: Signs) -> list[str]:
     """What is wrong with a token, worst first."""
     if signs.suspended is not None:
         return [clause(signs.suspended)]
-    if signs.dead:
+    if signs.revoked:
         return ["the token in use is refused before its time"]
     if signs.failure is not None:
         return [clause(signs.failure)]

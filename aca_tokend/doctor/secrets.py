@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.config import EnvReference, FileReference, VaultReference
+from aca_tokend.core.config import EnvReference, FileReference, VaultReference, references
 from aca_tokend.core.errors import SecretError
 from aca_tokend.core.steps import Call
-from aca_tokend.credentials import references
 from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area
 from aca_tokend.secrets import path_of

@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.config import VaultPublish, VaultReference
+from aca_tokend.core.config import VaultPublish, VaultReference, references
 from aca_tokend.core.durations import format_duration
 from aca_tokend.core.errors import LookError, ReachError, VaultLoginError
 from aca_tokend.core.steps import Call
 from aca_tokend.core.vault_policy import daemon_rules
-from aca_tokend.credentials import references
 from aca_tokend.doctor import reach
 from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.errors import GrantError, InternalError, ReasonedError, SecretError, VerifyError
+from aca_tokend.core.errors import GrantError, InternalError, ReasonedError, SecretError, VerifyError, contained
 from aca_tokend.core.outcome import (
     DOWN,
+    Component,
     EndpointDown,
     EndpointRecovered,
     Event,
@@ -52,9 +53,9 @@ CLAIMS = 3
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One grant request: what was sent, the moments that matter, taken in the thread that sent it, and the answer."""
+    """One grant request: what allowed it, the moments that matter, taken in the thread that sent it, and the answer."""
 
-    sent: Resolved
+    permit: Permit
     started: float
     started_wall: float
     seconds: float
@@ -98,26 +99,26 @@ class Granter:
         assert facts.identity is not None  # noqa: S101 -- what was decided on
         if resolved.account != facts.identity.account:
             return identified(facts, resolved.identity(moment.now), moment.now)  # another account may need no grant
-        answered, permit = await self.ask(token, resolved)
-        if isinstance(answered, Wait):
-            return self._wait(facts, answered)
-        if isinstance(answered, Denial):
-            return self._denied(facts, answered, resolved)
-        if isinstance(answered, Unrecorded):
-            return replace(self.failed(facts, answered.failure, asked=False), claim=answered.claim)
-        return await self._take(token, replace(facts, claim=None), answered, permit, moment)
+        answered = await self._ask(token, resolved)
+        match answered:
+            case Wait():
+                return self._wait(facts, answered)
+            case Denial():
+                return self._denied(facts, answered, resolved)
+            case Unrecorded():
+                return replace(self.failed(facts, answered.failure, asked=False), claim=answered.claim)
+            case Answered():
+                return await self._take(token, replace(facts, claim=None), answered, moment)
 
-    async def ask(
-        self, token: ManagedToken, resolved: Resolved
-    ) -> tuple[Answered, Permit] | tuple[Wait | Denial | Unrecorded, None]:
+    async def _ask(self, token: ManagedToken, resolved: Resolved) -> Answered | Wait | Denial | Unrecorded:
         """One request, if it may be sent now; what was recorded of it is settled where it is not."""
         facts, wiring = token.facts, token.wiring
         if (wait := self.held_up(wiring, facts)) is not None:
-            return wait, None  # nothing is claimed for a request that could not be sent
+            return wait  # nothing is claimed for a request that could not be sent
         for _ in range(CLAIMS):
             permit = await self.lockout.permit(wiring, facts, resolved)
             if not isinstance(permit, Permit):
-                return permit, None
+                return permit
             # What was claimed must be sent: a claim left behind would count as refused.
             finish, send = permit.claim is not None, _sending(self, token, permit)
             try:
@@ -126,11 +127,11 @@ class Granter:
                 await self.lockout.settle(wiring, facts, permit, Verdict())
                 raise
             if isinstance(answered, Answered):
-                return answered, permit
+                return answered
             await self.lockout.settle(wiring, facts, permit, Verdict())
             if answered is not None:
-                return answered, None
-        return Wait("claimed_elsewhere", patience(facts, self.clock.monotonic())), None
+                return answered
+        return Wait("claimed_elsewhere", patience(facts, self.clock.monotonic()))
 
     async def poll(self, token: ManagedToken, moment: Moment, *, records: bool) -> Facts:
         """Resumes a suspended token if its credential changed, or its records allow another attempt."""
@@ -232,13 +233,13 @@ class Granter:
             answer = wiring.endpoint.grant(permit.resolved.credentials)
         except GrantError as error:
             answer = error.with_traceback(None)  # which leads to what was sent
-        return Answered(permit.resolved, started, started_wall, self.clock.monotonic() - started, answer)
+        return Answered(permit, started, started_wall, self.clock.monotonic() - started, answer)
 
     async def _take(
-        self, token: ManagedToken, facts: Facts, asked: Answered, permit: Permit, moment: Moment
+        self, token: ManagedToken, facts: Facts, asked: Answered, moment: Moment
     ) -> Facts:
         """Tells everybody concerned what the answer means, and takes the token if there is one."""
-        wiring, answer, now = token.wiring, asked.answer, self.clock.monotonic()
+        wiring, answer, now, permit = token.wiring, asked.answer, self.clock.monotonic(), asked.permit
         code = str(answer.status) if answer.status is not None else "none"
         endpoint = wiring.endpoint.name
         self.observe(Granted(facts.name, endpoint, code, asked.seconds, answer.skew_seconds, answer.request_id))
@@ -250,9 +251,9 @@ class Granter:
                 self._up(wiring, facts.name, now)
             refused = failure.reason if failure.rejected else None
             await self.lockout.settle(wiring, facts, permit, Verdict(refused=refused))
-            if refused is None or not await self.lockout.exhausted(wiring, facts, asked.sent, failure):
+            if refused is None or not await self.lockout.exhausted(wiring, facts, permit.resolved, failure):
                 return self.failed(facts, failure)
-            return self._suspended(facts, replace(failure, suspends=True), asked.sent, now)
+            return self._suspended(facts, replace(failure, suspends=True), permit.resolved, now)
         self._up(wiring, facts.name, now)
         await self.lockout.settle(wiring, facts, permit, Verdict(accepted=True))
         held = facts.current
@@ -273,7 +274,7 @@ class Granter:
 
     def _held(self, wiring: Wiring, facts: Facts, asked: Answered, grant: Grant, moment: Moment) -> Held:
         """What was granted, as a token in use."""
-        rotation, sent = facts.config.rotation, asked.sent
+        rotation, sent = facts.config.rotation, asked.permit.resolved
         lifetime = rotation.assumed_lifetime if grant.lifetime_seconds is None else grant.lifetime_seconds
         issued = datetime.fromtimestamp(asked.started_wall, UTC)
         document = Document(

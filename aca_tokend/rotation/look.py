@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.errors import InternalError, ReasonedError
-from aca_tokend.core.outcome import Event, Failure, Published, PublishResult, Reason, Step
+from aca_tokend.core.errors import InternalError, ReasonedError, contained
+from aca_tokend.core.outcome import Component, Event, Failure, Published, PublishResult, Reason, Step
 from aca_tokend.core.steps import BUSY, Call, Calls
 from aca_tokend.rotation.facts import Busy, Moment, Trouble
 from aca_tokend.rotation.standing import Standing, fenced, holds, published, rival_until, standing

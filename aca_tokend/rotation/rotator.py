@@ -15,8 +15,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.errors import InternalError
-from aca_tokend.core.outcome import Event, Failed, Step
+from aca_tokend.core.errors import contained
+from aca_tokend.core.outcome import Component, Event, Failed, Step
 from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
 from aca_tokend.rotation.attempts import AttemptRecords
 from aca_tokend.rotation.credentials import Resolver

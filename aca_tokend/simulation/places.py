@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aca_tokend.simulation.replica import Replica
     from aca_tokend.simulation.server import Minted, Server, SimEndpoint
     from aca_tokend.simulation.world import World
-    from aca_tokend.state import TokenState
+    from aca_tokend.rotation.managed import ManagedToken
 
 # How long a hook that hangs takes.
 HOOK_TIMEOUT = 10.0
@@ -54,7 +54,7 @@ class Watch(Protocol):
     def hooked(self, hook: SimHook, began: float) -> None:
         """A hook did its work: for whatever was written before it `began`."""
 
-    def ended(self, replica: Replica, state: TokenState, next_at: float) -> None:
+    def ended(self, replica: Replica, token: ManagedToken, next_at: float) -> None:
         """An attempt ended."""
 
 
