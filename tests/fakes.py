@@ -25,15 +25,19 @@ from aca_tokend.core.secret import Secret
 from aca_tokend.core.steps import make
 from aca_tokend.core.token import Document, Seen
 from aca_tokend.event_log import EventLog
-from aca_tokend.rotator import Rotator
-from aca_tokend.shared import Shared
+from aca_tokend.rotation.managed import ClockStepped, ManagedToken, VaultBack, Wiring, Woken
+from aca_tokend.rotation.reconfigure import begin
+from aca_tokend.rotation.rotator import Rotator
+from aca_tokend.rotation.shared import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import Reference, TokenConfig
-    from aca_tokend.state import TokenState
+    from aca_tokend.core.config import AnyPublish, Reference, TokenConfig
+    from aca_tokend.core.ports import Sink
+    from aca_tokend.rotation.facts import Facts
+    from aca_tokend.rotation.hook_runner import HookState
 
 T = TypeVar("T")
 START = 1_800_000_000.0
@@ -68,7 +72,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
         except StopIteration as done:
             value: T = done.value
             return value
-        results = [make(call) for call in calls]
+        results = [make(call) for call in calls.calls]
 
 
 def log_bug(page: str, error: BaseException) -> None:
@@ -281,6 +285,31 @@ def token_config(**rotation: object) -> TokenConfig:
     return config.tokens[0]
 
 
+def never_late(token: ManagedToken, number: int, result: object) -> None:
+    """In these tests no call hangs."""
+    raise AssertionError(token.name, number, result)
+
+
+def wired(
+    config: TokenConfig,
+    endpoint: ScriptedEndpoint,
+    sinks: Sequence[Sink],
+    shared: Shared,
+    hooks: Sequence[HookState | None] = (),
+) -> Wiring:
+    """What a token is made of, as the daemon puts it together."""
+    return Wiring(
+        config=config,
+        endpoint=endpoint,
+        sinks=tuple(sinks),
+        hooks=tuple(hooks) or (None,) * len(sinks),
+        gate=shared.gate(endpoint.name, 10.0, config.rotation.backoff.cap),
+        client=shared.client_of(config),
+        shared=shared,
+        rules=shared.rules(config, 10.0),
+    )
+
+
 @dataclass
 class Bench:
     """One token with a rotator of its own on a clock moved by hand."""
@@ -293,11 +322,12 @@ class Bench:
     events: list[Event] = field(default_factory=list)
     secrets: FakeSecrets = field(default_factory=lambda: FakeSecrets({"PASSWORD": "p", "CLIENT_SECRET": "s"}))
     endpoint: ScriptedEndpoint = field(init=False)
-    state: TokenState = field(init=False)
+    token: ManagedToken = field(init=False)
     rotator: Rotator = field(init=False)
     shared: Shared = field(init=False)
     next_at: float = 0.0
     woken: list[Wake] = field(default_factory=list)  # hooks that were put on schedule
+    hooks: list[HookState | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.endpoint = ScriptedEndpoint(self.clock, suffix=self.suffix)
@@ -305,21 +335,53 @@ class Bench:
 
     def restart(self) -> None:
         """A new process: nothing is remembered but what the sinks hold."""
-        self.shared = Shared()
+        self.shared = Shared(self.clock.now)
         rng = random.Random(7)  # noqa: S311 -- a test
-        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake)
-        self.state = self.shared.state(self.config, self.endpoint, self.sinks, 10.0)
-        self.state.draw, self.state.rotate_at = self.draw, self.clock.now
+        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake, never_late)
+        config = self.config.model_copy(update={"publish": tuple(self._places())})
+        wiring = wired(config, self.endpoint, self.sinks, self.shared, self.hooks)
+        self.token = ManagedToken(wiring, begin(wiring, self.draw))
+
+    def _places(self) -> Iterable[AnyPublish]:
+        """One for each sink, after the example of the one that is configured."""
+        for number, sink in enumerate(self.sinks):
+            example = self.config.publish[min(number, len(self.config.publish) - 1)]
+            path = example.path if number < len(self.config.publish) else f"more/{number}"
+            yield example.model_copy(update={"path": path, "replace_foreign": sink.replace_foreign})
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the token."""
+        return self.token.facts
+
+    @property
+    def document(self) -> Document | None:
+        """The token in use."""
+        return self.facts.current.document if self.facts.current else None
+
+    @property
+    def failures(self) -> int:
+        """How often running no token could be had."""
+        return self.facts.trouble.count if self.facts.trouble else 0
+
+    def step_clock(self, seconds: float) -> None:
+        """The wall clock is set, and the token is told."""
+        self.clock.step(seconds)
+        self.token.inbox.append(ClockStepped())
+
+    def vault_is_back(self) -> None:
+        """A Vault that could not be logged in to can be."""
+        self.token.inbox.append(VaultBack())
 
     def _wake(self, wake: Wake) -> None:
-        if wake.token == self.state.name:
-            self.state.wake_at = wake.at
+        if wake.token == self.token.name:
+            self.token.inbox.append(Woken(wake.at))
         else:
             self.woken.append(wake)
 
     def attempt(self) -> float:
         """One attempt now; returns in how many seconds the next is due."""
-        self.next_at = drive(self.rotator.attempt(self.state))
+        self.next_at = drive(self.rotator.attempt(self.token))
         return self.next_at - self.clock.now
 
     def run_for(self, seconds: float) -> None:
@@ -346,7 +408,7 @@ class Crowd:
     endpoint: ScriptedEndpoint = field(init=False)
     sinks: list[MemorySink] = field(default_factory=list)
     seed: int = 7
-    states: dict[str, TokenState] = field(init=False)
+    tokens: dict[str, ManagedToken] = field(init=False)
     due: dict[str, float] = field(init=False)
     rotator: Rotator = field(init=False)
 
@@ -357,19 +419,18 @@ class Crowd:
 
     def restart(self) -> None:
         """A new process."""
-        rng, shared = random.Random(self.seed), Shared()  # noqa: S311 -- a test
-        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake)
+        rng, shared = random.Random(self.seed), Shared(self.clock.now)  # noqa: S311 -- a test
+        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake, never_late)
         config = token_config(retry_rejected="0s")
-        self.states = {}
+        self.tokens = {}
         for number, sink in enumerate(self.sinks):
             named = config.model_copy(update={"name": f"t{number}", "username": f"svc-{number}"})
-            state = shared.state(named, self.endpoint, [sink], 10.0)
-            state.draw, state.rotate_at = rng.random(), self.clock.now
-            self.states[state.name] = state
-        self.due = dict.fromkeys(self.states, self.clock.now)
+            wiring = wired(named, self.endpoint, [sink], shared)
+            self.tokens[named.name] = ManagedToken(wiring, begin(wiring, rng.random()))
+        self.due = dict.fromkeys(self.tokens, self.clock.now)
 
     def _wake(self, wake: Wake) -> None:
-        self.states[wake.token].wake_at = wake.at
+        self.tokens[wake.token].inbox.append(Woken(wake.at))
         self.due[wake.token] = min(self.due[wake.token], wake.at)
 
     def run_for(self, seconds: float) -> None:
@@ -398,7 +459,7 @@ class Crowd:
         """Makes the attempt that is due next."""
         name = min(self.due, key=self.due.__getitem__)
         self.due[name] = float("inf")
-        next_at = drive(self.rotator.attempt(self.states[name]))
+        next_at = drive(self.rotator.attempt(self.tokens[name]))
         self.due[name] = min(self.due[name], next_at)
 
 

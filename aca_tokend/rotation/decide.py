@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 # A look is still good for a grant after so long: thousands of tokens that start at once wait for the one that tries
 # their client.
 SAME_LOOK_SECONDS = 1.0
-# A token that waits for its endpoint looks for a replica's token so often, however often it comes to ask.
-LOOK_AGAIN_SECONDS = 10.0
 # A place that holds a stranger's document is looked at this often, to see whether it is free.
 STRANGER_SECONDS = 60.0
 # How often a suspended token looks whether its credential or its record changed; in Vault that costs a request.
@@ -215,12 +213,10 @@ def needed_at(facts: Facts) -> float:
 
 
 def turn(facts: Facts, _moment: Moment, grant: float) -> Due | None:
-    """A token that waits for its endpoint asks for its turn first: while it is not, the places are spared a look."""
+    """A token that waits for its endpoint asks for its turn first, so that the places are spared a look until then."""
     waiting = facts.waiting
-    if waiting is None or waiting.why != "endpoint_held" or grant == math.inf:
-        return None
-    looked_at = max(place.looked_at for place in facts.places)
-    return Due(grant, AskTurn()) if grant <= looked_at + LOOK_AGAIN_SECONDS else None
+    held_up = waiting is not None and waiting.why == "endpoint_held" and grant < math.inf
+    return Due(grant, AskTurn()) if held_up else None
 
 
 def identify(facts: Facts, moment: Moment, grant: float) -> Due | None:
@@ -237,6 +233,8 @@ def look(facts: Facts, moment: Moment, grant: float) -> Due | None:
     """Places are read at the start, after a failure, before a grant, and while a stranger or a rival holds them."""
     if facts.suspension is not None:  # another process may be granted the token that we cannot have
         grant = max(need_at(facts), max(it.looked_at for it in facts.places) + facts.config.rotation.backoff.cap)
+    if facts.waiting is not None and facts.waiting.look:
+        grant = -math.inf
     fresh = moment.began - SAME_LOOK_SECONDS
     first = math.inf
     due: list[int] = []

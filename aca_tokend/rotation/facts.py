@@ -126,10 +126,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why no request was sent though a grant is due, and until when at the latest."""
+    """Why no request was sent though a grant is due, and until when at the latest.
+
+    `look`: meanwhile a replica may have published a token, and the last look was long ago.
+    """
 
     why: str
     until: float
+    look: bool = False
 
 
 @dataclass(frozen=True, slots=True)

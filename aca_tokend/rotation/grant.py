@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from aca_tokend.rotation.facts import Facts, Identity, Moment
     from aca_tokend.rotation.managed import ManagedToken, Wiring
 
+# A token that waits for its endpoint looks for a replica's token so often at most.
+LOOK_AGAIN_SECONDS = 10.0
 # A claimed request that waited too long for a thread is claimed anew, so many times.
 CLAIMS = 3
 
@@ -76,9 +78,16 @@ class Granter:
     # ── the actions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ask_turn(self, token: ManagedToken) -> Facts:
-        """Whether the endpoint may be asked by now."""
-        wait = self.held_up(token.wiring, token.facts)
-        return replace(token.facts, waiting=None) if wait is None else self._wait(token.facts, wait)
+        """Whether the endpoint may be asked by now. A token that nobody woke looks for a replica's, now and then."""
+        facts, now = token.facts, self.clock.monotonic()
+        wait = self.held_up(token.wiring, facts)
+        if wait is None:
+            return replace(facts, waiting=None)
+        by_itself = facts.waiting is not None and facts.waiting.until <= now
+        looked_at = max(place.looked_at for place in facts.places)
+        facts = self._wait(facts, wait)
+        look = by_itself and looked_at + LOOK_AGAIN_SECONDS <= now
+        return replace(facts, waiting=facts.waiting and replace(facts.waiting, look=look))
 
     async def identify(self, token: ManagedToken, moment: Moment) -> Facts:
         """Resolves whose token it is."""

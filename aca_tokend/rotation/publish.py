@@ -45,13 +45,13 @@ class Publisher:
     def adopt(self, token: ManagedToken, number: int) -> Facts:
         """Takes over the token that a place holds; our own credential is not proven by it."""
         facts, now = token.facts, self.clock.monotonic()
-        place, held = facts.places[number], facts.current
+        place = facts.places[number]
         assert place.seen is not None and place.seen.document is not None  # noqa: PT018, S101 -- what was decided on
         document = replace(place.seen.document, token=facts.name)
         issued_at = self.issued_at(facts, place.seen.document)
         lifetime = (document.expires_at - document.issued_at).total_seconds()
-        if held is not None and held.unreported_since is not None:
-            tell(self.observe, token.wiring, facts, number, PublishResult.FENCED)
+        result = PublishResult.FENCED if place.conflicts else PublishResult.UNCHANGED
+        tell(self.observe, token.wiring, facts, number, result)
         facts = replace(
             facts.with_place(number, failures=0, conflicts=0, reported=None),
             held=Held(document, issued_at, lifetime, None, facts.config.scope),

@@ -163,7 +163,9 @@ class Rotator:
             case ClockStepped():
                 return self.publisher.dated(facts)
             case VaultBack():
-                return hastened(facts, self.clock.monotonic())
+                refused = facts.trouble is not None and facts.trouble.failure.rejected
+                sooner = hastened(facts, self.clock.monotonic())
+                return replace(sooner, trouble=facts.trouble) if refused else sooner
             case Late(number, result):
                 return self._answered(token, number, result)
             case _:

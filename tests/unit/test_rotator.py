@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,7 @@ from aca_tokend.core.outcome import (
     Suspended,
 )
 from aca_tokend.core.secret import Secret
+from aca_tokend.rotation.managed import Woken
 from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, token_config
 
 DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
@@ -103,7 +105,7 @@ def test_fresher_token_of_a_replica_is_adopted_before_a_grant() -> None:
     bench.attempt()
 
     assert len(bench.endpoint.asked) == 1
-    assert bench.state.document == bench.sinks[0].content
+    assert bench.document == bench.sinks[0].content
     assert bench.told(Adopted)
 
 
@@ -161,13 +163,13 @@ def test_endpoint_down_keeps_the_published_token_and_tries_again() -> None:
     bench.run_for(5000)
 
     assert bench.sinks[0].content == good
-    assert bench.state.failures > 2
+    assert bench.failures > 2
     assert bench.told(Failed)[0].failure.reason is Reason.UNAVAILABLE
 
     bench.endpoint.broken = None
     bench.run_for(61)
     assert bench.sinks[0].content.access_token != good.access_token
-    assert bench.state.failures == 0
+    assert bench.failures == 0
 
 
 def test_outage_until_shortly_before_expiry_is_survived() -> None:
@@ -240,7 +242,7 @@ def test_cautious_attempts_while_suspended() -> None:
     bench.endpoint.broken = None
     bench.run_for(3700)
     assert bench.sinks[0].content is not None
-    assert bench.state.suspended is None
+    assert bench.facts.suspension is None
 
 
 def test_rejections_of_a_changed_credential_count_anew() -> None:
@@ -276,7 +278,7 @@ def test_suspended_token_adopts_what_a_replica_publishes() -> None:
     replica.attempt()
     bench.run_for(120)
 
-    assert bench.state.document == bench.sinks[0].content
+    assert bench.document == bench.sinks[0].content
     assert bench.told(Adopted)
 
     bench.run_for(86400)
@@ -315,7 +317,7 @@ def test_foreign_document_is_reported_and_kept(foreign: str) -> None:
     """What somebody else wrote is never adopted nor replaced: it is reported, and no token is minted for nowhere."""
     bench = Bench()
     if foreign == "other account":
-        other = Bench(sinks=bench.sinks)
+        other = Bench(sinks=bench.sinks, config=token_config().model_copy(update={"name": "other"}))
         other.endpoint.host = "other.example.com"
         other.attempt()
     else:
@@ -397,9 +399,9 @@ def test_race_lost_is_adopted() -> None:
     bench.sinks[0].before_publish = overtake
     bench.attempt()
 
-    assert bench.sinks[0].content == rival.state.document
-    assert bench.state.document == rival.state.document
-    assert bench.sinks[1].content == rival.state.document
+    assert bench.sinks[0].content == rival.document
+    assert bench.document == rival.document
+    assert bench.sinks[1].content == rival.document
     results = [event.result for event in bench.told(Published) if event.kind == "vault"]
     assert results == [PublishResult.FENCED]
 
@@ -413,14 +415,14 @@ def test_later_token_replaces_an_earlier_one_that_came_between() -> None:
 
     def late_arrival() -> None:
         bench.sinks[0].before_publish = None
-        bench.sinks[0].put(rival.state.document)
+        bench.sinks[0].put(rival.document)
 
     bench.sinks[0].before_publish = late_arrival
     bench.attempt()
 
     assert bench.sinks[0].content.access_token == Secret("token-1")
-    assert bench.sinks[0].content == bench.state.document
-    assert bench.state.document != rival.state.document
+    assert bench.sinks[0].content == bench.document
+    assert bench.document != rival.document
 
 
 def test_clock_set_back_does_not_fence_our_own_next_token() -> None:
@@ -506,8 +508,8 @@ def test_document_dated_in_the_future_is_replaced_by_the_next_token() -> None:
 
     bench.sinks[0].before_publish = overtake
     bench.attempt()
-    assert bench.sinks[0].content == rival.state.document
-    assert bench.state.document != rival.state.document
+    assert bench.sinks[0].content == rival.document
+    assert bench.document != rival.document
 
     bench.run_for(7200 * 0.667 + 1)
     assert bench.sinks[0].content.access_token == Secret("token-2")
@@ -543,9 +545,9 @@ def test_life_of_a_token_dated_in_the_future_counts_from_when_it_was_seen() -> N
     bench.attempt()
     bench.run_for(3400)
 
-    assert bench.state.document == sinks[0].content
-    assert bench.state.life is not None
-    assert bench.state.life.expires == pytest.approx(1000.0 + 7200)
+    assert bench.document == sinks[0].content
+    assert bench.facts.life is not None
+    assert bench.facts.life.expires == pytest.approx(1000.0 + 7200)
 
 
 def test_dead_token_gives_way_to_one_that_could_not_be_tried() -> None:
@@ -592,7 +594,7 @@ def test_stray_wake_makes_no_grant() -> None:
     """A token that is woken though it has a fresh one makes no grant, and does not come again and again."""
     bench = Bench()
     wait = bench.attempt()
-    bench.state.wake_at = bench.clock.now
+    bench.token.inbox.append(Woken(bench.clock.now))
 
     assert bench.attempt() == pytest.approx(wait)
     assert len(bench.endpoint.asked) == 1
@@ -610,7 +612,7 @@ def test_endless_conflicts_are_a_failed_publish() -> None:
     assert wait <= 60
 
     bench.run_for(60)
-    assert bench.sinks[0].content == bench.state.document
+    assert bench.sinks[0].content == bench.document
     assert len(bench.told(Rotated)) == 1, "told once the token has reached a sink"
 
 
@@ -764,19 +766,23 @@ def test_canary_brings_no_retry_forward() -> None:
     """Where a new token was refused in the second of a log-out, the dead one in use hastens no attempt in it."""
     bench = canary()
     bench.endpoint.verify_error = REFUSED
-    bench.clock.now = bench.next_at = bench.state.rotate_at
-    bench.state.canary_at = bench.clock.now + 0.2
+    life, held = bench.facts.life, bench.facts.held
+    assert life is not None
+    assert held is not None
+    bench.clock.now = bench.next_at = life.rotate
+    bench.token.facts = replace(bench.facts, held=replace(held, checked_at=life.rotate - 59.8))
     bench.attempt()
     asked, refused_at = len(bench.endpoint.asked), bench.clock.now
-    assert bench.state.failures == 1
+    assert bench.failures == 1
 
     bench.run_for(0.5)
-    assert bench.state.dead, "the canary told"
+    assert bench.facts.revoked, "the canary told"
     assert len(bench.endpoint.asked) == asked
     bench.endpoint.verify_error = None
     bench.run_for(3.0)
     assert bench.endpoint.asked[asked:]
-    assert bench.state.granted_at > refused_at + 1.0
+    assert bench.facts.held is not None
+    assert (bench.facts.held.asked_at or 0.0) > refused_at + 1.0
 
 
 def test_who_waited_for_the_client_looks_once() -> None:
@@ -814,7 +820,7 @@ def test_who_waits_for_a_client_that_stays_unproven_is_not_woken_each_time() -> 
 
     crowd.endpoint.broken = crowd.endpoint.before_answer = None
     crowd.run_for(90.0)
-    assert all(state.document is not None for state in crowd.states.values())
+    assert all(token.facts.current is not None for token in crowd.tokens.values())
 
 
 def test_api_that_fails_is_no_dead_token() -> None:
@@ -862,7 +868,7 @@ def test_odd_lifetimes(lifetime: float) -> None:
 
     grants = len(bench.endpoint.asked)
     assert 1 + 3 <= grants <= 2 + (lifetime * 3 + 30) / min(max(lifetime * 0.6, 10.0), 1e9)
-    assert bool(bench.told(Noticed)) == (lifetime <= 10)
+    assert bool(bench.told(Noticed)) == (lifetime <= 10 or lifetime > 31 * 86400)
 
 
 def test_shrinking_lifetime() -> None:
@@ -881,8 +887,7 @@ def test_clock_set_ahead_redraws_what_was_adopted() -> None:
     bench.attempt()
     bench.restart()
     bench.attempt()
-    bench.clock.step(3600)
-    bench.state.clock_stepped = True
+    bench.step_clock(3600)
     wait = bench.attempt()
 
     assert wait == pytest.approx(7200 * 0.667 - 3600)
@@ -893,8 +898,7 @@ def test_clock_steps_do_not_move_the_deadlines_of_our_own_tokens() -> None:
     for step in (3600, -3600):
         bench = Bench()
         wait = bench.attempt()
-        bench.clock.step(step)
-        bench.state.clock_stepped = True
+        bench.step_clock(step)
 
         assert bench.attempt() == pytest.approx(wait)
         bench.run_for(20_000)
@@ -937,12 +941,11 @@ def test_vault_is_back(step: str) -> None:
     bench = Bench(sinks=[sink])
     (sink.look_errors if step == "look" else sink.publish_errors).append(Reason.VAULT_LOGIN_FAILED)
     assert bench.attempt() > 0.1
-    assert bench.state.failing
-    bench.state.vault_is_back = True
+    bench.vault_is_back()
 
     bench.attempt()
 
-    assert bench.state.published
+    assert bench.facts.everywhere
     assert len(bench.endpoint.asked) == 1
 
 
@@ -951,10 +954,9 @@ def test_vault_is_back_and_the_credential_is_refused() -> None:
     bench = Bench()
     bench.endpoint.answers.append(WRONG)
     bench.attempt()
-    assert not bench.state.failing
-    due = bench.state.rotate_at
-    bench.state.vault_is_back = True
+    due = bench.next_at
+    bench.vault_is_back()
 
     bench.attempt()
 
-    assert bench.state.rotate_at == due
+    assert bench.next_at == due
