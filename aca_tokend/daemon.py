@@ -18,7 +18,7 @@ import random
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -50,11 +50,11 @@ from aca_tokend.watched import Watched
 from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import Config, TokenConfig
+    from aca_tokend.core.config import Config
     from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.outcome import Event
     from aca_tokend.core.steps import Work

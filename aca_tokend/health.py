@@ -16,8 +16,8 @@ from aca_tokend.survey import Overview
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from aca_tokend.scheduler import RotationScheduler
     from aca_tokend.rotation.managed import ManagedToken
+    from aca_tokend.scheduler import RotationScheduler
     from aca_tokend.survey import Subject
 
 

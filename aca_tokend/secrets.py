@@ -44,9 +44,7 @@ class SecretResolver:
         file_pool: the pool for calls about a path; without it files are read where the caller is.
     """
 
-    def __init__(
-        self, vaults: Mapping[str, VaultReader], file_pool: Callable[[str], str] | None = None
-    ) -> None:
+    def __init__(self, vaults: Mapping[str, VaultReader], file_pool: Callable[[str], str] | None = None) -> None:
         self._vaults = vaults
         self._file_pool = file_pool
         self._lock = threading.Lock()

@@ -112,4 +112,8 @@ def run_once(config: Config) -> int:
         _stopped_by(daemon.bug, daemon.logger)
         return 1
     hooked = not any(hook.failures for hook in daemon.parts.hooks.values())
-    return 0 if hooked and all(it.facts.everywhere and it.facts.trouble is None for it in daemon.tokens.by_name.values()) else 1
+    return (
+        0
+        if hooked and all(it.facts.everywhere and it.facts.trouble is None for it in daemon.tokens.by_name.values())
+        else 1
+    )

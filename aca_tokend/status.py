@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from aca_tokend.core.condition import Signs
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.outcome import Event
-    from aca_tokend.core.status import Query
     from aca_tokend.core.ports import Sink
-    from aca_tokend.rotation.facts import Facts, Place
+    from aca_tokend.core.status import Query
+    from aca_tokend.rotation.facts import Facts
     from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.survey import Subject
 

@@ -1,7 +1,7 @@
 """With `--grant`: one real attempt for each account, within the lockout guard, whose records count it.
 
-The way is the daemon's own (rotation/grant.py), so that however many doctors and daemons run, no account is locked. What was
-granted is tried where the configuration says so, and then forgotten: it is neither published nor shown.
+The way is the daemon's own (rotation/grant.py), so that however many doctors and daemons run, no account is locked.
+What was granted is tried where the configuration says so, and then forgotten: it is neither published nor shown.
 """
 
 from __future__ import annotations
@@ -161,7 +161,9 @@ async def _examine(
     lifetime, longest = held.lifetime, facts.config.rotation.max_lifetime
     granted = f"granted for {format_duration(round(lifetime))}"
     if lifetime > longest:
-        longer = f"{granted}, longer than max_lifetime, {format_duration(longest)}: each start and each replica asks anew"
+        longer = (
+            f"{granted}, longer than max_lifetime, {format_duration(longest)}: each start and each replica asks anew"
+        )
         notes.warn(GRANT, longer, "raise max_lifetime of [rotation], or have the server grant for a shorter time")
     else:
         notes.ok(GRANT, granted)

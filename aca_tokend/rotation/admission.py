@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # So many are woken for the next request with a credential: some of them may need none by now.
 NEXT_TO_TRY = 4
-# After a start the first token of a client, in the order of the configuration, may try it before the others for so long.
+# After a start the first token of a client in the configuration may try it before the others for so long.
 FIRST_SECONDS = 5.0
 
 

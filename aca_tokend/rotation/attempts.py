@@ -111,8 +111,9 @@ class AttemptRecords:
                 return decision, book
         raise PublishError(Reason.CONFLICT, "the attempt record is written by others all the time")
 
-    async def note(self, book: Book, change: Callable[[Attempts | None], Attempts | None], credential: str,
-                   urgency: float) -> None:
+    async def note(
+        self, book: Book, change: Callable[[Attempts | None], Attempts | None], credential: str, urgency: float
+    ) -> None:
         """Changes what each place tells of a credential. What cannot be noted stays as it is, on the safe side."""
         for number in range(len(book.pages)):
             page = book.pages[number]

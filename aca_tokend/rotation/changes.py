@@ -59,9 +59,7 @@ def compare(old: Config, new: Config) -> Changes:
 
 def _change(known: TokenConfig, old: Config, token: TokenConfig, new: Config) -> Change:
     places = [_place(it, old) for it in known.publish]
-    previous = tuple(
-        places.index(place) if (place := _place(it, new)) in places else None for it in token.publish
-    )
+    previous = tuple(places.index(place) if (place := _place(it, new)) in places else None for it in token.publish)
     alike = tuple(
         number is not None and _without_hook(known.publish[number]) == _without_hook(it)
         for number, it in zip(previous, token.publish, strict=True)

@@ -1,7 +1,8 @@
 """What is due for one token: the only place that decides when anything is done. Pure and total.
 
-`decide` asks its rules in one order. Each says what it would do and from when; the first whose time has come acts. Where
-none has, the token rests until the first moment at which one would act. docs/how-it-works.md has the rules as a table.
+`decide` asks its rules in one order. Each says what it would do and from when; the first whose time has come acts.
+Where none has, the token rests until the first moment at which one would act. docs/how-it-works.md has the rules as a
+table.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from aca_tokend.core.policy import SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS, 
 from aca_tokend.rotation.standing import (
     Standing,
     adoptable,
-    holds,
     lacking,
     published,
     rival_until,
@@ -105,7 +105,7 @@ Action = AskTurn | Identify | Look | Adopt | Publish | AskHooks | Poll | Try | G
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Nothing is due before `until`, in monotonic seconds; then the rule of this name acts. Infinity: a message must."""
+    """Nothing is due before `until`, in monotonic seconds; then this rule acts. Infinity: a message must come."""
 
     until: float
     rule: str

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.guard import Claim
-    from aca_tokend.core.secret import Secret
     from aca_tokend.core.token import Document, Seen
 
 # A token that was granted in the very second of a log-out is revoked with it: the next is asked for in another second.
@@ -59,9 +58,7 @@ class Trouble:
     def again_at(self, config: TokenConfig) -> float:
         """When it is tried again."""
         rotation = config.rotation
-        wait = retry_delay(
-            self.count, self.remaining, rotation.backoff, self.jitter, self.failure.retry_after_seconds
-        )
+        wait = retry_delay(self.count, self.remaining, rotation.backoff, self.jitter, self.failure.retry_after_seconds)
         if self.failure.reason is Reason.TOKEN_REFUSED:
             wait = max(wait, NEXT_SECOND if self.count == 1 else rotation.min_interval)
         return min(self.at + wait, self.hastened_to)
@@ -226,6 +223,7 @@ class Facts:
         held: the token in use.
         pending: a token that was granted and could not be tried yet.
         asked: the last request that gave us a token.
+        requested_at: when a request for a token was last sent, whatever the answer.
         adopted_at: when a token was last adopted: what proved our credential before says nothing since.
         trouble: what keeps us from a new token.
         waiting: what a due grant waits for.
@@ -243,6 +241,7 @@ class Facts:
     held: Held | None = None
     pending: Held | None = None
     asked: Asked | None = None
+    requested_at: float = -math.inf
     adopted_at: float = -math.inf
     trouble: Trouble | None = None
     suspended: Suspension | None = None

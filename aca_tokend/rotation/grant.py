@@ -117,7 +117,9 @@ class Granter:
             case Unrecorded():
                 return replace(self.failed(facts, answered.failure, asked=False), claim=answered.claim)
             case Answered():
-                return await self._take(token, replace(facts, claim=None), answered, moment)
+                return await self._take(
+                    token, replace(facts, claim=None, requested_at=answered.started), answered, moment
+                )
 
     async def _ask(self, token: ManagedToken, resolved: Resolved) -> Answered | Wait | Denial | Unrecorded:
         """One request, if it may be sent now; what was recorded of it is settled where it is not."""
@@ -180,7 +182,7 @@ class Granter:
         return await self._verified(token, token.facts, pending)
 
     async def check(self, token: ManagedToken) -> Facts:
-        """The canary: tries the token in use. Only a plain refusal says that it is revoked; an API that fails does not."""
+        """The canary: tries the token in use. Only a refusal says that it is revoked; an API that fails does not."""
         facts, held, verify = token.facts, token.facts.current, token.facts.config.verify
         assert held is not None and verify is not None  # noqa: PT018, S101 -- what was decided on
         checked = replace(held, checked_at=self.clock.monotonic())
@@ -218,7 +220,11 @@ class Granter:
         remaining = max(held.expires_at - now, 0.0) if held and held.revoked_at is None else 0.0
         trouble = Trouble(failure, count, now, self.rng.random(), remaining)
         facts = replace(facts, trouble=trouble, waiting=None, turn_at=math.inf)
-        delay = facts.suspension.cautious_at(facts.config) - now if facts.suspension else trouble.again_at(facts.config) - now
+        delay = (
+            facts.suspension.cautious_at(facts.config) - now
+            if facts.suspension
+            else trouble.again_at(facts.config) - now
+        )
         self.observe(Failed(facts.name, failure, count, delay, expires_at(facts), asked=asked))
         return facts
 
@@ -244,9 +250,7 @@ class Granter:
             answer = error.with_traceback(None)  # which leads to what was sent
         return Answered(permit, started, started_wall, self.clock.monotonic() - started, answer)
 
-    async def _take(
-        self, token: ManagedToken, facts: Facts, asked: Answered, moment: Moment
-    ) -> Facts:
+    async def _take(self, token: ManagedToken, facts: Facts, asked: Answered, moment: Moment) -> Facts:
         """Tells everybody concerned what the answer means, and takes the token if there is one."""
         wiring, answer, now, permit = token.wiring, asked.answer, self.clock.monotonic(), asked.permit
         code = str(answer.status) if answer.status is not None else "none"
@@ -267,8 +271,8 @@ class Granter:
         await self.lockout.settle(wiring, facts, permit, Verdict(accepted=True))
         held = facts.current
         if held is not None and answer.access_token == held.document.access_token:
-            return self._reused(facts, held, self._held(wiring, facts, asked, answer, moment))
-        granted = self._held(wiring, facts, asked, answer, moment)
+            return self._reused(facts, held, self._held(facts, asked, answer, moment))
+        granted = self._held(facts, asked, answer, moment)
         if granted.expires_at <= self.clock.monotonic():
             message = f"acaengine.{endpoint}: the token expired before its answer was read"
             return self.failed(
@@ -281,7 +285,7 @@ class Granter:
             facts = self._notice(facts, "lifetime_over_max")
         return await self._verified(token, facts, granted)
 
-    def _held(self, wiring: Wiring, facts: Facts, asked: Answered, grant: Grant, moment: Moment) -> Held:
+    def _held(self, facts: Facts, asked: Answered, grant: Grant, moment: Moment) -> Held:
         """What was granted, as a token in use."""
         rotation, sent = facts.config.rotation, asked.permit.resolved
         lifetime = rotation.assumed_lifetime if grant.lifetime_seconds is None else grant.lifetime_seconds
@@ -370,9 +374,7 @@ class Granter:
     def _denied(self, facts: Facts, denial: Denial, resolved: Resolved) -> Facts:
         now = self.clock.monotonic()
         since = now - denial.refused_seconds_ago
-        suspension = Suspension(
-            denial.failure, resolved.account, resolved.credential, since, now, now, denial.recorded
-        )
+        suspension = Suspension(denial.failure, resolved.account, resolved.credential, since, now, now, denial.recorded)
         facts = self.failed(replace(facts, suspended=suspension), denial.failure, asked=False)
         self.observe(Suspended(facts.name, denial.failure, expires_at(facts)))
         return facts

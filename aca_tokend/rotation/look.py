@@ -1,4 +1,4 @@
-"""The action look: reads places side by side, and takes in what they hold, or that they could not be read or written."""
+"""The action look: reads places side by side, and takes in what they hold, or why they could not be read or written."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class Looker:
                 facts = facts.with_place(number, busy=Busy(ident, began, None))
             else:
                 facts = self.take_in(wiring, facts, number, result, began)
-        return facts
+        waiting = facts.waiting
+        return replace(facts, waiting=replace(waiting, look=False)) if waiting and waiting.look else facts
 
     def take_in(self, wiring: Wiring, facts: Facts, number: int, result: object, began: float) -> Facts:
         """What a read that `began` then tells of a place."""
@@ -79,7 +80,7 @@ class Looker:
             return facts.with_places({number: replace(place, conflicts=place.conflicts + 1)})
         count = place.failures + 1
         trouble = Trouble(failure, count, now, self.rng.random(), max(remaining, 0.0))
-        tell(self.observe, wiring, facts, number, PublishResult.FAILED, failure=failure)
+        tell(self.observe, wiring, facts, number, failure)
         return facts.with_places(
             {number: replace(place, trouble=trouble, failures=count, conflicts=0, reported=failure)}
         )
@@ -108,7 +109,7 @@ class Looker:
             if fenced(facts, number, moment):
                 tell(self.observe, wiring, facts, number, PublishResult.FENCED)
             return facts
-        tell(self.observe, wiring, facts, number, PublishResult.FAILED, failure=failure)
+        tell(self.observe, wiring, facts, number, failure)
         return facts.with_place(number, failures=place.failures + 1, reported=failure)
 
 
@@ -122,11 +123,12 @@ def tell(
     wiring: Wiring,
     facts: Facts,
     number: int,
-    result: PublishResult,
+    outcome: PublishResult | Failure,
     seconds: float = 0.0,
-    failure: Failure | None = None,
 ) -> None:
     """Reports what became of our token at one place."""
     sink = wiring.sinks[number]
-    recovered = facts.places[number].reported is not None and result is not PublishResult.FAILED
+    failure = outcome if isinstance(outcome, Failure) else None
+    result = outcome if isinstance(outcome, PublishResult) else PublishResult.FAILED
+    recovered = failure is None and facts.places[number].reported is not None
     observe(Published(facts.name, sink.name, sink.kind, result, seconds, failure, recovered))

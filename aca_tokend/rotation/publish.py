@@ -74,8 +74,10 @@ class Publisher:
         return min([issued, *sightings])
 
     def dated(self, facts: Facts) -> Facts:
-        """After the wall clock was set: a token of our own gets the times that are right by it, an adopted one the
-        sooner reckoning."""
+        """After the wall clock was set: our own token gets the times that are right by it.
+
+        Of an adopted one the sooner reckoning counts.
+        """
         held = facts.held
         if held is None:
             return facts

@@ -38,10 +38,7 @@ def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float
     facts = replace(facts, config=after.config, places=places, waiting=None)
     if _account(before) != _account(after):
         literal = literal_identity(after.config, after.endpoint)
-        if literal is None:
-            facts = replace(ours_by_mark(facts), identity=None)
-        else:
-            facts = identified(facts, literal, now)
+        facts = replace(ours_by_mark(facts), identity=None) if literal is None else identified(facts, literal, now)
     if message.tried_anew or known.waiting is not None:
         # what failed may succeed by now, and the token that this one waited for may not wake it any more
         facts = hastened(facts, now)

@@ -5,8 +5,8 @@
     act        identify, look, adopt, publish, ask hooks, poll, try, grant, check: one action, and what is known then
     rest       until the first moment at which the rules would act
 
-Nothing here sleeps, retries, logs or touches a socket or a file. Only one attempt of a token runs at a time, and nothing
-else writes what is known of it. What nobody foresaw ends the attempt, not the process.
+Nothing here sleeps, retries, logs or touches a socket or a file. Only one attempt of a token runs at a time, and
+nothing else writes what is known of it. What nobody foresaw ends the attempt, not the process.
 """
 
 from __future__ import annotations
@@ -95,22 +95,20 @@ class Rotator:
         try:
             until = await self._attempt(token, began)
         except Exception as error:  # noqa: BLE001 -- the one place that contains what an attempt did not foresee
-            until = self._contain(token, error)
+            until = self._contain(token, error, began)
         token.facts = replace(token.facts, tried_once=True) if not token.facts.tried_once else token.facts
         return until
 
     async def _attempt(self, token: ManagedToken, began: float) -> float:
-        asked = False
         for _ in range(MOST_ACTIONS):
             self._take_in(token)
             decision = decide(token.facts, self._moment(began))
             if not isinstance(decision, Rest):
                 token.facts = await self._act(token, decision, began)
-                asked = asked or isinstance(decision, Grant)
             elif token.facts.turn_at <= self.clock.monotonic():
                 token.facts = replace(token.facts, turn_at=math.inf)  # it needs no turn, or cannot use it
             elif not token.inbox:
-                self._pass_turns(token)
+                self._pass_turns(token, began)
                 self._report(token, began, decision.until)
                 return decision.until
         return began + URGENT_INTERVAL_SECONDS
@@ -118,10 +116,6 @@ class Rotator:
     async def _act(self, token: ManagedToken, action: Action, began: float) -> Facts:
         """Does one thing, and returns what is known then."""
         match action:
-            case AskTurn():
-                return self.granter.ask_turn(token)
-            case Identify():
-                return await self.granter.identify(token, self._moment(began))
             case Look(places):
                 return await self.looker.look(token, places)
             case Adopt(place):
@@ -130,12 +124,24 @@ class Rotator:
                 return await self.publisher.publish(token, places)
             case AskHooks(places):
                 return ask(token, places, self.clock.monotonic(), self.wake)
+            case _:
+                return await self._obtain(token, action, self._moment(began))
+
+    async def _obtain(
+        self, token: ManagedToken, action: AskTurn | Identify | Poll | Try | Grant | Check, moment: Moment
+    ) -> Facts:
+        """The same for what concerns the endpoint."""
+        match action:
+            case AskTurn():
+                return self.granter.ask_turn(token)
+            case Identify():
+                return await self.granter.identify(token, moment)
             case Poll(records):
-                return await self.granter.poll(token, self._moment(began), records=records)
+                return await self.granter.poll(token, moment, records=records)
             case Try():
                 return await self.granter.try_pending(token)
             case Grant():
-                return await self.granter.grant(token, self._moment(began))
+                return await self.granter.grant(token, moment)
             case Check():
                 return await self.granter.check(token)
 
@@ -185,10 +191,11 @@ class Rotator:
 
     # ── the end of an attempt ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _pass_turns(self, token: ManagedToken) -> None:
-        """It asks the endpoint for nothing now: if it was its turn to, another token's comes."""
-        waiting, now = token.facts.waiting, self.clock.monotonic()
-        if waiting is None or waiting.why != "endpoint_held":
+    def _pass_turns(self, token: ManagedToken, began: float) -> None:
+        """Where it asked the endpoint for nothing and does not wait to: if it was its turn, another token's comes."""
+        facts, now = token.facts, self.clock.monotonic()
+        waits = facts.waiting is not None and facts.waiting.why == "endpoint_held"
+        if not waits and facts.requested_at < began:
             for wake in token.wiring.gate.passed(token.name, now):
                 self.wake(wake)
         for wake in token.wiring.client.passed(token.name, now):
@@ -207,12 +214,12 @@ class Rotator:
                 Failed(facts.name, failing[0].failure, failing[0].failures, until - now, expires_at(facts), asked=False)
             )
 
-    def _contain(self, token: ManagedToken, error: Exception) -> float:
+    def _contain(self, token: ManagedToken, error: Exception, began: float) -> float:
         """What nobody foresaw costs one attempt: it is reported without any value, and tried again by the backoff."""
         unexpected, event = contained(Component.ATTEMPT, token.name, error)
         self.observe(event)
         token.facts = self.granter.failed(token.facts, unexpected.as_failure(Step.GRANT), asked=False)
-        self._pass_turns(token)
+        self._pass_turns(token, began)
         trouble = token.facts.trouble
         return trouble.again_at(token.facts.config) if trouble else self.clock.monotonic() + URGENT_INTERVAL_SECONDS
 

@@ -40,10 +40,7 @@ def standing(facts: Facts, number: int) -> Standing:
     if document is not None and of_account(facts, document):
         return Standing.OURS
     account = facts.identity.account if facts.identity else ""
-    if document is None:
-        ours = seen.token == facts.name
-    else:
-        ours = owned(document, token=facts.name, account=account)
+    ours = seen.token == facts.name if document is None else owned(document, token=facts.name, account=account)
     wrote = place.wrote is not None and place.wrote.stamp == seen.stamp
     if ours or wrote or facts.config.publish[number].replace_foreign:
         return Standing.FORMER

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.ports import Clock
     from aca_tokend.core.steps import Work
+    from aca_tokend.rotation.changes import Changes
     from aca_tokend.rotation.managed import Message, Wiring
     from aca_tokend.rotation.rotator import Rotator
-    from aca_tokend.rotation.changes import Changes
 
 # When a Vault can be logged in to again, its tokens are tried within so many seconds rather than all at once.
 BACK_SPREAD_SECONDS = 1.0

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import After, Reference
     from aca_tokend.core.grant import Credentials
     from aca_tokend.core.outcome import Event
+    from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.simulation.replica import Replica
     from aca_tokend.simulation.server import Minted, Server, SimEndpoint
     from aca_tokend.simulation.world import World
-    from aca_tokend.rotation.managed import ManagedToken
 
 # How long a hook that hangs takes.
 HOOK_TIMEOUT = 10.0

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import Config, TokenConfig
     from aca_tokend.core.grant import Credentials
     from aca_tokend.core.outcome import Event, Reason
+    from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.simulation.places import Place, SimHook
     from aca_tokend.simulation.replica import Replica
     from aca_tokend.simulation.server import Minted, SimEndpoint
-    from aca_tokend.rotation.managed import ManagedToken
 
 DAY = 86_400.0
 HOUR = 3_600.0
