@@ -31,6 +31,8 @@ BACK_SPREAD_SECONDS = 1.0
 STEP_SPREAD_SECONDS = 2.0
 # A token for which nothing is due without a message comes again all the same.
 HEARTBEAT_SECONDS = 3600.0
+# A token that waits for another to try what they share has not had the single attempt of `run --once` yet.
+FOR_ANOTHER = frozenset({"client_unproven", "user_unproven"})
 
 
 class Schedule(Protocol):
@@ -96,8 +98,9 @@ class Tokens:
         for config in changes.added:
             self.add(config, now)
         for change in changes.changed:
-            message = Reconfigured(self.wire(change.config), change.previous, change.alike, change.tried_anew)
-            self.send(self.by_name[change.config.name], message, now)
+            token = self.by_name[change.config.name]
+            token.inbox.append(Reconfigured(self.wire(change.config), change.previous, change.alike, change.tried_anew))
+            self.schedule.keep(TokenWork(self, token), now)  # anew, for it may begin in another pool
         return gone
 
     def send(self, token: ManagedToken, message: Message, at: float) -> None:
@@ -132,10 +135,9 @@ class Tokens:
         """One attempt; returns when the next is due."""
         until = await self.rotator.attempt(token)
         self.ended(token, until)
-        if self.once:
-            # A token that only waits for another to try their client has not had its attempt yet.
-            waiting = token.facts.waiting
-            return until if waiting is not None and waiting.why == "client_unproven" else math.inf
+        waits = token.facts.waits_for in FOR_ANOTHER or any(place.busy for place in token.facts.places)
+        if self.once and not waits:
+            return math.inf
         return until if until < math.inf else self.clock.monotonic() + HEARTBEAT_SECONDS
 
 
@@ -153,12 +155,15 @@ class TokenWork:
 
     @property
     def pool(self) -> str:
-        """Where its attempts begin: with the first of its places at which no call hangs."""
-        sinks = self.token.wiring.sinks
-        for sink, place in zip(sinks, self.token.facts.places, strict=False):
-            if place.busy is None:
-                return sink.pool
-        return sinks[0].pool
+        """Where its attempts begin: where no call of its hangs, as far as there is such a pool.
+
+        After a reload that is one of the new configuration: those of the old are removed.
+        """
+        token = self.token
+        busy = {it.pool for it, place in zip(token.wiring.sinks, token.facts.places, strict=False) if place.busy}
+        wiring = next((it.wiring for it in reversed(tuple(token.inbox)) if isinstance(it, Reconfigured)), token.wiring)
+        pools = [sink.pool for sink in wiring.sinks]
+        return next((pool for pool in pools if pool not in busy), pools[0])
 
     @property
     def finish(self) -> bool:
