@@ -71,8 +71,9 @@ def test_places_are_told_of_once_each() -> None:
     assert [it.sinks for it in news(bench, expiries)] == [(places[0].name, places[1].name)]
 
     bench.endpoint.broken = None
-    places[1].look_errors.extend([Reason.IO_ERROR] * 10_000)
+    places[1].publish_errors.extend([Reason.IO_ERROR] * 10_000)
     bench.run_for(100.0)
+    assert places[0].writes == 2
     assert news(bench, expiries) == []
     bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
     bench.run_for(7200.0)
