@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import After, AnyPublish, Config, TokenConfig
+    from aca_tokend.core.config import After, AnyPublish, Config, EndpointConfig, TokenConfig
     from aca_tokend.core.outcome import Event, Reason
     from aca_tokend.core.steps import Work
     from aca_tokend.reload import Origins
@@ -137,8 +137,9 @@ class Replica:
         """Swaps the configuration in, as the daemon does; the places are those of before."""
         changes, now = compare(self.config, config), self.cluster.world.now
         for name in self.config.acaengine:
-            if config.acaengine.get(name) != self.config.acaengine[name]:
-                self.shared.forget_endpoint(name, clients=False)
+            before, after = self.config.acaengine[name], config.acaengine.get(name)
+            if after != before:
+                self.shared.forget_endpoint(name, clients=after is None or _host(after) != _host(before))
         self.config = config
         if not self.alive:
             return
@@ -180,7 +181,8 @@ class Replica:
             for place, publish in zip(self.places[token.name], token.publish, strict=True)
         ]
         server = cluster.servers[token.acaengine]
-        endpoint = SimEndpoint(server, token.name, self.number, self.starts, self.clock)
+        called = _host(self.config.acaengine[token.acaengine])
+        endpoint = SimEndpoint(server, token.name, self.number, self.starts, self.clock, called)
         timeout = self.config.acaengine[token.acaengine].timeout
         state = self.shared.state(token, endpoint, sinks, timeout)
         state.draw, state.rotate_at = draw, cluster.world.now
@@ -226,11 +228,11 @@ class Cluster:
         self.watch = watch
         self.world = world
         self.servers = {
-            name: Server(name, it.host or it.url.partition("://")[2], world, watch, it.timeout, setup.lifetime)
+            name: Server(name, _host(it), world, watch, it.timeout, setup.lifetime)
             for name, it in self.config.acaengine.items()
         }
         self.vaults = {name: Store(f"vault.{name}", world, it.timeout) for name, it in self.config.vault.items()}
-        self.secrets = SimSecrets(self.vaults)
+        self.secrets = SimSecrets(self.vaults, world)
         self.disks = [Store(f"disk {number}", world, timeout=30.0) for number in range(setup.replicas)]
         self.pools = {f"vault.{name}": it.max_concurrency for name, it in self.config.vault.items()}
         self.pools[FILE_POOL] = FILE_POOL_SIZE
@@ -296,6 +298,10 @@ def _hook_names(config: Config) -> dict[After, str]:
     afters = (after_of(publish) for token in config.tokens for publish in token.publish)
     kinds = dict.fromkeys(after for after in afters if after is not None)
     return {after: f"hook {number}" for number, after in enumerate(kinds, 1)}
+
+
+def _host(endpoint: EndpointConfig) -> str:
+    return endpoint.host or endpoint.url.partition("://")[2]
 
 
 def _name(publish: AnyPublish) -> str:
