@@ -64,7 +64,7 @@ def rotator(kind: type[Rotator] = Rotator, **parts: type[Any]) -> dict[str, Any]
             )
         if "gate" in parts:
             shared = parts["gate"](10.0, 60.0)
-            for state in replica.states.values():
+            for state in replica.tokens.by_name.values():
                 state.gate = shared
         return built
 
