@@ -38,7 +38,7 @@ from aca_tokend.notify import Notifier
 from aca_tokend.parts import Parts
 from aca_tokend.reload import Change, Retired, Source, compare, take_over, vaults_of
 from aca_tokend.rotator import Rotator
-from aca_tokend.scheduler import RotationScheduler
+from aca_tokend.scheduling.scheduler import RotationScheduler
 from aca_tokend.sinks.mounts import FILE_POOL
 from aca_tokend.survey import Subject
 from aca_tokend.views import due_per_second, token_view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aca_tokend.core.outcome import Adopted, Event, Failure, Published, PublishResult, Reason, Step
 from aca_tokend.core.policy import Life, plan, retry_delay
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aca_tokend.core.breaker import Wake
+    from aca_tokend.core.errors import ReasonedError
     from aca_tokend.core.ports import Clock
     from aca_tokend.state import SinkState, TokenState
 
@@ -65,7 +66,7 @@ class Publisher:
                     sink.appeared = (hash(result.document), now)
             else:
                 sink.seen = None
-                sink.failure = result.as_failure(Step.LOOK, sink.sink.name)
+                sink.failure = cast("ReasonedError", result).as_failure(Step.LOOK, sink.sink.name)
 
     def _adopt(self, state: TokenState) -> None:
         """Takes over the latest token of ours that is published, if it is later than the one we hold."""
@@ -167,7 +168,7 @@ class Publisher:
                 self._settle(state, sink, PublishResult.WRITTEN, result.seconds)
                 continue
             sink.seen = None
-            sink.failure = result.as_failure(Step.PUBLISH, sink.sink.name)
+            sink.failure = cast("ReasonedError", result).as_failure(Step.PUBLISH, sink.sink.name)
             if sink.failure.reason is Reason.CONFLICT:
                 conflicts.append(sink)
         return conflicts

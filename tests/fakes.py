@@ -59,7 +59,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
         except StopIteration as done:
             value: T = done.value
             return value
-        results = [make(call) for call in calls]
+        results = [make(call) for call in calls.calls]
 
 
 @dataclass

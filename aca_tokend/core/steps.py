@@ -7,8 +7,10 @@ the main flow reads from top to bottom while a Vault that hangs holds only threa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from aca_tokend.core.errors import ReasonedError
 
@@ -16,6 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Sequence
 
 T = TypeVar("T")
+
+
+class Busy(Enum):
+    """What stands in the results in place of an answer that has not come."""
+
+    BUSY = "busy"
+
+
+BUSY: Final = Busy.BUSY
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +38,18 @@ class Call(Generic[T]):
         run: the call. Anything but a `ReasonedError` that it raises is a bug and ends the process.
         urgency: among waiting calls of one pool the smallest goes first; for a token, when it expires.
         finish: it is made even while the daemon is stopping, because a minted token would be lost otherwise.
+        late: takes what it gave or raised once the attempt has gone on without it, in the thread that made it.
     """
 
     pool: str
     run: Callable[[], T]
     urgency: float = 0.0
     finish: bool = False
+    late: Callable[[T | ReasonedError], None] | None = None
 
-    def __await__(self) -> Generator[Sequence[Call[T]], Sequence[T | ReasonedError], T]:
+    def __await__(self) -> Generator[Calls[T], Sequence[T | ReasonedError], T]:
         """Hands the call to the driver and takes its result."""
-        (result,) = yield (self,)
+        (result,) = yield Calls((self,))
         if isinstance(result, ReasonedError):
             try:
                 raise result
@@ -47,15 +60,19 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Calls(Generic[T]):
-    """Calls that run side by side. Awaiting them gives one result or `ReasonedError` each, in their order."""
+    """Calls that run side by side. Awaiting them gives one result or `ReasonedError` each, in their order.
+
+    Attributes:
+        patience: for how many seconds the attempt waits for them, to about a second. What has not answered by then,
+            or still waits in its pool's queue, gives `BUSY`; it goes on, and its answer goes to `Call.late`.
+    """
 
     calls: Sequence[Call[T]]
+    patience: float = math.inf
 
-    def __await__(self) -> Generator[Sequence[Call[T]], Sequence[T | ReasonedError], Sequence[T | ReasonedError]]:
-        """Hands the calls to the driver and takes their results once the last one is in."""
-        if not self.calls:
-            return ()
-        return (yield self.calls)
+    def __await__(self) -> Generator[Calls[T], Sequence[T | ReasonedError | Busy], Sequence[T | ReasonedError | Busy]]:
+        """Hands the calls to the driver and takes their results."""
+        return (yield self) if self.calls else ()
 
 
 def make(call: Call[T]) -> T | ReasonedError:

@@ -1,62 +1,59 @@
-"""When attempts run and where: the only module that knows APScheduler.
+"""Keeps every token on schedule, through APScheduler's own seams, and drives its attempts.
 
-APScheduler decides when: it has one job, whose trigger fires when the agenda (agenda.py) has something due, and which
-hands all that is due to its pools (pool.py): one per endpoint, per Vault and per file system. An attempt is a
-coroutine (core/steps.py); each call it awaits runs in the pool that the call names. A token is on schedule from `keep`
-until `drop`: it is put back whatever an attempt's outcome, and what would lose one is a bug and ends the process.
+Each piece of work is a job under its name, which stays until the work is dropped. Jobs wait in our job store
+(job_store.py), and our executors (executor.py) begin them: one per endpoint, per Vault and per file system. An attempt
+is a coroutine (core/steps.py); each call it awaits runs in the pool that the call names. What would lose a token is a
+bug and ends the process.
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
 import math
+import sys
 import threading
 import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from apscheduler.executors.base import BaseExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.base import BaseTrigger
+from apscheduler.schedulers.base import BaseScheduler
 
-from aca_tokend.agenda import Agenda, Ticket
-from aca_tokend.core.steps import Work, make
-from aca_tokend.pool import Pool
+from aca_tokend.core.steps import BUSY, Duty, make
+from aca_tokend.scheduling.executor import Executor
+from aca_tokend.scheduling.job_store import DUE, JobStore, Timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
     from aca_tokend.core.ports import Clock
-    from aca_tokend.core.steps import Call
+    from aca_tokend.core.steps import Call, Calls, Work
 
 # A token this long past its time without having been handed to a pool is lost.
 OVERDUE_SECONDS = 15.0
-# One waking serves all that comes due within this time after the first.
-GATHER_SECONDS = 0.05
-# It wakes at least so often, for nothing.
-LOOK_SECONDS = 3600.0
-_WAKING = "waking"
+# How often attempts are looked over for those that have waited as long as they have patience.
+PATIENCE_SECONDS = 1.0
+# The work that does so; no token has a name with a space in it.
+_PATIENCE = "patience of attempts"
+# The pool of the room's own, in which attempts go on that lost patience. No call names it, so one thread is enough.
+_OWN = "default"
 
 
-@dataclass(slots=True)
-class _Task:
-    """An attempt under way, the results of its calls that are still out, and what comes after it.
+@dataclass(slots=True, eq=False)
+class _Round:
+    """Calls that an attempt handed out together, and waits for until `until`.
 
-    `successor` is what was put on schedule for this token meanwhile; `dropped`: nothing comes after it.
+    `finishing`: how many of those that are out a stop waits for.
     """
 
-    number: int
-    work: Work
-    coroutine: Coroutine[Any, Any, float]
-    results: list[Any] = field(default_factory=list)
-    out: int = 0
-    abandoned: bool = False
-    hasten_to: float = math.inf
-    successor: tuple[Work, float] | None = None
-    dropped: bool = False
+    results: list[Any]
+    out: int
+    until: float
+    finishing: int
 
     def take_results(self) -> list[Any]:
         """The results, which it then has no more."""
@@ -64,29 +61,74 @@ class _Task:
         return results
 
 
-class _AtOnce(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no types
-    """Runs a job at once, in APScheduler's own thread: ours takes no longer than to hand attempts on.
+@dataclass(slots=True)
+class _Task:
+    """An attempt under way, the calls it waits for, and what comes after it.
 
-    APScheduler's executor for debugging does so too, and keeps a count for each job that it ever ran.
+    `successor` is what was put on schedule for this token meanwhile; `dropped`: nothing comes after it.
     """
 
-    def submit_job(self, job: Any, run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
-        """Runs it, uncounted: there is one at a time."""
-        self._do_submit_job(job, run_times)
+    number: int
+    work: Work
+    coroutine: Coroutine[Any, Any, float]
+    round: _Round | None = None
+    hasten_to: float = math.inf
+    successor: tuple[Work, float] | None = None
+    dropped: bool = False
 
-    def _do_submit_job(self, job: Any, _run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
-        job.func(*job.args)
 
+class _Scheduler(BackgroundScheduler):  # type: ignore[misc]  # APScheduler publishes no types
+    """APScheduler, whose jobs can be changed before it runs, and whose thread wakes only for what is due sooner."""
 
-class _Waking(BaseTrigger):  # type: ignore[misc]  # APScheduler publishes no types
-    """Fires when something is due; `moment` tells when."""
+    def __init__(self, store: JobStore, own: Executor, on_bug: Callable[[BaseException], None]) -> None:
+        logger = logging.Logger("apscheduler", logging.WARNING)  # noqa: LOG001 -- one for each: it tells this daemon
 
-    def __init__(self, moment: Callable[[], datetime]) -> None:
-        self._moment = moment
+        def tell(record: logging.LogRecord) -> bool:
+            """What it cannot hand on, or would begin twice, it logs, and goes on without the job: a bug of ours."""
+            on_bug(sys.exception() or RuntimeError(record.getMessage()))
+            return False
 
-    def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime:
-        """The next moment, which is always to come: APScheduler asks until it is."""
-        return max(self._moment(), now + timedelta(microseconds=1))
+        logger.addFilter(tell)
+        super().__init__(timezone=UTC, logger=logger, jobstores={"default": store}, executors={_OWN: own})
+        self._store = store
+        self._event = threading.Event()
+        self._thread: Any = None
+        BaseScheduler.start(self, paused=True)  # all but its thread: until then jobs would be kept in a plain list
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread = threading.Thread(target=self._main_loop, name="APScheduler", daemon=True)
+        self._thread.start()
+        self.resume()
+
+    def set(self, job: Any, at: float) -> None:  # noqa: ANN401 -- APScheduler publishes no types
+        """Sets when a job is due, unless it was just handed on.
+
+        It is `modify_job` without its checks and events, which cost 5 µs a rotation.
+        """
+        with self._jobstores_lock:
+            if not job.trigger.queued:
+                job.trigger.at, job.next_run_time = at, DUE
+                self._store.update_job(job)
+        self.wakeup()
+
+    def wakeup(self) -> None:
+        """Called by APScheduler after each change: its thread is woken for what is due before it would look."""
+        if self._store.sooner():
+            self.look()
+
+    def look(self) -> None:
+        """Has the thread look for what is due."""
+        super().wakeup()
+
+    def shutdown(self) -> None:
+        """Ends the thread, if there is one. Amid a round of due jobs that would break it: waits the round out."""
+        self.pause()
+        self.remove_all_jobs()
+        if self._thread is None:
+            BaseScheduler.shutdown(self)
+        else:
+            super().shutdown()
 
 
 class RotationScheduler:
@@ -109,20 +151,21 @@ class RotationScheduler:
         self._clock = clock
         self._on_bug = on_bug
         self._on_lag = on_lag
-        self._pools = {name: Pool(name, size, on_bug) for name, size in pools.items()}
-        self._lock = threading.Condition()
-        self._due: dict[str, Ticket] = {}
-        self._agenda = Agenda()
-        self._wakes_at = -math.inf  # APScheduler looks for what is due as soon as it is started
+        self._lock = threading.Condition()  # taken before the locks of APScheduler, never while holding one
+        self._store = JobStore(clock.monotonic)
+        self._pools = {_OWN: Executor("scheduling", 1, on_bug)}
+        self._scheduler = _Scheduler(self._store, self._pools[_OWN], on_bug)
         self._under_way: dict[str, _Task] = {}
+        self._late: dict[_Round, str] = {}
         self._numbers = itertools.count()
         self._stopping = False
-        self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": _AtOnce()}, daemon=True)
-        self._scheduler.add_job(self._wake, _Waking(self._moment), args=(False,), id=_WAKING)
-        logging.getLogger("apscheduler").setLevel(logging.WARNING)
+        self._job = partial(self._begin)
+        self._job.__signature__ = inspect.signature(self._job)  # type: ignore[attr-defined]  # or each job's is made anew
+        self.set_pools(pools)
 
     def start(self) -> None:
         """Starts what was put on schedule so far."""
+        self.keep(Duty(_PATIENCE, _OWN, self._lose_patience, lambda: -math.inf), self._clock.monotonic())
         self._scheduler.start()
 
     def keep(self, work: Work, at: float) -> None:
@@ -135,19 +178,18 @@ class RotationScheduler:
             task = self._under_way.get(work.name)
             if task is not None:
                 task.successor, task.dropped = (work, at), False
-                return
-            self._put(work, at)
-        self._wake_by(at)
+            else:
+                self._put(work, at)
 
     def drop(self, name: str) -> None:
         """Takes a token off the schedule; an attempt of it under way goes on to its end."""
         with self._lock:
-            ticket, task = self._due.pop(name, None), self._under_way.get(name)
-            if ticket is not None:
-                self._agenda.take_off(ticket)
+            task = self._under_way.get(name)
             if task is not None:
                 task.successor, task.dropped = None, True
-            self._lock.notify_all()
+            else:
+                self._take_off(name)
+                self._lock.notify_all()
 
     def withdraw(self, name: str) -> bool:
         """Takes a token off the schedule where no attempt of it is under way. Whether that is so.
@@ -157,74 +199,41 @@ class RotationScheduler:
         with self._lock:
             if name in self._under_way:
                 return False
-            if (ticket := self._due.pop(name, None)) is not None:
-                self._agenda.take_off(ticket)
+            self._take_off(name)
             return True
 
     def hasten(self, name: str, at: float) -> None:
         """Brings the next attempt of a token forward to `at`, also while one of it is under way."""
         with self._lock:
-            task, ticket = self._under_way.get(name), self._due.get(name)
+            task, job = self._under_way.get(name), self._store.lookup_job(name)
             if task is not None:
                 task.hasten_to = min(task.hasten_to, at)
-                return
-            if ticket is None or ticket.queued or ticket.at <= at:
-                return
-            self._put(ticket.work, at)
-        self._wake_by(at)
+            elif job is not None and at < job.trigger.at:
+                self._scheduler.set(job, at)
 
     def redraw(self) -> None:
-        """Sets the waking anew from the monotonic clock, after the wall clock was stepped."""
-        with self._lock:
-            self._wakes_at = math.inf
-        self._wake_by(-math.inf)
+        """Has APScheduler look at once: its thread slept by a clock that was stepped, or with the machine."""
+        self._scheduler.look()
+
+    # ── jobs; the caller holds the lock ───────────────────────────────────────────────────────────────────────────
 
     def _put(self, work: Work, at: float) -> None:
-        """Notes when the next attempt is due, in the place of what was noted.
-
-        The caller holds the lock, and then, without it, calls `_wake_by`.
-        """
         if self._stopping:
             if work.finish:
                 self._begin_at_last(work)
             return
-        if (old := self._due.get(work.name)) is not None:
-            self._agenda.take_off(old)
-        ticket = self._due[work.name] = Ticket(at, work)
-        self._agenda.put(ticket)
+        self._take_off(work.name)
+        name, timer = work.name, Timer(at, work)
+        options = {"executor": work.pool, "next_run_time": DUE, "misfire_grace_time": None}
+        self._scheduler.add_job(self._job, timer, (timer,), id=name, name=name, **options)
 
-    def _wake_by(self, at: float) -> None:
-        """Has APScheduler look at once where it would have looked later than `at`. Called without the lock.
-
-        Its own thread alone moves the waking; the look does so.
-        """
-        with self._lock:
-            if self._stopping or at >= self._wakes_at:
-                return
-            self._wakes_at = -math.inf
-        self._scheduler.add_job(self._wake, args=(True,))
-
-    def _wake(self, look: bool) -> None:
-        """The job: hands what is due to its pools. `look` tells the job that is run once from the waking itself."""
-        try:
-            with self._lock:
-                if self._stopping:
-                    return
-                due = self._agenda.take_due(self._clock.monotonic())
-                self._wakes_at = self._agenda.next_at
-                # with those that a ticket needs which is taken off, and its pool removed, meanwhile
-                pools = self._pools
-            for ticket in due:
-                pools[ticket.work.pool].submit(ticket.work.urgency(), partial(self._begin, ticket), lambda: None)
-            if look:
-                self._scheduler.modify_job(_WAKING, next_run_time=self._moment())
-        except BaseException as bug:  # noqa: BLE001 -- told to the daemon, which ends the process; APScheduler would go on
-            self._on_bug(bug)
-
-    def _moment(self) -> datetime:
-        """When the next waking is, by the clock that APScheduler goes by."""
-        ahead = min(self._wakes_at - self._clock.monotonic() + GATHER_SECONDS, LOOK_SECONDS)
-        return datetime.fromtimestamp(self._clock.wall() + max(ahead, 0.0), UTC)
+    def _take_off(self, name: str) -> None:
+        job = self._store.lookup_job(name)
+        if job is None or self._stopping:
+            return
+        self._scheduler.remove_job(name)
+        if job.trigger.queued:
+            self._pools[job.executor].release(name)
 
     # ── pools ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -235,13 +244,15 @@ class RotationScheduler:
                 self._pools[name].resize(size)
             else:
                 # whole or not at all: other threads look into it
-                self._pools = {**self._pools, name: Pool(name, size, self._on_bug)}
+                self._pools = {**self._pools, name: Executor(name, size, self._on_bug)}
+                self._scheduler.add_executor(self._pools[name], name)
 
     def remove_pools(self, but: Collection[str]) -> None:
         """Removes all other pools. No work on schedule and no attempt under way may need them any longer."""
-        for name in self._pools.keys() - set(but):
+        for name in self._pools.keys() - {*but, _OWN}:
             pool = self._pools[name]
             self._pools = {key: it for key, it in self._pools.items() if it is not pool}
+            self._scheduler.remove_executor(name, shutdown=False)
             pool.close()
 
     def under_way(self) -> frozenset[int]:
@@ -250,44 +261,48 @@ class RotationScheduler:
             return frozenset(task.number for task in self._under_way.values())
 
     def stop(self, timeout: float) -> tuple[str, ...]:
-        """Starts nothing more, lets rotations under way finish, and returns the names of those that did not."""
+        """Starts nothing more, lets rotations under way finish, and returns the names of those that did not.
+
+        One that went on without an answer that finishes it has not finished before that has come.
+        """
         with self._lock:
-            self._stopping, self._wakes_at = True, math.inf
-            last = [ticket.work for ticket in self._due.values() if ticket.work.finish]
-            self._due.clear()
-        if self._scheduler.running:
-            # A shutdown amid a round of due jobs breaks APScheduler's thread: pause, wait the round out, shut down.
-            self._scheduler.pause()
-            self._scheduler.remove_all_jobs()
-            self._scheduler.shutdown(wait=False)
+            self._stopping = True
+            waiting = [job.trigger.work for name, job in self._store.jobs.items() if name not in self._under_way]
         for pool in self._pools.values():
-            pool.stop()
+            pool.shutdown()  # before APScheduler does so, which holds its locks then
+        if self._scheduler.running:
+            self._scheduler.shutdown()
         with self._lock:
-            for work in last:
-                self._begin_at_last(work)
+            for work in waiting:
+                if work.finish:
+                    self._begin_at_last(work)
         deadline = time.monotonic() + timeout
-        with self._lock:
-            # In slices, because a signal handler runs only between two waits of the main thread.
-            while self._under_way and time.monotonic() < deadline:
-                self._lock.wait(0.2)
-            return tuple(self._under_way)
+        while True:
+            self._go_on_without()
+            with self._lock:
+                left = dict.fromkeys((*self._under_way, *self._late.values()))
+                left.pop(_PATIENCE, None)
+                if not left or time.monotonic() >= deadline:
+                    return tuple(left)
+                self._lock.wait(0.2)  # in slices, because a signal handler runs only between two waits
 
     def wait_until_done(self, timeout: float | None = None) -> bool:
         """Waits until nothing is on schedule or under way: for attempts that return infinity."""
         with self._lock:
-            return self._lock.wait_for(lambda: not self._due and not self._under_way, timeout)
+            every = (self._store.jobs, self._under_way)
+            return self._lock.wait_for(lambda: all(names.keys() <= {_PATIENCE} for names in every), timeout)
 
     def overdue(self) -> list[str]:
         """The dead-man check: tokens whose job was lost. One that waits in a busy pool is late, not lost."""
-        now = self._clock.monotonic()
+        before = self._clock.monotonic() - OVERDUE_SECONDS
         with self._lock:
-            tickets = list(self._due.values())
-        return [ticket.work.name for ticket in tickets if not ticket.queued and ticket.at + OVERDUE_SECONDS < now]
+            timers = [job.trigger for job in self._store.jobs.values()]
+        return [timer.work.name for timer in timers if not timer.queued and timer.at < before]
 
     def stuck(self, limit: float) -> list[str]:
         """The pools in which a call has been running for more than `limit` seconds, past every timeout."""
         now = time.monotonic()
-        return [name for name, pool in self._pools.items() if pool.longest_call(now) > limit]
+        return [pool.name for pool in self._pools.values() if pool.longest_call(now) > limit]
 
     def dead(self) -> bool:
         """Whether APScheduler's thread ended though nobody stopped it: no attempt would begin any more."""
@@ -296,15 +311,16 @@ class RotationScheduler:
 
     # ── one attempt ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _begin(self, ticket: Ticket) -> None:
-        """Runs in a thread of the pool in which the attempt begins."""
-        work = ticket.work
+    def _begin(self, timer: Timer) -> None:
+        """The job of a token, in a thread of the pool in which the attempt begins."""
+        work = timer.work
         with self._lock:
-            if self._stopping or ticket.gone:
-                return
-            del self._due[work.name]
+            job = self._store.lookup_job(work.name)
+            if self._stopping or job is None or job.trigger is not timer:
+                return  # it was taken off the schedule after it was queued
             task = self._under_way[work.name] = _Task(next(self._numbers), work, work.attempt())
-        self._on_lag(max(self._clock.monotonic() - ticket.at, 0.0))
+        if work.pool != _OWN:
+            self._on_lag(max(self._clock.monotonic() - timer.at, 0.0))
         self._drive(task, None, work.pool)
 
     def _begin_at_last(self, work: Work) -> None:
@@ -318,53 +334,100 @@ class RotationScheduler:
         """Goes on with an attempt in a thread of the pool `here`, until its next calls belong in another."""
         while True:
             try:
-                calls = task.coroutine.send(results)
+                handed: Calls[Any] = task.coroutine.send(results)
             except StopIteration as done:
                 self._end(task, done.value)
                 return
             results = None  # a credential may be among them: nothing here holds it longer than the attempt does
-            if len(calls) == 1 and calls[0].pool == here and (calls[0].finish or not self._stopping):
+            calls = handed.calls
+            inline = len(calls) == 1 and calls[0].pool == here and (calls[0].finish or not self._stopping)
+            if inline and handed.patience == math.inf:
                 results = (make(calls[0]),)
                 continue
-            self._hand_out(task, calls)
-            return
+            round_ = self._open(task, handed)
+            if not inline:
+                self._hand_out(task, round_, calls)
+                return
+            if not self._make(task, round_, 0, calls[0]):
+                return
+            results = round_.take_results()
 
-    def _hand_out(self, task: _Task, calls: Sequence[Call[Any]]) -> None:
-        task.results = [None] * len(calls)
-        task.out = len(calls)
+    def _open(self, task: _Task, handed: Calls[Any]) -> _Round:
+        calls, until = handed.calls, self._clock.monotonic() + handed.patience
+        task.round = _Round([BUSY] * len(calls), len(calls), until, sum(call.finish for call in calls))
+        return task.round
+
+    def _hand_out(self, task: _Task, round_: _Round, calls: Sequence[Call[Any]]) -> None:
         for index, call in enumerate(calls):
             self._pools[call.pool].submit(
                 call.urgency,
-                lambda index=index, call=call: self._make(task, index, call),  # type: ignore[misc]  # bound now
-                lambda: self._abandon(task),
+                partial(self._run, task, round_, index, call),
+                partial(self._abandon, task, round_),
                 finish=call.finish,
             )
 
-    def _make(self, task: _Task, index: int, call: Call[Any]) -> None:
+    def _run(self, task: _Task, round_: _Round, index: int, call: Call[Any]) -> None:
+        if self._make(task, round_, index, call):
+            self._drive(task, round_.take_results(), call.pool)
+
+    def _make(self, task: _Task, round_: _Round, index: int, call: Call[Any]) -> bool:
+        """Makes a call. Whether its answer is the last that the attempt waits for, so that this thread drives it on."""
         result = make(call)
         with self._lock:
-            task.results[index] = result
-            del result
-            task.out -= 1
-            if task.out or task.abandoned:
-                return
-        self._drive(task, task.take_results(), call.pool)
+            if task.round is round_:
+                round_.results[index] = result
+                round_.finishing -= call.finish
+                round_.out -= 1
+                if not round_.out:
+                    task.round = None
+                return not round_.out
+        if call.late is not None:
+            call.late(result)
+        with self._lock:
+            round_.finishing -= call.finish
+            if not round_.finishing:
+                self._late.pop(round_, None)
+                self._lock.notify_all()
+        return False
 
-    def _abandon(self, task: _Task) -> None:
+    def _abandon(self, task: _Task, round_: _Round) -> None:
         """We are stopping, and the next call of this attempt is not one that must be made."""
         with self._lock:
-            task.abandoned = True
-            self._under_way.pop(task.work.name, None)
-            self._lock.notify_all()
+            if task.round is round_:  # else it went on without
+                task.round = None
+                self._under_way.pop(task.work.name, None)
+                self._lock.notify_all()
+
+    async def _lose_patience(self) -> float:
+        """Work of our own, once a second: no call has a timer of its own."""
+        self._go_on_without()
+        return self._clock.monotonic() + PATIENCE_SECONDS
+
+    def _go_on_without(self) -> None:
+        """Drives on, without the answers that are out, the attempts that have waited long enough for them."""
+        now, lost = self._clock.monotonic(), []
+        with self._lock:
+            for task in self._under_way.values():
+                if (round_ := task.round) is not None and round_.until <= now:
+                    task.round = None
+                    lost.append((task, round_))
+                    if round_.finishing:
+                        self._late[round_] = task.work.name
+        for task, round_ in lost:
+            self._drive(task, round_.take_results(), "")
 
     def _end(self, task: _Task, next_at: float) -> None:
         with self._lock:
-            del self._under_way[task.work.name]
+            name = task.work.name
+            del self._under_way[name]
             work, at = task.successor or (task.work, next_at)
-            on_schedule = at != math.inf and not task.dropped
-            next_at = min(at, task.hasten_to)
-            if on_schedule:
-                self._put(work, next_at)
+            job = self._store.lookup_job(name)
+            if task.dropped or at == math.inf:
+                self._take_off(name)
+            elif work is not task.work or self._stopping:
+                self._put(work, min(at, task.hasten_to))
+            else:
+                self._pools[job.executor].release(name)
+                job.trigger.queued = False
+                self._scheduler.set(job, min(at, task.hasten_to))
             self._lock.notify_all()
-        if on_schedule:
-            self._wake_by(next_at)

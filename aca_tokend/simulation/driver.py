@@ -9,10 +9,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aca_tokend.core.steps import make
+from aca_tokend.core.steps import BUSY, make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -22,17 +22,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, eq=False)
+class _Round:
+    """The results of calls that were handed out together, and how many are still out."""
+
+    results: list[Any]
+    out: int
+
+
+@dataclass(slots=True, eq=False)
 class _Task:
-    """An attempt under way, the results of its calls that are still out, and what is to follow it."""
+    """An attempt under way, the calls it waits for, and what is to follow it."""
 
     work: Work
     coroutine: Coroutine[Any, Any, float]
     began: float
-    results: list[Any] = field(default_factory=list)
-    out: int = 0
+    round: _Round | None = None
     hasten_to: float = math.inf
     successor: tuple[Work, float] | None = None
     dropped: bool = False
+
+
+# A call that is out: whose, in which round, as which of it.
+_Out = tuple[_Task, _Round, int, "Call[Any]"]
 
 
 class _Pool:
@@ -151,46 +162,62 @@ class SimDriver:
     def _drive(self, task: _Task, results: Sequence[Any] | None, here: str, pool: _Pool) -> None:
         """Goes on with an attempt in a place of the pool `here`, until its next calls belong in another."""
         try:
-            calls = task.coroutine.send(results)
+            handed = task.coroutine.send(results)
         except StopIteration as done:
             self._end(task, done.value)
             self._release(pool)
             return
-        task.results = [None] * len(calls)
-        task.out = len(calls)
+        calls = handed.calls
+        round_ = task.round = _Round([BUSY] * len(calls), len(calls))
+        if handed.patience != math.inf:
+            self.world.at(self.world.now + handed.patience, self._lose_patience, task, round_)
         if len(calls) == 1 and calls[0].pool == here:
-            self._start(pool, task, 0, calls[0])
+            self._start(pool, (task, round_, 0, calls[0]))
             return
         for index, call in enumerate(calls):
-            self._submit(call.pool, call.urgency, self._start, task, index, call, finish=call.finish)
+            self._submit(call.pool, call.urgency, self._start, (task, round_, index, call), finish=call.finish)
         self._release(pool)
 
-    def _start(self, pool: _Pool, task: _Task, index: int, call: Call[Any]) -> None:
-        world = self.world
-        takes = self._latency(call.pool)
-        world.at(world.now + takes * world.rng.random(), self._take_effect, pool, task, index, call, world.now, takes)
+    def _lose_patience(self, task: _Task, round_: _Round) -> None:
+        """Drives an attempt on without the answers that are out. It makes no call here, so it takes no place."""
+        if self.dead or task.round is not round_ or self._asleep(self._lose_patience, task, round_):
+            return
+        task.round = None
+        self._drive(task, round_.results, "", _Pool(1))
 
-    def _take_effect(self, pool: _Pool, task: _Task, index: int, call: Call[Any], started: float, takes: float) -> None:
+    def _start(self, pool: _Pool, out: _Out) -> None:
         world = self.world
-        if self._asleep(self._take_effect, pool, task, index, call, started, takes):
+        takes = self._latency(out[3].pool)
+        world.at(world.now + takes * world.rng.random(), self._take_effect, pool, out, world.now, takes)
+
+    def _take_effect(self, pool: _Pool, out: _Out, started: float, takes: float) -> None:
+        world = self.world
+        if self._asleep(self._take_effect, pool, out, started, takes):
             return
         if self.dead and world.rng.random() < 0.5:  # noqa: PLR2004 -- of what a killed process was sending, half arrives
             return
         world.instant, world.answer_at = started, max(started + takes, world.now)
-        result = make(call)
+        result = make(out[3])
         world.instant = world.now
         if not self.dead:
-            world.at(world.answer_at, self._take_answer, pool, task, index, call.pool, result)
+            world.at(world.answer_at, self._take_answer, pool, out, result)
 
-    def _take_answer(self, pool: _Pool, task: _Task, index: int, here: str, result: object) -> None:
-        if self.dead or self._asleep(self._take_answer, pool, task, index, here, result):
+    def _take_answer(self, pool: _Pool, out: _Out, result: object) -> None:
+        if self.dead or self._asleep(self._take_answer, pool, out, result):
             return
-        task.results[index] = result
-        task.out -= 1
-        if task.out:
+        task, round_, index, call = out
+        if task.round is not round_:
+            if call.late is not None:
+                call.late(result)
+            self._release(pool)
+            return
+        round_.results[index] = result
+        round_.out -= 1
+        if round_.out:
             self._release(pool)
         else:
-            self._drive(task, task.results, here, pool)
+            task.round = None
+            self._drive(task, round_.results, call.pool, pool)
 
     def _end(self, task: _Task, next_at: float) -> None:
         del self._under_way[task.work.name]

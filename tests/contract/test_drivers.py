@@ -17,7 +17,7 @@ import pytest
 from aca_tokend.core.errors import LookError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call, Calls, Duty
-from aca_tokend.scheduler import RotationScheduler
+from aca_tokend.scheduling.scheduler import RotationScheduler
 from aca_tokend.simulation.driver import SimDriver
 from aca_tokend.simulation.world import World
 
