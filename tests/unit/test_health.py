@@ -14,7 +14,7 @@ from aca_tokend.core.outcome import Failure, Reason, Step, Suspended
 from aca_tokend.daemon import Daemon
 
 if TYPE_CHECKING:
-    from aca_tokend.scheduler import RotationScheduler
+    from aca_tokend.scheduling.scheduler import RotationScheduler
 
 MANY = tuple(f"token {number}" for number in range(10_000))
 
