@@ -12,7 +12,7 @@ nothing else writes what is known of it. What nobody foresaw ends the attempt, n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import contained
@@ -96,7 +96,7 @@ class Rotator:
             until = await self._attempt(token, began)
         except Exception as error:  # noqa: BLE001 -- the one place that contains what an attempt did not foresee
             until = self._contain(token, error, began)
-        token.facts = replace(token.facts, tried_once=True) if not token.facts.tried_once else token.facts
+        token.facts = token.facts._replace(tried_once=True) if not token.facts.tried_once else token.facts
         return until
 
     async def _attempt(self, token: ManagedToken, began: float) -> float:
@@ -106,7 +106,7 @@ class Rotator:
             if not isinstance(decision, Rest):
                 token.facts = await self._act(token, decision, began)
             elif token.facts.turn_at <= self.clock.monotonic():
-                token.facts = replace(token.facts, turn_at=math.inf)  # it needs no turn, or cannot use it
+                token.facts = token.facts._replace(turn_at=math.inf)  # it needs no turn, or cannot use it
             elif not token.inbox:
                 self._pass_turns(token, began)
                 self._report(token, began, decision.until)
@@ -165,13 +165,13 @@ class Rotator:
         facts = token.facts
         match message:
             case Woken(at):
-                return replace(facts, turn_at=min(facts.turn_at, at))
+                return facts._replace(turn_at=min(facts.turn_at, at))
             case ClockStepped():
                 return self.publisher.dated(facts)
             case VaultBack():
                 refused = facts.trouble is not None and facts.trouble.failure.rejected
                 sooner = hastened(facts, self.clock.monotonic())
-                return replace(sooner, trouble=facts.trouble) if refused else sooner
+                return sooner._replace(trouble=facts.trouble) if refused else sooner
             case Late(number, result):
                 return self._answered(token, number, result)
             case _:
