@@ -67,6 +67,7 @@ class Rotator:
         observe: told each event as it happens.
         wake: brings the attempt of a token, or the run of a hook, forward.
         late: hands on the answer of a place that came late, as a message to its token.
+        decide: says what is due; the simulation's tests put others in its place.
     """
 
     clock: Clock
@@ -75,6 +76,7 @@ class Rotator:
     observe: Callable[[Event], None]
     wake: Callable[[Wake], None]
     late: Callable[[ManagedToken, int, object], None]
+    decide: Callable[[Facts, Moment], Action | Rest] = decide
     granter: Granter = field(init=False)
     looker: Looker = field(init=False)
     publisher: Publisher = field(init=False)
@@ -102,7 +104,7 @@ class Rotator:
     async def _attempt(self, token: ManagedToken, began: float) -> float:
         for _ in range(MOST_ACTIONS):
             self._take_in(token)
-            decision = decide(token.facts, self._moment(began))
+            decision = self.decide(token.facts, self._moment(began))
             if not isinstance(decision, Rest):
                 token.facts = await self._act(token, decision, began)
             elif token.facts.turn_at <= self.clock.monotonic():

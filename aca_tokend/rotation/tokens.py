@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 BACK_SPREAD_SECONDS = 1.0
 # After the wall clock was set every token reckons anew, within so many seconds rather than all at once.
 STEP_SPREAD_SECONDS = 2.0
+# Why a token waits that would try a credential that another is trying.
+OTHERS_FIRST = frozenset({"client_unproven", "user_unproven"})
 # A token for which nothing is due without a message comes again all the same.
 HEARTBEAT_SECONDS = 3600.0
 
@@ -133,9 +135,9 @@ class Tokens:
         until = await self.rotator.attempt(token)
         self.ended(token, until)
         if self.once:
-            # A token that only waits for another to try their client has not had its attempt yet.
+            # A token that only waits for another to try their credential has not had its attempt yet.
             waiting = token.facts.waiting
-            return until if waiting is not None and waiting.why == "client_unproven" else math.inf
+            return until if waiting is not None and waiting.why in OTHERS_FIRST else math.inf
         return until if until < math.inf else self.clock.monotonic() + HEARTBEAT_SECONDS
 
 
