@@ -43,7 +43,7 @@ from aca_tokend.rotation.changes import compare
 from aca_tokend.rotation.hook_runner import Hooker
 from aca_tokend.rotation.rotator import Rotator
 from aca_tokend.rotation.tokens import Tokens
-from aca_tokend.scheduler import RotationScheduler
+from aca_tokend.scheduling.scheduler import RotationScheduler
 from aca_tokend.sinks.mounts import FILE_POOL
 from aca_tokend.survey import Subject
 from aca_tokend.views import due_per_second, token_view

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from aca_tokend.rotation.managed import ManagedToken
-    from aca_tokend.scheduler import RotationScheduler
+    from aca_tokend.scheduling.scheduler import RotationScheduler
     from aca_tokend.survey import Subject
 
 

@@ -93,14 +93,14 @@ class Tries:
     async def _try(self, token: ManagedToken) -> None:
         now = self.clock.monotonic()
         moment = Moment(now, self.clock.wall(), now)
-        token.facts = replace(token.facts, waiting=None, trouble=None)
+        token.facts = token.facts._replace(waiting=None, trouble=None)
         if token.facts.identity is None:
             token.facts = await self.granter.identify(token, moment)
         if token.facts.identity is not None:
             token.facts = await self.granter.grant(token, moment)
 
     def _wait(self, token: ManagedToken, why: str) -> None:
-        token.facts = replace(token.facts, waiting=Waiting(why, 0.0))
+        token.facts = token.facts._replace(waiting=Waiting(why, 0.0))
 
 
 def checks(parts: Parts, config: Config, clock: Clock, end: float) -> Iterator[Check]:

@@ -1,14 +1,15 @@
 """What is known of one token, as frozen values that its own attempt replaces as a whole.
 
 No moment to come back is stored: `decide` computes it from what happened. A value that belongs to an account carries
-the account, so that with another account it is not there. Times are monotonic seconds unless they say wall.
+the account, so that with another account it is not there. Times are monotonic seconds unless they say wall. They are
+named tuples, since a changed copy of one costs a sixth of what it costs of a dataclass.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aca_tokend.core.outcome import Failure, Reason
 from aca_tokend.core.policy import Life, plan, retry_delay
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 NEXT_SECOND = 1.1
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """The clocks when something is decided; `began` is when the attempt began that decides it."""
 
     now: float
@@ -64,8 +64,7 @@ class Trouble:
         return min(self.at + wait, self.hastened_to)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Whose token is configured: the fingerprint of the account, and its parts as they were last resolved."""
 
     account: str
@@ -74,8 +73,7 @@ class Identity:
     resolved_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A token that was granted to us or adopted.
 
     Attributes:
@@ -113,16 +111,14 @@ class Held:
         return plan(self.issued_at, self.lifetime, config.rotation, jitter)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """The last request that gave us a token: when, and for whose account. It outlives the token."""
 
     at: float
     account: str
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """Why no request was sent though a grant is due, and until when at the latest.
 
     `look`: meanwhile a replica may have published a token, and the last look was long ago.
@@ -133,8 +129,7 @@ class Waiting:
     look: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Suspension:
+class Suspension(NamedTuple):
     """The server refused a credential as often as it may be: no request is sent with it.
 
     Attributes:
@@ -160,8 +155,7 @@ class Suspension:
         return self.refused_at + wait if wait else math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Wrote:
+class Wrote(NamedTuple):
     """What we last wrote to a place: the mark of exactly that content, whose it was, and when, in wall seconds."""
 
     stamp: object
@@ -169,8 +163,7 @@ class Wrote:
     wall: float
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(NamedTuple):
     """A call at a place that has not answered in time. Its answer comes as a message with this number."""
 
     number: int
@@ -178,8 +171,7 @@ class Busy:
     writing: Document | None  # what it writes; None where it looks
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """What is known of one place that a token is published to.
 
     Attributes:
@@ -214,8 +206,7 @@ class Place:
         return self.trouble.failure if self.trouble else self.reported
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """All that is known of one token.
 
     Attributes:
@@ -308,12 +299,10 @@ class Facts:
         held = self.current
         return held.expires_at if held else 0.0
 
-    def with_place(self, number: int, **changed: object) -> Facts:
+    def with_place(self, number: int, **changed: Any) -> Facts:  # noqa: ANN401 -- fields of a place, by name
         """The same with one place changed."""
-        places = list(self.places)
-        places[number] = replace(places[number], **changed)  # type: ignore[arg-type]  # by name
-        return replace(self, places=tuple(places))
+        return self.with_places({number: self.places[number]._replace(**changed)})
 
     def with_places(self, places: Mapping[int, Place]) -> Facts:
         """The same with some places replaced."""
-        return replace(self, places=tuple(places.get(number, it) for number, it in enumerate(self.places)))
+        return self._replace(places=tuple(places.get(number, it) for number, it in enumerate(self.places)))

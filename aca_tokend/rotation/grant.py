@@ -82,12 +82,12 @@ class Granter:
         facts, now = token.facts, self.clock.monotonic()
         wait = self.held_up(token.wiring, facts)
         if wait is None:
-            return replace(facts, waiting=None)
+            return facts._replace(waiting=None)
         by_itself = facts.waiting is not None and facts.waiting.until <= now
         looked_at = max(place.looked_at for place in facts.places)
         facts = self._wait(facts, wait)
         look = by_itself and looked_at + LOOK_AGAIN_SECONDS <= now
-        return replace(facts, waiting=facts.waiting and replace(facts.waiting, look=look))
+        return facts._replace(waiting=facts.waiting and facts.waiting._replace(look=look))
 
     async def identify(self, token: ManagedToken, moment: Moment) -> Facts:
         """Resolves whose token it is."""
@@ -115,10 +115,10 @@ class Granter:
             case Denial():
                 return self._denied(facts, answered, resolved)
             case Unrecorded():
-                return replace(self.failed(facts, answered.failure, asked=False), claim=answered.claim)
+                return self.failed(facts, answered.failure, asked=False)._replace(claim=answered.claim)
             case Answered():
                 return await self._take(
-                    token, replace(facts, claim=None, requested_at=answered.started), answered, moment
+                    token, facts._replace(claim=None, requested_at=answered.started), answered, moment
                 )
 
     async def _ask(self, token: ManagedToken, resolved: Resolved) -> Answered | Wait | Denial | Unrecorded:
@@ -149,7 +149,7 @@ class Granter:
         facts, wiring, now = token.facts, token.wiring, moment.now
         suspension = facts.suspension
         assert suspension is not None  # noqa: S101 -- what was decided on
-        polled = replace(suspension, polled_at=now, read_at=now if records else suspension.read_at)
+        polled = suspension._replace(polled_at=now, read_at=now if records else suspension.read_at)
         cautious = suspension.cautious_at(facts.config) <= now
         try:
             resolved = await self.resolver.resolve(facts.config, wiring.endpoint, token.urgency)
@@ -158,21 +158,21 @@ class Granter:
             elif self._accepted_since(wiring, resolved, suspension):
                 why = "the credential was accepted for another token"
             elif not records:
-                return replace(facts, suspended=polled)
+                return facts._replace(suspended=polled)
             else:
                 wait, recorded = await self.lockout.allowed(wiring, facts, resolved)
                 if wait > 0.0:  # another process may have made the cautious attempt
                     since = now + wait - facts.config.rotation.retry_rejected if math.isfinite(wait) else 0.0
                     since = max(since, suspension.refused_at)
-                    return replace(facts, suspended=replace(polled, refused_at=since, recorded=recorded))
+                    return facts._replace(suspended=polled._replace(refused_at=since, recorded=recorded))
                 why = "one cautious attempt is due" if cautious else "the attempt record allows it again"
         except ReasonedError as error:
             if isinstance(error, InternalError):
                 raise
-            return replace(facts, suspended=polled)  # what cannot be read has not changed yet
+            return facts._replace(suspended=polled)  # what cannot be read has not changed yet
         self.observe(Resumed(facts.name, why))
         trouble = facts.trouble and replace(facts.trouble, hastened_to=now)
-        facts = replace(facts, suspended=None, trouble=trouble, waiting=None)
+        facts = facts._replace(suspended=None, trouble=trouble, waiting=None)
         return identified(facts, resolved.identity(now), now)
 
     async def try_pending(self, token: ManagedToken) -> Facts:
@@ -185,7 +185,7 @@ class Granter:
         """The canary: tries the token in use. Only a refusal says that it is revoked; an API that fails does not."""
         facts, held, verify = token.facts, token.facts.current, token.facts.config.verify
         assert held is not None and verify is not None  # noqa: PT018, S101 -- what was decided on
-        checked = replace(held, checked_at=self.clock.monotonic())
+        checked = held._replace(checked_at=self.clock.monotonic())
         try:
             await self._try(token, verify.path, held.document.access_token)
         except ReasonedError as error:
@@ -193,18 +193,17 @@ class Granter:
             if isinstance(error, InternalError):
                 self.observe(contained(Component.ATTEMPT, facts.name, error)[1])
             if error.reason is not Reason.TOKEN_REFUSED or held.expires_at <= now:
-                return replace(facts, held=replace(checked, checked_at=now))
+                return facts._replace(held=checked._replace(checked_at=now))
             message = f"acaengine.{token.wiring.endpoint.name}: the token in use is refused before its time"
             failure = Failure(Step.VERIFY, Reason.TOKEN_REFUSED, message, request_id=error.request_id)
-            facts = replace(
-                facts,
-                held=replace(checked, checked_at=now, revoked_at=now),
+            facts = facts._replace(
+                held=checked._replace(checked_at=now, revoked_at=now),
                 revocations=facts.revocations + 1,
                 pending=None,
             )
             self.observe(Failed(facts.name, failure, facts.revocations, need_at(facts) - now, expires_at(facts)))
             return facts
-        return replace(facts, held=replace(checked, works=True), revocations=0)
+        return facts._replace(held=checked._replace(works=True), revocations=0)
 
     def held_up(self, wiring: Wiring, facts: Facts) -> Wait | None:
         """Why no request can be sent to the endpoint now, None where one can."""
@@ -219,7 +218,7 @@ class Granter:
         count = facts.trouble.count + 1 if facts.trouble else 1
         remaining = max(held.expires_at - now, 0.0) if held and held.revoked_at is None else 0.0
         trouble = Trouble(failure, count, now, self.rng.random(), remaining)
-        facts = replace(facts, trouble=trouble, waiting=None, turn_at=math.inf)
+        facts = facts._replace(trouble=trouble, waiting=None, turn_at=math.inf)
         delay = (
             facts.suspension.cautious_at(facts.config) - now
             if facts.suspension
@@ -316,9 +315,9 @@ class Granter:
         """The server handed out the token that we hold: nothing to publish, and a new one comes once it expires."""
         facts, now = self._notice(facts, "token_reused"), self.clock.monotonic()
         if again.expires_at < held.expires_at - SAME_EXPIRY_SECONDS:
-            held = replace(again, checked_at=held.checked_at, works=held.works, revoked_at=held.revoked_at)
-        held = replace(held, reused_at=now, scope=facts.config.scope)
-        facts = replace(facts, held=held, trouble=None, suspended=None, waiting=None, turn_at=math.inf)
+            held = again._replace(checked_at=held.checked_at, works=held.works, revoked_at=held.revoked_at)
+        held = held._replace(reused_at=now, scope=facts.config.scope)
+        facts = facts._replace(held=held, trouble=None, suspended=None, waiting=None, turn_at=math.inf)
         self.observe(Skipped(facts.name, "token_reused", need_at(facts) - now, expires_at(facts)))
         return facts
 
@@ -330,19 +329,18 @@ class Granter:
         if verify is not None:
             try:
                 await self._try(token, verify.path, granted.document.access_token)
-                granted = replace(granted, works=True)
+                granted = granted._replace(works=True)
             except VerifyError as error:
                 # What is refused is forgotten; what could not be tried is tried again, until readers need it.
                 refused = error.reason is Reason.TOKEN_REFUSED
                 now = self.clock.monotonic()
                 if refused or now < needed_at(facts):
-                    facts = replace(facts, pending=None if refused else granted)
+                    facts = facts._replace(pending=None if refused else granted)
                     return self.failed(facts, error.as_failure(Step.VERIFY))
                 facts = self._notice(facts, "published_untried")
-            granted = replace(granted, checked_at=self.clock.monotonic())
+            granted = granted._replace(checked_at=self.clock.monotonic())
         asked = Asked(granted.asked_at or granted.issued_at, granted.document.account)
-        return replace(
-            facts,
+        return facts._replace(
             held=granted,
             pending=None,
             asked=asked,
@@ -367,7 +365,7 @@ class Granter:
     def _suspended(self, facts: Facts, failure: Failure, sent: Resolved, refused_at: float) -> Facts:
         now = self.clock.monotonic()
         suspension = Suspension(failure, sent.account, sent.credential, refused_at, now, now, recorded=True)
-        facts = self.failed(replace(facts, suspended=suspension), failure)
+        facts = self.failed(facts._replace(suspended=suspension), failure)
         self.observe(Suspended(facts.name, failure, expires_at(facts)))
         return facts
 
@@ -375,14 +373,14 @@ class Granter:
         now = self.clock.monotonic()
         since = now - denial.refused_seconds_ago
         suspension = Suspension(denial.failure, resolved.account, resolved.credential, since, now, now, denial.recorded)
-        facts = self.failed(replace(facts, suspended=suspension), denial.failure, asked=False)
+        facts = self.failed(facts._replace(suspended=suspension), denial.failure, asked=False)
         self.observe(Suspended(facts.name, denial.failure, expires_at(facts)))
         return facts
 
     def _wait(self, facts: Facts, wait: Wait) -> Facts:
         until = self.clock.monotonic() + wait.seconds
         self.observe(Skipped(facts.name, wait.why, wait.seconds, expires_at(facts)))
-        return replace(facts, waiting=Waiting(wait.why, until), turn_at=math.inf)
+        return facts._replace(waiting=Waiting(wait.why, until), turn_at=math.inf)
 
     def _held_up(self, wiring: Wiring, facts: Facts, now: float) -> Wait:
         """No longer than a retry would wait, nor than until a probe that nobody was told to send."""
@@ -410,7 +408,7 @@ class Granter:
         if what in facts.noticed:
             return facts
         self.observe(Noticed(facts.name, what))
-        return replace(facts, noticed=facts.noticed | {what})
+        return facts._replace(noticed=facts.noticed | {what})
 
     def _wake(self, wakes: Iterable[Wake]) -> None:
         for wake in wakes:
@@ -421,9 +419,9 @@ def identified(facts: Facts, identity: Identity, now: float) -> Facts:
     """With whose token is configured now. Another account may be asked for at once."""
     known = facts.identity
     if known is not None and known.account == identity.account:
-        return replace(facts, identity=identity)
+        return facts._replace(identity=identity)
     trouble = facts.trouble and replace(facts.trouble, hastened_to=now)
-    return replace(ours_by_mark(facts), identity=identity, trouble=trouble, waiting=None, revocations=0)
+    return ours_by_mark(facts)._replace(identity=identity, trouble=trouble, waiting=None, revocations=0)
 
 
 def ours_by_mark(facts: Facts) -> Facts:

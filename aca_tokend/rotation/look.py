@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import InternalError, ReasonedError, contained
@@ -54,7 +54,7 @@ class Looker:
             else:
                 facts = self.take_in(wiring, facts, number, result, began)
         waiting = facts.waiting
-        return replace(facts, waiting=replace(waiting, look=False)) if waiting and waiting.look else facts
+        return facts._replace(waiting=waiting._replace(look=False)) if waiting and waiting.look else facts
 
     def take_in(self, wiring: Wiring, facts: Facts, number: int, result: object, began: float) -> Facts:
         """What a read that `began` then tells of a place."""
@@ -65,7 +65,7 @@ class Looker:
         first_seen = place.first_seen
         if first_seen is None or first_seen[0] != mark:
             first_seen = (mark, self.clock.monotonic())
-        place = replace(place, seen=seen, last=seen, looked_at=began, trouble=None, busy=None, first_seen=first_seen)
+        place = place._replace(seen=seen, last=seen, looked_at=began, trouble=None, busy=None, first_seen=first_seen)
         return self._report(wiring, facts.with_places({number: place}), number)
 
     def failed(self, wiring: Wiring, facts: Facts, number: int, failure: Failure, error: ReasonedError) -> Facts:
@@ -75,14 +75,14 @@ class Looker:
             self.observe(contained(Component.ATTEMPT, facts.name, error)[1])
         found = readable(facts, number)
         remaining = found.expires_at.timestamp() - self.clock.wall() if found else 0.0
-        place = replace(place, seen=None, looked_at=now, busy=None)
+        place = place._replace(seen=None, looked_at=now, busy=None)
         if failure.reason is Reason.CONFLICT and place.conflicts + 1 < CONFLICTS:
-            return facts.with_places({number: replace(place, conflicts=place.conflicts + 1)})
+            return facts.with_places({number: place._replace(conflicts=place.conflicts + 1)})
         count = place.failures + 1
         trouble = Trouble(failure, count, now, self.rng.random(), max(remaining, 0.0))
         tell(self.observe, wiring, facts, number, failure)
         return facts.with_places(
-            {number: replace(place, trouble=trouble, failures=count, conflicts=0, reported=failure)}
+            {number: place._replace(trouble=trouble, failures=count, conflicts=0, reported=failure)}
         )
 
     def _report(self, wiring: Wiring, facts: Facts, number: int) -> Facts:

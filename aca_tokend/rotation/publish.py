@@ -52,14 +52,13 @@ class Publisher:
         lifetime = (document.expires_at - document.issued_at).total_seconds()
         result = PublishResult.FENCED if place.conflicts else PublishResult.UNCHANGED
         tell(self.observe, token.wiring, facts, number, result)
-        facts = replace(
-            facts.with_place(number, failures=0, conflicts=0, reported=None),
+        facts = facts.with_place(number, failures=0, conflicts=0, reported=None)._replace(
             held=Held(document, issued_at, lifetime, None, facts.config.scope),
             adopted_at=now,
             turn_at=float("inf"),
         )
         if need_at(facts) > now:
-            facts = replace(facts, trouble=None, waiting=None)
+            facts = facts._replace(trouble=None, waiting=None)
             self.observe(Adopted(facts.name, document, token.wiring.sinks[number].name))
         return facts
 
@@ -84,7 +83,7 @@ class Publisher:
         if held.asked_at is None:
             seen = [it.seen.document for it in facts.places if it.seen and it.seen.document]
             as_read = next((it for it in seen if it.access_token == held.document.access_token), held.document)
-            return replace(facts, held=replace(held, issued_at=min(held.issued_at, self.issued_at(facts, as_read))))
+            return facts._replace(held=held._replace(issued_at=min(held.issued_at, self.issued_at(facts, as_read))))
         wall = self.clock.wall() - (self.clock.monotonic() - held.issued_at)
         issued = datetime.fromtimestamp(wall, UTC)
         shift = issued - held.document.issued_at
@@ -97,7 +96,7 @@ class Publisher:
             expires_at=document.expires_at + shift,
             refresh_after=document.refresh_after + shift,
         )
-        return replace(facts, held=replace(held, document=document))
+        return facts._replace(held=held._replace(document=document))
 
     async def publish(self, token: ManagedToken, numbers: tuple[int, ...]) -> Facts:
         """Writes the token in use to these places, side by side, and returns what is known then."""
@@ -129,22 +128,18 @@ class Publisher:
         place, now = facts.places[number], self.clock.monotonic()
         tell(self.observe, wiring, facts, number, PublishResult.WRITTEN, written.seconds)
         outdated = place.seen is not None and place.seen.outdated
-        return facts.with_places(
-            {
-                number: replace(
-                    place,
-                    seen=written.seen,
-                    last=written.seen,
-                    looked_at=now,
-                    wrote=Wrote(written.seen.stamp, document.account, self.clock.wall()),
-                    hooked=None if outdated else place.hooked,  # the same token, but readers must read it anew
-                    failures=0,
-                    conflicts=0,
-                    trouble=None,
-                    reported=None,
-                    busy=None,
-                )
-            }
+        return facts.with_place(
+            number,
+            seen=written.seen,
+            last=written.seen,
+            looked_at=now,
+            wrote=Wrote(written.seen.stamp, document.account, self.clock.wall()),
+            hooked=None if outdated else place.hooked,  # the same token, but readers must read it anew
+            failures=0,
+            conflicts=0,
+            trouble=None,
+            reported=None,
+            busy=None,
         )
 
     def reported(self, wiring: Wiring, facts: Facts) -> Facts:
@@ -159,7 +154,7 @@ class Publisher:
             return facts
         seconds = self.clock.monotonic() - held.unreported_since
         self.observe(Rotated(facts.name, held.document, seconds, reached, held.request_id))
-        return replace(facts, held=replace(held, unreported_since=None))
+        return facts._replace(held=held._replace(unreported_since=None))
 
 
 def _writing(sink: Sink, document: Document, seen: Seen, clock: Clock) -> Callable[[], Written]:

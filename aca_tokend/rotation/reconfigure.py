@@ -35,15 +35,15 @@ def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float
         for new, (number, alike) in enumerate(zip(message.previous, message.alike, strict=True))
     )
     known = facts
-    facts = replace(facts, config=after.config, places=places, waiting=None)
+    facts = facts._replace(config=after.config, places=places, waiting=None)
     if _account(before) != _account(after):
         literal = literal_identity(after.config, after.endpoint)
-        facts = replace(ours_by_mark(facts), identity=None) if literal is None else identified(facts, literal, now)
+        facts = ours_by_mark(facts)._replace(identity=None) if literal is None else identified(facts, literal, now)
     if message.tried_anew or known.waiting is not None:
         # what failed may succeed by now, and the token that this one waited for may not wake it any more
         facts = hastened(facts, now)
         suspended = facts.suspended
-        facts = replace(facts, turn_at=now, suspended=suspended and replace(suspended, polled_at=-math.inf))
+        facts = facts._replace(turn_at=now, suspended=suspended and suspended._replace(polled_at=-math.inf))
     return facts
 
 
@@ -51,9 +51,9 @@ def hastened(facts: Facts, now: float) -> Facts:
     """What failed is due now."""
     trouble = facts.trouble and replace(facts.trouble, hastened_to=now)
     places = tuple(
-        replace(it, trouble=replace(it.trouble, hastened_to=now)) if it.trouble else it for it in facts.places
+        it._replace(trouble=replace(it.trouble, hastened_to=now)) if it.trouble else it for it in facts.places
     )
-    return replace(facts, trouble=trouble, places=places)
+    return facts._replace(trouble=trouble, places=places)
 
 
 def _account(wiring: Wiring) -> tuple[object, ...]:
@@ -64,8 +64,8 @@ def _account(wiring: Wiring) -> tuple[object, ...]:
 def _kept(facts: Facts, before: Wiring, after: Wiring, number: int, new: int, *, alike: bool) -> Place:
     """What is known of a place that was there before."""
     place = facts.places[number]
-    place = replace(place, hooked=_hooked(facts, before, after, number, new))
-    return place if alike else replace(place, seen=None, trouble=None, busy=None)
+    place = place._replace(hooked=_hooked(facts, before, after, number, new))
+    return place if alike else place._replace(seen=None, trouble=None, busy=None)
 
 
 def _hooked(facts: Facts, before: Wiring, after: Wiring, number: int, new: int) -> Document | None:

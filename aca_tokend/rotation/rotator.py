@@ -12,7 +12,7 @@ nothing else writes what is known of it. What nobody foresaw ends the attempt, n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import contained
@@ -67,6 +67,7 @@ class Rotator:
         observe: told each event as it happens.
         wake: brings the attempt of a token, or the run of a hook, forward.
         late: hands on the answer of a place that came late, as a message to its token.
+        decide: says what is due; the simulation's tests put others in its place.
     """
 
     clock: Clock
@@ -75,6 +76,7 @@ class Rotator:
     observe: Callable[[Event], None]
     wake: Callable[[Wake], None]
     late: Callable[[ManagedToken, int, object], None]
+    decide: Callable[[Facts, Moment], Action | Rest] = decide
     granter: Granter = field(init=False)
     looker: Looker = field(init=False)
     publisher: Publisher = field(init=False)
@@ -96,17 +98,17 @@ class Rotator:
             until = await self._attempt(token, began)
         except Exception as error:  # noqa: BLE001 -- the one place that contains what an attempt did not foresee
             until = self._contain(token, error, began)
-        token.facts = replace(token.facts, tried_once=True) if not token.facts.tried_once else token.facts
+        token.facts = token.facts._replace(tried_once=True) if not token.facts.tried_once else token.facts
         return until
 
     async def _attempt(self, token: ManagedToken, began: float) -> float:
         for _ in range(MOST_ACTIONS):
             self._take_in(token)
-            decision = decide(token.facts, self._moment(began))
+            decision = self.decide(token.facts, self._moment(began))
             if not isinstance(decision, Rest):
                 token.facts = await self._act(token, decision, began)
             elif token.facts.turn_at <= self.clock.monotonic():
-                token.facts = replace(token.facts, turn_at=math.inf)  # it needs no turn, or cannot use it
+                token.facts = token.facts._replace(turn_at=math.inf)  # it needs no turn, or cannot use it
             elif not token.inbox:
                 self._pass_turns(token, began)
                 self._report(token, began, decision.until)
@@ -165,13 +167,13 @@ class Rotator:
         facts = token.facts
         match message:
             case Woken(at):
-                return replace(facts, turn_at=min(facts.turn_at, at))
+                return facts._replace(turn_at=min(facts.turn_at, at))
             case ClockStepped():
                 return self.publisher.dated(facts)
             case VaultBack():
                 refused = facts.trouble is not None and facts.trouble.failure.rejected
                 sooner = hastened(facts, self.clock.monotonic())
-                return replace(sooner, trouble=facts.trouble) if refused else sooner
+                return sooner._replace(trouble=facts.trouble) if refused else sooner
             case Late(number, result):
                 return self._answered(token, number, result)
             case _:

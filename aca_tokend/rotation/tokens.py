@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 BACK_SPREAD_SECONDS = 1.0
 # After the wall clock was set every token reckons anew, within so many seconds rather than all at once.
 STEP_SPREAD_SECONDS = 2.0
+# Why a token waits that would try a credential that another is trying.
+OTHERS_FIRST = frozenset({"client_unproven", "user_unproven"})
 # A token for which nothing is due without a message comes again all the same.
 HEARTBEAT_SECONDS = 3600.0
-# A token that waits for another to try what they share has not had the single attempt of `run --once` yet.
-FOR_ANOTHER = frozenset({"client_unproven", "user_unproven"})
 
 
 class Schedule(Protocol):
@@ -135,7 +135,8 @@ class Tokens:
         """One attempt; returns when the next is due."""
         until = await self.rotator.attempt(token)
         self.ended(token, until)
-        waits = token.facts.waits_for in FOR_ANOTHER or any(place.busy for place in token.facts.places)
+        # a token that waits for another to try their credential, or for a place, has not had its attempt yet
+        waits = token.facts.waits_for in OTHERS_FIRST or any(place.busy for place in token.facts.places)
         if self.once and not waits:
             return math.inf
         return until if until < math.inf else self.clock.monotonic() + HEARTBEAT_SECONDS

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import After, AnyPublish, Config, TokenConfig
+    from aca_tokend.core.config import After, AnyPublish, Config, EndpointConfig, TokenConfig
     from aca_tokend.core.outcome import Event, Reason
     from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.simulation.places import Watch
@@ -146,11 +146,12 @@ class Replica:
             for place, publish in zip(self.places[token.name], token.publish, strict=True)
         ]
         server = cluster.servers[token.acaengine]
+        called = _host(self.config.acaengine[token.acaengine])
         timeout = self.config.acaengine[token.acaengine].timeout
         afters = (after_of(publish) for publish in token.publish)
         return Wiring(
             config=token,
-            endpoint=SimEndpoint(server, token.name, self.number, self.starts, self.clock),
+            endpoint=SimEndpoint(server, token.name, self.number, self.starts, self.clock, called),
             sinks=tuple(sinks),
             hooks=tuple(None if after is None else self.hooks[cluster.hook_names[after]] for after in afters),
             gate=self.shared.gate(token.acaengine, timeout, token.rotation.backoff.cap),
@@ -186,11 +187,11 @@ class Cluster:
         self.watch = watch
         self.world = world
         self.servers = {
-            name: Server(name, it.host or it.url.partition("://")[2], world, watch, it.timeout, setup.lifetime)
+            name: Server(name, _host(it), world, watch, it.timeout, setup.lifetime)
             for name, it in self.config.acaengine.items()
         }
         self.vaults = {name: Store(f"vault.{name}", world, it.timeout) for name, it in self.config.vault.items()}
-        self.secrets = SimSecrets(self.vaults)
+        self.secrets = SimSecrets(self.vaults, world)
         self.disks = [Store(f"disk {number}", world, timeout=30.0) for number in range(setup.replicas)]
         self.pools = {f"vault.{name}": it.max_concurrency for name, it in self.config.vault.items()}
         self.pools[FILE_POOL] = FILE_POOL_SIZE
@@ -256,6 +257,10 @@ def _hook_names(config: Config) -> dict[After, str]:
     afters = (after_of(publish) for token in config.tokens for publish in token.publish)
     kinds = dict.fromkeys(after for after in afters if after is not None)
     return {after: f"hook {number}" for number, after in enumerate(kinds, 1)}
+
+
+def _host(endpoint: EndpointConfig) -> str:
+    return endpoint.host or endpoint.url.partition("://")[2]
 
 
 def _name(publish: AnyPublish) -> str:

@@ -114,9 +114,9 @@ class Tally:
         del minted
         self.grants[endpoint.token] = self.grants.get(endpoint.token, 0) + 1
 
-    def refused(self, endpoint: SimEndpoint, credentials: Credentials) -> None:
-        """The server refused a credential."""
-        del credentials
+    def refused(self, endpoint: SimEndpoint, credentials: Credentials, reason: Reason) -> None:
+        """The server refused the account, or the application."""
+        del credentials, reason
         self.refusals[endpoint.token] = self.refusals.get(endpoint.token, 0) + 1
 
     def failed(self, endpoint: SimEndpoint, reason: Reason) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.outcome import Event
     from aca_tokend.simulation.replica import Replica
     from aca_tokend.simulation.server import Minted, SimEndpoint
-    from aca_tokend.state import TokenState
+    from aca_tokend.rotation.managed import ManagedToken
 
 HOUR = 3600.0
 POOL = "acaengine.main"
@@ -86,7 +86,7 @@ class Behind(Tally):
         self.demand = Demand(0.0)
         self._next: dict[str, tuple[float, float]] = {}
 
-    def ended(self, replica: Replica, state: TokenState, next_at: float) -> None:
+    def ended(self, replica: Replica, state: ManagedToken, next_at: float) -> None:
         """Notes when a token is due again."""
         del replica
         if state.life is not None:
@@ -138,7 +138,7 @@ class Spell:
 
     def weigh(self) -> None:
         """What the daemon says of the endpoint after a window."""
-        states = [state for replica in self.cluster.replicas for state in replica.states.values()]
+        states = [state for replica in self.cluster.replicas for state in replica.tokens.by_name.values()]
         at_once = {"main": self.cluster.pools[POOL]}
         load = self.watch.demand.take(self.world.now, due_per_second(states), at_once)["main"]
         if load.too_slow:

@@ -80,6 +80,7 @@ class Hooked:
         replica, after = home
         whats = [f"hook {replica.number} {after}", f"alive {replica.number}", f"configured {place.token}"]
         whats += [store.name for store in (place.store, *self.checker.cluster.vaults.values())]
+        whats += [place.name, f"token {place.token}"]  # a write whose answer comes late, or never, is not known yet
         latest = max(conditions.well_since.get(what, 0.0) for what in whats)
         if world.now - latest >= self.within:
             self.checker.broken("hook_follows_write", f"{place.name}: no run since it was written {written:.3f}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -108,7 +107,7 @@ def test_daemon_tells_once() -> None:
         token = daemon.tokens.add(config, clock.now)
         identity = Identity(DOCUMENT.account, "svc", "authority-1", clock.now)
         held = Held(DOCUMENT, issued_at=clock.now, lifetime=10.0, asked_at=clock.now, scope=config.scope)
-        token.facts = replace(token.facts, identity=identity, held=held)
+        token.facts = token.facts._replace(identity=identity, held=held)
 
     watching = threading.Thread(target=daemon.watch)
     watching.start()

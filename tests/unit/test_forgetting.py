@@ -22,8 +22,8 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.steps import Call, Duty, make
 from aca_tokend.oauth import HttpTokenEndpoint
-from aca_tokend.pool import Pool
-from aca_tokend.scheduler import RotationScheduler
+from aca_tokend.scheduling.executor import Executor
+from aca_tokend.scheduling.scheduler import RotationScheduler
 from tests.fakes import Bench as Rotation
 from tests.unit.scripted_server import ScriptedServer, answers, response
 from tests.unit.vault_bench import Bench
@@ -115,7 +115,7 @@ def test_a_failed_call_keeps_nothing() -> None:
         return ""
 
     coroutine = attempt(password)
-    (call,) = coroutine.send(None)
+    (call,) = coroutine.send(None).calls
     with pytest.raises(StopIteration, match="there is none"):
         coroutine.send((make(call),))
     coroutine.close()
@@ -147,7 +147,7 @@ def test_an_idle_thread_keeps_nothing() -> None:
             """Is the call."""
 
     gone = threading.Event()
-    pool = Pool("pool", 1, lambda _: None)
+    pool = Executor("pool", 1, lambda _: None)
     sent = Sent()
     weakref.finalize(sent, gone.set)
     pool.submit(0.0, sent.use, lambda: None)

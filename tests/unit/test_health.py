@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from aca_tokend import health, log
@@ -13,7 +12,7 @@ from aca_tokend.core.outcome import Failure, Reason, Step, Suspended
 from aca_tokend.daemon import Daemon
 
 if TYPE_CHECKING:
-    from aca_tokend.scheduler import RotationScheduler
+    from aca_tokend.scheduling.scheduler import RotationScheduler
 
 MANY = tuple(f"token {number}" for number in range(10_000))
 
@@ -66,7 +65,7 @@ def test_a_daemon_that_was_just_made_is_healthy() -> None:
     assert made.unhealthy() == []
     assert problems(made.readiness()) == ["tokens: 2 of 2 not looked at yet: t0, t1"]
     for token in made.tokens.by_name.values():
-        token.facts = replace(token.facts, tried_once=True)
+        token.facts = token.facts._replace(tried_once=True)
     assert problems(made.readiness()) == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 
@@ -771,7 +770,7 @@ def test_canary_brings_no_retry_forward() -> None:
     assert life is not None
     assert held is not None
     bench.clock.now = bench.next_at = life.rotate
-    bench.token.facts = replace(bench.facts, held=replace(held, checked_at=life.rotate - 59.8))
+    bench.token.facts = bench.facts._replace(held=held._replace(checked_at=life.rotate - 59.8))
     bench.attempt()
     asked, refused_at = len(bench.endpoint.asked), bench.clock.now
     assert bench.failures == 1

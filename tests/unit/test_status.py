@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -132,7 +131,7 @@ def test_changed_credential_in_files() -> None:
     seen.bench.run_for(30)
     file = FileReference(file="/run/secrets/aca/secret")
     in_files = seen.bench.config.model_copy(update={"password": file, "client_secret": file})
-    seen.bench.token.facts = replace(seen.bench.facts, config=in_files)
+    seen.bench.token.facts = seen.bench.facts._replace(config=in_files)
     assert seen.token.suspended is not None
     assert seen.token.suspended.resumes.startswith("A changed credential is noticed within 5 seconds. After ")
 

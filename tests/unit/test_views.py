@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 from aca_tokend.core.errors import GrantUnavailable
 from aca_tokend.core.outcome import Reason
@@ -39,7 +38,7 @@ def test_view_while_a_reload_comes_in_between() -> None:
     """A token whose places are fewer than its sinks for a moment is no error."""
     bench = Bench(sinks=[MemorySink(), MemorySink(name="file:/run/aca/x.json", kind="file", pool="file")])
     bench.attempt()
-    bench.token.facts = replace(bench.facts, places=bench.facts.places[:1])
+    bench.token.facts = bench.facts._replace(places=bench.facts.places[:1])
     assert [sink.expires_at is None for sink in token_view(bench.token, 0.0).sinks] == [False, True]
 
 

@@ -1,6 +1,7 @@
 """A bulkhead: a bounded pool of threads, most urgent call first. What hangs in it holds its own threads alone.
 
-It decides nothing about when or what; the scheduler hands it the calls, and is told of whatever one raises.
+To APScheduler it is an executor, which begins the jobs that are due. It decides nothing about when or what, and tells
+of whatever a call raises.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ import heapq
 import itertools
 import threading
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from apscheduler.executors.base import BaseExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
 # A thread with nothing to do for so long ends: there may be thousands of pools that are seldom used, one for each hook.
 IDLE_SECONDS = 60.0
 
 
-class Pool:
+class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no types
     """A bounded pool of threads that takes what is most urgent first.
 
     Args:
@@ -31,18 +36,29 @@ class Pool:
     def __init__(
         self, name: str, size: int, on_bug: Callable[[BaseException], None], idle_seconds: float = IDLE_SECONDS
     ) -> None:
+        super().__init__()
         self.name = name
         self.size = size
         self._on_bug = on_bug
         self._idle_seconds = idle_seconds
         self._waiting: list[tuple[bool, float, int, Callable[[], None], Callable[[], None]]] = []
         self._order = itertools.count()
-        self._ready = threading.Condition()
+        self._lock = self._ready = threading.Condition()  # APScheduler counts a job's instances under it
         self._threads = 0
         self._idle = 0
         self._stopping = False
         self._closed = False
         self._busy_since: dict[int, float] = {}
+
+    def start(self, _scheduler: object, _alias: str) -> None:
+        """Threads begin with the first call. APScheduler's own `start` keeps a logger for each pool that ever was."""
+
+    def _do_submit_job(self, job: Any, _run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
+        self.submit(job.trigger.work.urgency(), partial(job.func, *job.args), lambda: None)
+
+    def release(self, name: str) -> None:
+        """The work of a job is over, or will not begin: the job may come again."""
+        self._run_job_success(name, ())
 
     def submit(
         self, urgency: float, run: Callable[[], None], drop: Callable[[], None], *, finish: bool = False
@@ -72,8 +88,8 @@ class Pool:
             self._closed = True
             self._ready.notify_all()
 
-    def stop(self) -> None:
-        """Drops what waits, except what finishes a rotation under way."""
+    def shutdown(self, wait: bool = True) -> None:  # noqa: ARG002 -- APScheduler's interface
+        """Drops what waits, except what finishes a rotation under way; that is waited for elsewhere."""
         with self._ready:
             self._stopping = True
             dropped = [entry for entry in self._waiting if entry[0]]
@@ -87,8 +103,14 @@ class Pool:
         return now - min(list(self._busy_since.values()), default=now)
 
     def _add_thread(self) -> None:
-        self._threads += 1
-        threading.Thread(target=self._work, name=f"{self.name}-{self._threads}", daemon=True).start()
+        """Where the machine gives no further thread, the pool goes on with those that it has."""
+        try:
+            threading.Thread(target=self._work, name=f"{self.name}-{self._threads + 1}", daemon=True).start()
+        except RuntimeError:
+            if not self._threads:
+                raise
+        else:
+            self._threads += 1  # the thread waits for our lock before it looks
 
     def _one_too_many(self) -> bool:
         return self._threads > self.size or (self._closed and not self._waiting)
