@@ -30,7 +30,10 @@ def configured(*hooks: HookState | None) -> TokenConfig:
     config, after = token_config(), {"command": ["/bin/reload"]}
     files = [FilePublish.model_validate({"to": "file", "path": f"/run/aca/{n}.json"}) for n in range(len(hooks))]
     with_hook = FilePublish.model_validate({"to": "file", "path": "/run/aca/hook.json", "after": after}).after
-    publish = (it if hook is None else it.model_copy(update={"after": with_hook}) for it, hook in zip(files, hooks, strict=True))
+    publish = (
+        it if hook is None else it.model_copy(update={"after": with_hook})
+        for it, hook in zip(files, hooks, strict=True)
+    )
     return config.model_copy(update={"publish": tuple(publish)})
 
 
@@ -51,9 +54,7 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.state = hook_state(hook=self.hook)
-        self.bench = Bench(
-            sinks=[self.vault, self.file], config=configured(None, self.state), hooks=[None, self.state]
-        )
+        self.bench = Bench(sinks=[self.vault, self.file], config=configured(None, self.state), hooks=[None, self.state])
         self.hooker = Hooker(self.bench.clock, random.Random(7), self.bench.events.append)  # noqa: S311 -- a test
 
     def restart(self, *hooks: HookState | None) -> None:
