@@ -147,7 +147,7 @@ def _summary(subject: Subject, facts: Facts, signs: Signs) -> str:
     if signs.state is State.STARTING:
         waits = saying.SKIPPED.get(_waits_for(facts))
         return saying.sentence("not looked at yet", *([waits] if waits else []))
-    safe = saying.readers(signs.valid_for, subject.now, signs)
+    safe = saying.readers(signs, subject.now)
     life = facts.life
     if signs.state is State.READY and life is not None:
         due = life.rotate - subject.monotonic

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from aca_tokend.core.errors import GrantUnavailable
 from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation.hook_runner import HookState
