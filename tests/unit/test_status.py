@@ -381,7 +381,7 @@ def test_place_that_cannot_be_read_any_more() -> None:
 
 
 def test_next_attempt_before_a_grant_can_be_due() -> None:
-    """Where a reference of the account, or the API that tries a token, fails, the next attempt is when that is tried."""
+    """Where a reference of the account fails, or the API that tries a token, that is what is tried next."""
     from aca_tokend.core.config import EnvReference, VerifyConfig
 
     named = Seen(Bench(config=token_config().model_copy(update={"username": EnvReference(env="NAME")})))
