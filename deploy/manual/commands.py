@@ -28,8 +28,8 @@ EXIT_CODES: dict[str, dict[int, str]] = {
         2: "the call is wrong, or nobody answers: nothing is known",
     },
     "resume": {
-        0: "the records that can be written are clear; what it prints names the others",
-        1: "no record could be cleared",
+        0: "the records are clear",
+        1: "a record could not be cleared",
         2: f"{WRONG}, or there is no such token",
     },
     "simulate": {0: "no reader would be refused", 1: "some would", 2: WRONG},
