@@ -37,11 +37,9 @@ def standing(facts: Facts, number: int) -> Standing:
     document = seen.document
     if document is None and seen.foreign is None:
         return Standing.EMPTY
-    if document is not None and of_account(facts, document):
-        return Standing.OURS
-    if _ours(facts, place, seen) or facts.config.publish[number].replace_foreign:
-        return Standing.FORMER
-    return Standing.STRANGER
+    if not (_ours(facts, place, seen) or facts.config.publish[number].replace_foreign):
+        return Standing.STRANGER
+    return Standing.OURS if document is not None and of_account(facts, document) else Standing.FORMER
 
 
 def _ours(facts: Facts, place: Place, seen: Seen) -> bool:
@@ -66,10 +64,7 @@ def published(facts: Facts, number: int) -> Document | None:
 def readable(facts: Facts, number: int) -> Document | None:
     """The token of ours that readers find there, also one of the account that was configured before."""
     place = facts.places[number]
-    last = place.last
-    if last is None or last.document is None:
-        return None
-    return last.document if of_account(facts, last.document) or _ours(facts, place, last) else None
+    return place.last.document if place.last and _ours(facts, place, place.last) else None
 
 
 def holds(place: Place, held: Held) -> bool:
