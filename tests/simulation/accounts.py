@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -56,9 +57,10 @@ class Accounts:
         """The accounts that it has or had."""
         return {*self.now[token].values(), *self.left[token]}
 
-    def agreed(self, token: str) -> bool:
-        """Whether all replicas have one account for it."""
-        return len(set(self.now[token].values())) == 1
+    def agreed(self, token: str, seconds: float = 0.0) -> bool:
+        """Whether all replicas have one account for it, and have had for so many seconds."""
+        since = max(self.left[token].values(), default=-math.inf)
+        return len(set(self.now[token].values())) == 1 and self.checker.cluster.world.now - since >= seconds
 
     def published(self, place: Place, minted: Minted | None) -> None:
         """A daemon wrote this: is it this token's own?"""

@@ -84,11 +84,15 @@ def _locks(rng: random.Random, base: Scenario) -> Scenario:
 
 
 def _clocks(rng: random.Random, base: Scenario) -> Scenario:
-    """Wall clocks that differ, and steps of an hour."""
+    """Wall clocks that differ, steps of an hour, clocks that are set after the start."""
     replicas = rng.randint(1, 3)
     skews = tuple(rng.choice((0.0, rng.uniform(-120, 120))) for _ in range(replicas))
     base = replace(base, tokens=5, replicas=replicas, seconds=8 * DAY, skews=skews)
-    return replace(base, faults=_faults(rng, base, ("step", "freeze", "outage", "kill amid"), 20))
+    faults = _faults(rng, base, ("step", "freeze", "outage", "kill amid"), 20)
+    if rng.random() < 0.3:  # wrong at the start, and set a few seconds later
+        base = replace(base, skews=tuple(rng.choice((-3.0, 3.0)) * HOUR for _ in range(replicas)))
+        faults = (Fault("clocks set", rng.uniform(0.1, 20.0), 0.0), *faults)
+    return replace(base, faults=faults)
 
 
 def _lifetimes(rng: random.Random, base: Scenario) -> Scenario:
@@ -353,7 +357,7 @@ _DRAWN: dict[str, Callable[[random.Random, Scenario], Fault]] = {
     "record": lambda rng, _: Fault("record", 0.0, rng.uniform(60, 4 * HOUR), how=rng.choice(("gone", "older"))),
     "rival": lambda rng, _: Fault("rival", 0.0, rng.uniform(2, 10) * HOUR, how=rng.choice(("restart", "reload"))),
     "reference": lambda rng, _: Fault(
-        "reference", 0.0, rng.choice((rng.uniform(60, 1800), 3 * HOUR)), value=rng.choice((0.0, 600.0))
+        "reference", 0.0, rng.choice((rng.uniform(60, 1800), 3 * HOUR)), value=rng.choice((0.0, 600.0, HOUR))
     ),
     "surprise": lambda rng, _: Fault(
         "surprise", 0.0, rng.uniform(60, 3 * HOUR), how=rng.choice(("", *STEPS)), value=rng.choice((0.1, 0.5, 1.0))
