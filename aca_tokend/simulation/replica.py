@@ -137,9 +137,9 @@ class Replica:
         """Swaps the configuration in, as the daemon does; the places are those of before."""
         changes, now = compare(self.config, config), self.cluster.world.now
         for name in self.config.acaengine:
-            before, after = self.config.acaengine[name], config.acaengine.get(name)
-            if after != before:
-                self.shared.forget_endpoint(name, clients=after is None or _host(after) != _host(before))
+            known, new = self.config.acaengine[name], config.acaengine.get(name)
+            if new != known:
+                self.shared.forget_endpoint(name, clients=new is None or _host(new) != _host(known))
         self.config = config
         if not self.alive:
             return

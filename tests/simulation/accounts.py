@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.simulation.places import Hand
-from aca_tokend.simulation.server import Whose
+from aca_tokend.simulation.server import Whose, fingerprint
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import Reference, TokenConfig
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from aca_tokend.simulation.server import Minted
     from tests.simulation.checker import Checker
 
-# A request that hung while the change came: its token may be brought to its places once more.
-GRACE_SECONDS = 30.0
+# An attempt under way goes to its end with the account that it began with; so long it takes where something hangs.
+HANGING_SECONDS = 30.0
 
 
 @dataclass
@@ -49,6 +49,11 @@ class Accounts:
         """Whose a token is to the first replica."""
         return self.now[token][0]
 
+    def fingerprint(self, token: str, replica: int) -> str:
+        """What a document of a token says of its account, if this replica writes it."""
+        endpoint = self.checker.cluster.replicas[replica].config.acaengine["main"]
+        return fingerprint(endpoint.host or endpoint.url.partition("://")[2], self.now[token][replica])
+
     def configured(self, token: str, whose: Whose) -> bool:
         """Whether any replica has this account for it now."""
         return whose in self.now[token].values()
@@ -76,8 +81,8 @@ class Accounts:
             checker.broken("own_tokens_only", f"{place.name} got the token of {minted.token}")
         if self.configured(token, minted.whose):
             return
-        left = self.left[token].get(minted.whose, -GRACE_SECONDS)
-        allowed = left + GRACE_SECONDS + checker.scenario.longest_attempt
+        left = self.left[token].get(minted.whose, -math.inf)
+        allowed = left + 2 * checker.scenario.longest_attempt + (HANGING_SECONDS if checker.scenario.hangs else 0.0)
         if minted.whose in self._referred and minted.published <= left:
             allowed = minted.expires
         if time > allowed:

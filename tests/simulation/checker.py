@@ -52,7 +52,6 @@ class Checker:
         self.unable: set[int] = set()  # replicas that are told that their tokens do not work
         self.share: dict[Key, float] = {}
         self.held: dict[int, Minted | None] = {}
-        self.hands: dict[int, Hand] = {}
         self.skew_at: dict[int, float] = {}
         self.published_at: dict[int, float] = {}
         self.looked_at = 0.0
@@ -137,18 +136,17 @@ class Checker:
 
     # ── what readers see ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def written(self, place: Place, before: object, minted: Minted | None) -> None:
+    def written(self, place: Place, before: Hand, minted: Minted | None) -> None:
         """What is published changed: forwards, and to something of ours?"""
         world = self.cluster.world
         held = self.held.get(id(place))
-        hand = self.hands.get(id(place), Hand.NOBODY)
-        self.held[id(place)], self.hands[id(place)] = minted, place.hand
+        self.held[id(place)] = minted
         self.published_at[id(place)] = world.now
         self.hooking.written(place)
         self.accounts.published(place, minted)
         if minted is None or place.hand is not Hand.OURS:
             return
-        if hand is Hand.STRANGER and not self.scenario.replace_foreign:
+        if before is Hand.STRANGER and not self.scenario.replace_foreign:
             self.broken("own_tokens_only", f"{place.name}: something foreign was replaced")
         self.rivals.published(place, minted)
         document = place.content
@@ -243,7 +241,9 @@ class Checker:
             if there is None or place.hand is not Hand.OURS:
                 continue
             expires = there.sent + there.expires - there.issued  # as a document says, which errs on the safe side
-            waits = max(scenario.min_interval, 2 * URGENT_INTERVAL_SECONDS) if expires > now else max(CAP, wish)
+            ours = there.account == self.accounts.fingerprint(state.name, replica.number)
+            soon = max(scenario.min_interval, 2 * URGENT_INTERVAL_SECONDS)
+            waits = soon if ours and expires > now else max(CAP, wish)
             if next_at <= max(there.expires, now + waits) + EPSILON:
                 continue
             known = engine_view.knows(state, number)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.simulation.places import Hand
-from aca_tokend.simulation.server import fingerprint
 
 if TYPE_CHECKING:
     from aca_tokend.simulation.places import Place
@@ -120,7 +119,9 @@ class Served:
             if there is None or not checker.accounts.agreed(token):
                 continue
             if not checker.accounts.configured(token, there.whose):
-                checker.broken("own_replaced", f"{place.name} still holds a token of {there.whose.username} at {now:.1f}")
+                checker.broken(
+                    "own_replaced", f"{place.name} still holds a token of {there.whose.username} at {now:.1f}"
+                )
 
     def _broken(self, place: Place, name: str, what: str) -> None:
         """It is not served: because what we wrote was not replaced, because of others, or for no reason at all."""
@@ -134,11 +135,9 @@ class Served:
 
     def _former(self, place: Place, there: Minted) -> bool:
         """Whether the token there is of an account, or of a server's name, that is not configured any more."""
-        endpoints = (it.config.acaengine["main"] for it in self.checker.cluster.replicas)
-        hosts = {endpoint.host or endpoint.url.partition("://")[2] for endpoint in endpoints}
-        disks, accounts = self.checker.cluster.disks, self.checker.accounts.now[place.token]
-        whose = [accounts[disks.index(place.store)]] if place.store in disks else accounts.values()
-        return not any(fingerprint(host, it) == there.account for host in hosts for it in whose)
+        disks, accounts = self.checker.cluster.disks, self.checker.accounts
+        writers = [disks.index(place.store)] if place.store in disks else range(len(disks))
+        return all(accounts.fingerprint(place.token, replica) != there.account for replica in writers)
 
     def _special(self, place: Place, now: float) -> str | None:
         if self._spent_in_crashes(place.token, now):
