@@ -27,10 +27,8 @@ def _password(scene: Scene) -> None:
 def _client_secret(scene: Scene) -> None:
     """The same for the secret of an application."""
     token, clients = scene.token, scene.server.clients
-    client = str(token.client_id)
-    _rotate(
-        scene, scene.scenario.client(token.name), str(token.client_secret), lambda new: clients.update({client: new})
-    )
+    client, key = str(token.client_id), scene.scenario.client(token.name)
+    _rotate(scene, key, str(token.client_secret), lambda new: clients.update({client: new}))
 
 
 def _rotate(scene: Scene, key: str, reference: str, accept: Callable[[str], None]) -> None:
