@@ -48,8 +48,8 @@ class Watch(Protocol):
     def revoked(self, minted: Minted) -> None:
         """A token died early."""
 
-    def written(self, place: Place, before: object, minted: Minted | None) -> None:
-        """What is published changed; `minted` is None for what no server minted."""
+    def written(self, place: Place, before: Hand, minted: Minted | None) -> None:
+        """What is published changed, `before` by this hand; `minted` is None for what no server minted."""
 
     def told(self, replica: Replica, event: Event) -> None:
         """A rotation tells what happened."""
@@ -159,8 +159,8 @@ class Place:
     def put(self, content: Document | None, foreign: str | None = None, *, hand: Hand = Hand.OURS) -> None:
         """Replaces what is there, whoever does it."""
         now = self.store.world.now
-        before, self.content, self.foreign = self.content or self.foreign, content, foreign
-        self.hand = hand
+        self.content, self.foreign = content, foreign
+        before, self.hand = self.hand, hand
         self.version += 1
         self.settle(now)
         self.minted = self.server.minted.get(content.access_token.reveal()) if content else None

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tests.simulation.scenario import Scenario
 
 RECOVERY_SECONDS = 10.0
+# Where one token after another is found revoked, the API may be what is broken: so long at most is waited then.
+LONGEST_REVOKED_SECONDS = 3600.0
 
 
 class Checker:
@@ -50,7 +52,6 @@ class Checker:
         self.unable: set[int] = set()  # replicas that are told that their tokens do not work
         self.share: dict[Key, float] = {}
         self.held: dict[int, Minted | None] = {}
-        self.hands: dict[int, Hand] = {}
         self.skew_at: dict[int, float] = {}
         self.published_at: dict[int, float] = {}
         self.looked_at = 0.0
@@ -135,18 +136,17 @@ class Checker:
 
     # ── what readers see ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def written(self, place: Place, before: object, minted: Minted | None) -> None:
+    def written(self, place: Place, before: Hand, minted: Minted | None) -> None:
         """What is published changed: forwards, and to something of ours?"""
         world = self.cluster.world
         held = self.held.get(id(place))
-        hand = self.hands.get(id(place), Hand.NOBODY)
-        self.held[id(place)], self.hands[id(place)] = minted, place.hand
+        self.held[id(place)] = minted
         self.published_at[id(place)] = world.now
         self.hooking.written(place)
         self.accounts.published(place, minted)
         if minted is None or place.hand is not Hand.OURS:
             return
-        if hand is Hand.STRANGER and not self.scenario.replace_foreign:
+        if before is Hand.STRANGER and not self.scenario.replace_foreign:
             self.broken("own_tokens_only", f"{place.name}: something foreign was replaced")
         self.rivals.published(place, minted)
         document = place.content
@@ -159,7 +159,7 @@ class Checker:
         untried = self.conditions.excuse(("api answers", "main"), world.now) is not None
         if self.scenario.verify and minted.works_until <= minted.answered and not untried:
             self.broken("dead_not_published", f"{place.name}: it was dead before it was published")
-        if held is not None and held is not minted and held.whose == minted.whose:
+        if held is not None and held is not minted and held.account == minted.account:
             self.rotations[place.token] += place is self._first_place(place.token)
             allowed = abs(self.skew_at.get(id(held), 0.0) - skew)
             if minted.answered < held.sent - allowed - EPSILON:
@@ -220,6 +220,8 @@ class Checker:
             longest = max(life.rotate - now, 0.0)
         elif left > 0:
             longest = min(longest, max(left * 0.75, 2 * URGENT_INTERVAL_SECONDS))
+        if engine_view.revoked(state):
+            longest = max(longest, min(left, LONGEST_REVOKED_SECONDS))
         wish = engine_view.retry_after_seconds(state)
         if wish is not None:
             longest = max(longest, min(wish, left * 0.75) if left > 0 else wish)
@@ -238,7 +240,10 @@ class Checker:
             there = place.minted
             if there is None or place.hand is not Hand.OURS:
                 continue
-            waits = 2 * URGENT_INTERVAL_SECONDS if there.expires > now else max(CAP, wish)
+            expires = there.sent + there.expires - there.issued  # as a document says, which errs on the safe side
+            ours = there.account == self.accounts.fingerprint(state.name, replica.number)
+            soon = max(scenario.min_interval, 2 * URGENT_INTERVAL_SECONDS)
+            waits = soon if ours and expires > now else max(CAP, wish)
             if next_at <= max(there.expires, now + waits) + EPSILON:
                 continue
             known = engine_view.knows(state, number)
@@ -273,12 +278,9 @@ class Checker:
 
     def _overdue(self, replica: Replica) -> list[str]:
         """The tokens whose attempt takes longer than anything it waits for."""
-        late = replica.driver.overdue(self.scenario.longest_hang)
-        faults = self.cluster.secrets.faults
-        if not late or not faults:
-            return late
-        passwords = {it.name: str(it.password) for it in self.scenario.config.tokens}
-        return [name for name in late if passwords[name] not in faults]
+        late, scenario = replica.driver.overdue(self.scenario.longest_hang), self.scenario
+        now, conditions = self.cluster.world.now, self.conditions
+        return [name for name in late if not conditions.unsettled((scenario.user(name),), now, scenario.settle)]
 
     def at_the_end(self) -> None:
         """The sums."""
