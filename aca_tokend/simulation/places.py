@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from aca_tokend.core.config import VaultReference
+from aca_tokend.core.config import FileReference, VaultReference
 from aca_tokend.core.errors import HookError, LookError, PublishError, ReasonedError, SecretError
 from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.outcome import Reason
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from aca_tokend.simulation.server import Minted, Server, SimEndpoint
     from aca_tokend.simulation.world import World
 
+# Where file references are resolved.
+SECRETS_POOL = "secrets"
 # How long a hook that hangs takes.
 HOOK_TIMEOUT = 10.0
 # The record that the attempts of a place's own token keep there; another is shared by several.
@@ -276,8 +278,10 @@ class SimSecrets:
     faults: dict[str, float] = field(default_factory=dict)
 
     def pool(self, reference: Reference) -> str | None:
-        """Vault's own pool for what is in Vault."""
-        return f"vault.{reference.vault_name}" if isinstance(reference, VaultReference) else None
+        """That of its Vault, or of the files of secrets."""
+        if isinstance(reference, VaultReference):
+            return f"vault.{reference.vault_name}"
+        return SECRETS_POOL if isinstance(reference, FileReference) else None
 
     def resolve(self, reference: Reference) -> Secret:
         """The secret as it is now. Raises SecretError."""

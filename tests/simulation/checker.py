@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from aca_tokend.core.outcome import Adopted, Granted
 from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
 from aca_tokend.simulation.places import Hand
+from aca_tokend.rotation.facts import Moment
 from aca_tokend.simulation.world import START
 from tests.simulation import engine_view
 from tests.simulation.accounts import Accounts
@@ -152,7 +153,9 @@ class Checker:
         document = place.content
         assert document is not None
         skew = self.skew_at.get(id(minted), 0.0)
-        issued = document.issued_at.timestamp() - START - skew
+        # by the clock it was granted under, or as it was dated anew when that was set
+        skews = (replica.clock.skew for replica in self.cluster.replicas) if self.scenario.odd_clocks else ()
+        issued = document.issued_at.timestamp() - START - max(skew, *skews, skew)
         if issued > minted.issued + EPSILON and not self.cluster.servers["main"].reuse:
             late = issued - minted.issued
             self.broken("life_not_overstated", f"{place.name}: issued {late:.3f} s late")
@@ -202,13 +205,14 @@ class Checker:
         life, rotation = engine_view.life(state), self.scenario.rotation
         key = (replica.number, replica.starts, state.name)
         self.pace.ended(key, state)
-        self._comes_again(state, next_at)
+        self._comes_again(replica, state, next_at)
         self._waits_for_no_expiry(replica, state, next_at)
         if life and not self.scenario.odd_clocks and life.rotate - life.issued > rotation.min_interval + EPSILON:
             self._kept_jitter(key, state, (life.rotate - life.issued) / (life.expires - life.issued))
 
-    def _comes_again(self, state: ManagedToken, next_at: float) -> None:
+    def _comes_again(self, replica: Replica, state: ManagedToken, next_at: float) -> None:
         now, life, rotation = self.cluster.world.now, engine_view.life(state), self.scenario.rotation
+        moment = Moment(now, START + now + replica.clock.skew, now)
         wait = next_at - now
         if engine_view.suspended(state):
             if wait > engine_view.poll_seconds(state) + EPSILON:
@@ -227,6 +231,7 @@ class Checker:
             longest = max(longest, min(wish, left * 0.75) if left > 0 else wish)
         if self.cluster.servers["main"].reuse and left > 0:
             longest = left + 1.0
+        longest = max(longest, engine_view.occupied_until(state, moment) - now)
         if wait > max(longest, rotation.min_interval) + EPSILON:
             self.broken("attempt_in_time", f"{state.name}: next attempt in {wait:.1f} s, at most {longest:.1f}")
 

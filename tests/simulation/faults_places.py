@@ -130,8 +130,8 @@ def _forge(scene: Scene) -> None:
         case "2099":
             changes |= dict.fromkeys(("expires_at", "refresh_after"), "2099-01-01T00:00:00Z")
         case "future":
-            times = {"issued_at": 1, "refresh_after": 2, "expires_at": 3}
-            changes |= {name: rfc3339(now + timedelta(hours=hours)) for name, hours in times.items()}
+            times = {"issued_at": 400, "refresh_after": 401, "expires_at": 402}
+            changes |= {name: rfc3339(now + timedelta(days=days)) for name, days in times.items()}
         case "username":
             changes |= {"username": "mallory"}
         case "alphabet":
