@@ -13,7 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from apscheduler.executors.base import BaseExecutor
+from apscheduler.executors.base import BaseExecutor, MaxInstancesReachedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,8 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         self._idle_seconds = idle_seconds
         self._waiting: list[tuple[bool, float, int, Callable[[], None], Callable[[], None]]] = []
         self._order = itertools.count()
-        self._lock = self._ready = threading.Condition()  # APScheduler counts a job's instances under it
+        self._ready = threading.Condition()
+        self._begun: set[str] = set()
         self._threads = 0
         self._idle = 0
         self._stopping = False
@@ -53,12 +54,19 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
     def start(self, _scheduler: object, _alias: str) -> None:
         """Threads begin with the first call. APScheduler's own `start` keeps a logger for each pool that ever was."""
 
+    def submit_job(self, job: Any, run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
+        """Queues a job. APScheduler's own counts under a lock, for which the threads that end jobs would wait."""
+        if job.id in self._begun:
+            raise MaxInstancesReachedError(job)
+        self._begun.add(job.id)
+        self._do_submit_job(job, run_times)
+
     def _do_submit_job(self, job: Any, _run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
         self.submit(job.trigger.work.urgency(), partial(job.func, *job.args), lambda: None)
 
     def release(self, name: str) -> None:
         """The work of a job is over, or will not begin: the job may come again."""
-        self._run_job_success(name, ())
+        self._begun.discard(name)
 
     def submit(
         self, urgency: float, run: Callable[[], None], drop: Callable[[], None], *, finish: bool = False
