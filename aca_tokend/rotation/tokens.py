@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from aca_tokend.core.config import vaults_of
 from aca_tokend.rotation.managed import ClockStepped, Late, ManagedToken, Reconfigured, VaultBack, Woken
@@ -71,8 +71,12 @@ class Tokens:
         """A token that nothing is known of yet; its jitter is drawn, and its first attempt begins at `at`."""
         wiring = self.wire(config)
         token = self.by_name[config.name] = ManagedToken(wiring, begin(wiring, self.rng.random()))
-        self.schedule.keep(TokenWork(self, token), at)
+        self._keep(token, at)
         return token
+
+    def _keep(self, token: ManagedToken, at: float) -> None:
+        """Puts a token on schedule; its attempts begin in the pool of its first place."""
+        self.schedule.keep(TokenWork(self, token, token.wiring.sinks[0].pool), at)
 
     def remove(self, name: str) -> ManagedToken:
         """Takes a token off the schedule; an attempt under way goes on to its end."""
@@ -83,7 +87,7 @@ class Tokens:
     def keep_all(self) -> None:
         """Puts every token on schedule for now, whatever became of it."""
         for token in self.by_name.values():
-            self.schedule.keep(TokenWork(self, token), self.clock.monotonic())
+            self._keep(token, self.clock.monotonic())
 
     def pass_turns(self, token: ManagedToken) -> None:
         """A token that left asks its endpoint no more: another that waits does."""
@@ -98,8 +102,9 @@ class Tokens:
         for config in changes.added:
             self.add(config, now)
         for change in changes.changed:
-            message = Reconfigured(self.wire(change.config), change.previous, change.alike, change.tried_anew)
-            self.send(self.by_name[change.config.name], message, now)
+            token, wiring = self.by_name[change.config.name], self.wire(change.config)
+            token.inbox.append(Reconfigured(wiring, change.previous, change.alike, change.tried_anew))
+            self.schedule.keep(TokenWork(self, token, wiring.sinks[0].pool), now)
         return gone
 
     def send(self, token: ManagedToken, message: Message, at: float) -> None:
@@ -147,25 +152,13 @@ class TokenWork:
 
     tokens: Tokens
     token: ManagedToken
+    pool: str
+    finish: ClassVar[bool] = False  # what has not begun when the daemon stops is not begun
 
     @property
     def name(self) -> str:
         """The name of the token."""
         return self.token.name
-
-    @property
-    def pool(self) -> str:
-        """Where its attempts begin: with the first of its places at which no call hangs."""
-        sinks = self.token.wiring.sinks
-        for sink, place in zip(sinks, self.token.facts.places, strict=False):
-            if place.busy is None:
-                return sink.pool
-        return sinks[0].pool
-
-    @property
-    def finish(self) -> bool:
-        """An attempt that has not begun when the daemon stops is not begun."""
-        return False
 
     def attempt(self) -> Coroutine[Any, Any, float]:
         """Starts one."""
