@@ -82,7 +82,6 @@ SKIPPED = {
     "user_unproven": "another token tries their user's password first",
     "claimed_elsewhere": "an attempt of another process is under way, or has to run out",
     "token_reused": "the server handed out the same token again; a new one comes when it expires",
-    "suspended": "it is suspended",
 }
 
 _RECORD = "no attempt without its record: "

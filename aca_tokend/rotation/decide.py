@@ -279,7 +279,7 @@ def adopt(facts: Facts, moment: Moment, _grant: float) -> Due | None:
         same = held is not None and document.access_token == held.document.access_token
         if same and held is not None and (held.asked_at is not None or held.revoked_at is not None):
             continue  # its times are ours to say; and what was refused stays refused
-        if adoptable(facts, place, moment) is not None:
+        if standing(facts, number) is Standing.OURS and adoptable(facts, place, moment) is not None:
             best, found = document, number
     return None if found is None else Due(-math.inf, Adopt(found))
 

@@ -99,7 +99,7 @@ class Looker:
             return facts
         what = standing(facts, number)
         if what is Standing.STRANGER:
-            why = place.seen.foreign or "it is the token of another account"
+            why = place.seen.foreign or "it is the token of another account, or was written under another name"
             message = f"{sink} holds something this token did not write: {why}"
             failure = Failure(Step.LOOK, Reason.FOREIGN_DOCUMENT, message, sink=sink)
         elif what is Standing.FORMER and rival_until(facts, place, moment) > now:

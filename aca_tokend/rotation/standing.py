@@ -37,14 +37,12 @@ def standing(facts: Facts, number: int) -> Standing:
     document = seen.document
     if document is None and seen.foreign is None:
         return Standing.EMPTY
-    if document is not None and of_account(facts, document):
-        return Standing.OURS
     account = facts.identity.account if facts.identity else ""
     ours = seen.token == facts.name if document is None else owned(document, token=facts.name, account=account)
     wrote = place.wrote is not None and place.wrote.stamp == seen.stamp
-    if ours or wrote or facts.config.publish[number].replace_foreign:
-        return Standing.FORMER
-    return Standing.STRANGER
+    if not (ours or wrote or facts.config.publish[number].replace_foreign):
+        return Standing.STRANGER
+    return Standing.OURS if document is not None and of_account(facts, document) else Standing.FORMER
 
 
 def of_account(facts: Facts, document: Document) -> bool:

@@ -412,7 +412,7 @@ class RotationScheduler:
             self._drive(task, round_.take_results(), "")
 
     def _hangs(self, round_: _Round, now: float) -> bool:
-        """Whether none of the answers that are out will come soon. In the queue of a pool that begins calls one will."""
+        """Whether no answer that is out will come soon. In the queue of a pool that begins calls one will."""
         for call, began, result in zip(round_.calls, round_.began, round_.results, strict=True):
             since = began or self._pools[call.pool].last_began
             if result is BUSY and since + round_.patience > now:

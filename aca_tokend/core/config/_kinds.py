@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
     from pydantic.json_schema import JsonSchemaValue
 
-# What the lockout guard adds to the path of a token for its records (core/guard.py).
-RECORDS = (".attempts", ".client-attempts")
+# What the lockout guard adds to the path of a token for its record (core/guard.py).
+RECORD = ".attempts"
 # How a file begins that is one of those which systemd loads for the service.
 CREDENTIALS = "$CREDENTIALS_DIRECTORY/"
 HOUR = 3_600.0
@@ -205,7 +205,7 @@ def kv_path(value: str) -> str:
     if slash and first in {"data", "metadata"}:
         # people paste the path of the HTTP API, where KV version 2 has this between mount and path
         refuse(f"begins with {first}/, which only the HTTP API puts there", f"leave {first}/ out")
-    if value.endswith(RECORDS):
+    if value.endswith(RECORD):
         refuse("ends as the attempt record of a token does", "give the secret another name")
     return value
 
