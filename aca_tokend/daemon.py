@@ -18,6 +18,7 @@ import random
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -98,6 +99,7 @@ class Daemon:
     _written: Config = field(init=False)  # at the start, with the tokens of all shards
     _behind: set[str] = field(default_factory=set)
     _expiries: Expiries = field(default_factory=Expiries)
+    _leaving: list[frozenset[str]] = field(default_factory=list)  # pools that reloads left without tokens
     _torn: bool = False  # a reload failed half-way
 
     def __post_init__(self) -> None:
@@ -189,28 +191,28 @@ class Daemon:
         """Adds, changes and removes tokens. Attempts under way go on; the next one of a token begins after them."""
         config = share(config, self.shard)
         changes = compare(self.config, config)
-        vaults_before, others = self.config.vault.keys(), _others(self.config, config)
+        others = _others(self.config, config)
+        keepers = [_keeper(name) for name in self.config.vault.keys() - config.vault.keys()]
+        pools = frozenset(self.parts.pools())
         self.config = config
         closing = self.parts.follow(config)
         self.scheduler.set_pools(self.parts.pools())
         self.metrics.follow(config.acaengine, self.parts.methods())
-        self.watched.follow(changes.endpoints, changes.vaults, changes.removed)
         log.set_level(config.log.level)
         gone = self.tokens.follow(changes)
-        for hook in self.parts.hooks.values():
-            if not hook.tokens:
-                self.scheduler.drop(hook.name)
-        for change in changes.changed:
-            self.events.forget(change.config.name)
+        self.watched.follow(changes.endpoints, changes.vaults, changes.removed)
+        for name in [*keepers, *(hook.name for hook in self.parts.hooks.values() if not hook.tokens)]:
+            self.scheduler.drop(name)
+        for name in [*others, *(change.config.name for change in changes.changed)]:
+            self.events.forget(name)
+        left = pools - self.parts.pools().keys()
+        self._leaving.append(left)
         ending: list[Callable[[], None]] = [
             *closing,
             *(partial(self.tokens.pass_turns, token) for token in gone),
-            *(partial(self.scheduler.drop, _keeper(name)) for name in vaults_before - config.vault.keys()),
             *(partial(self.events.forget, owner) for owner in others),
-            self._tidy,
+            partial(self._tidy, left),
         ]
-        for owner in others:
-            self.events.forget(owner)
         self.draining.add(self.scheduler.under_way(), [partial(self.contain, "clean-up", end) for end in ending])
         self.logger.info(
             "config_reloaded",
@@ -220,9 +222,10 @@ class Daemon:
             unchanged=changes.unchanged,
         )
 
-    def _tidy(self) -> None:
-        """Removes what attempts that began before a reload could still have used."""
-        self.scheduler.remove_pools(but=self.parts.pools())
+    def _tidy(self, left: frozenset[str]) -> None:
+        """Removes what attempts that began before a reload could still have used: these pools, and what is told."""
+        self._leaving.remove(left)
+        self.scheduler.remove_pools(but={*self.parts.pools(), *chain(*self._leaving)})
         self.metrics.follow(self.config.acaengine, self.parts.methods())
         self.events.keep(self.tokens.by_name.keys() | self.parts.hooks.keys() | _servers(self.config))
 

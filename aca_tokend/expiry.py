@@ -8,14 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.outcome import Expired
-from aca_tokend.rotation.standing import published
+from aca_tokend.rotation.standing import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from aca_tokend.core.outcome import Failure
-    from aca_tokend.core.ports import Sink
     from aca_tokend.rotation.facts import Facts
     from aca_tokend.rotation.managed import ManagedToken
 
@@ -42,20 +41,16 @@ class Expiries:
                 continue
             names = told[facts.name] = tuple(expired)
             if not set(names) <= set(self._told.get(facts.name, ())):
-                why = facts.waiting.why if facts.waiting else ""
-                yield Expired(facts.name, names, max(expired.values()), _why(token, facts, names), why)
+                why = _why(token, facts, names)
+                yield Expired(facts.name, names, max(expired.values()), why, facts.waits_for)
         self._told = told
 
 
 def _expired_places(token: ManagedToken, facts: Facts, wall: float) -> dict[str, datetime]:
-    """When what they hold expired."""
-    held = {sink.name: published(facts, number) for number, sink in _places(token, facts)}
+    """When what they hold expired. A reload may come in between, so there may be no place for each sink."""
+    sinks = token.wiring.sinks[: len(facts.places)]
+    held = {sink.name: readable(facts, number) for number, sink in enumerate(sinks)}
     return {name: it.expires_at for name, it in held.items() if it and it.expires_at.timestamp() <= wall}
-
-
-def _places(token: ManagedToken, facts: Facts) -> Iterator[tuple[int, Sink]]:
-    """A reload may come in between."""
-    return ((number, sink) for number, (sink, _) in enumerate(zip(token.wiring.sinks, facts.places, strict=False)))
 
 
 def _expected(facts: Facts) -> bool:
@@ -65,7 +60,7 @@ def _expected(facts: Facts) -> bool:
 
 def _why(token: ManagedToken, facts: Facts, names: tuple[str, ...]) -> Failure | None:
     """What keeps it from being replaced, as far as anything failed."""
-    suspension, trouble = facts.suspension, facts.trouble
-    failures = [suspension.failure if suspension else None, trouble.failure if trouble else None]
-    failures += [facts.places[number].failure for number, sink in _places(token, facts) if sink.name in names]
-    return next((failure for failure in failures if failure is not None), None)
+    if (why := facts.suspension or facts.trouble) is not None:
+        return why.failure
+    places = zip(token.wiring.sinks, facts.places, strict=False)
+    return next((place.failure for sink, place in places if sink.name in names and place.failure), None)

@@ -10,10 +10,11 @@ import itertools
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aca_tokend import hooks, sinks
-from aca_tokend.core.config import CommandHook, after_of, references
+from aca_tokend.core.config import after_of, references
 from aca_tokend.core.errors import SecretError, TokendError
 from aca_tokend.core.shards import parse_index
 from aca_tokend.oauth import HttpTokenEndpoint
@@ -78,13 +79,14 @@ class Parts:
             self._build_endpoint(name)
         for name, vault in before.vault.items():
             if config.vault.get(name) != vault:
-                closing.append(_apart(self.vaults[name]).start)
+                closing.append(partial(self._end_vault, self.vaults[name]))
         for name in config.vault:
             if config.vault[name] != before.vault.get(name):
                 self._build_vault(name)
         self._follow_hooks()
         self.shared.follow(config.tokens)
-        return [*closing, self._forget_vaults, self._forget_hooks]
+        left = frozenset(name for name, hook in self.hooks.items() if not hook.tokens)
+        return [*closing, partial(self._forget_hooks, left)]
 
     def _follow_hooks(self) -> None:
         """One hook for all sinks that have the same, however many they are; one that left has no token any more."""
@@ -101,9 +103,9 @@ class Parts:
                 self.hooks[name] = HookState(name, hooks.build(after), backoff)
             self.hooks[name].tokens, self.hooks[name].backoff = frozenset(names), backoff
 
-    def _forget_hooks(self) -> None:
-        """Until now their last run may have been under way."""
-        self.hooks = {name: hook for name, hook in self.hooks.items() if hook.tokens}
+    def _forget_hooks(self, left: frozenset[str]) -> None:
+        """Until now their last run may have been under way. They may have come back since."""
+        self.hooks = {name: hook for name, hook in self.hooks.items() if hook.tokens or name not in left}
         self._hook_names = {after: name for after, name in self._hook_names.items() if name in self.hooks}
 
     def _build_endpoint(self, name: str) -> HttpTokenEndpoint:
@@ -120,10 +122,11 @@ class Parts:
             monotonic=self.clock.monotonic,
         )
 
-    def _forget_vaults(self) -> None:
-        """Until now attempts under way could still find a secret in a Vault that left."""
-        for name in self.vaults.keys() - self.config.vault.keys():
-            del self.vaults[name]
+    def _end_vault(self, session: VaultSession) -> None:
+        """Until now attempts under way could still find a secret there. Another may bear its name since."""
+        if self.vaults.get(session.name) is session:
+            del self.vaults[session.name]
+        _apart(session).start()
 
     def wire(self, token: TokenConfig) -> Wiring:
         """What a token is made of."""
@@ -170,12 +173,6 @@ class Parts:
     def methods(self) -> dict[str, str]:
         """The log-in method of each Vault by its name."""
         return {name: vault.auth.method for name, vault in self.config.vault.items()}
-
-    def timeouts(self) -> list[float]:
-        """The time limits of all requests and commands, in seconds."""
-        endpoints, vaults = self.config.acaengine.values(), self.config.vault.values()
-        commands = [after.timeout for after in list(self._hook_names) if isinstance(after, CommandHook)]
-        return [*(it.timeout for it in endpoints), *(it.timeout for it in vaults), *commands]
 
     def close(self) -> None:
         """Closes every connection, and ends the commands that still run."""

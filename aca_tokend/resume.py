@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aca_tokend import sinks
-from aca_tokend.core.errors import LookError, PublishError, TokendError
+from aca_tokend.core.errors import ReasonedError, TokendError
 from aca_tokend.core.guard import RECORD
 from aca_tokend.secrets import SecretResolver
 from aca_tokend.vault import VaultSession
@@ -25,12 +25,13 @@ class UnknownTokenError(TokendError):
     """The configuration has no token of that name."""
 
 
-def resume(config: Config, name: str) -> tuple[str, ...]:
-    """Clears the records of a token, and of the others of its account. Returns, for people, what was cleared.
+def resume(config: Config, name: str) -> tuple[list[str], list[str]]:
+    """Clears the records of a token, and of the others of its account: at every place, and however many fail.
+
+    Returns, for people, what was cleared and what could not be.
 
     Raises:
         UnknownTokenError: there is no such token.
-        LookError, PublishError: no record can be read and written.
     """
     token = _find(config, name)
     vaults: dict[str, VaultSession] = {}
@@ -39,18 +40,15 @@ def resume(config: Config, name: str) -> tuple[str, ...]:
         vaults[vault_name] = VaultSession(
             vault_name, vault, secrets.resolve, wall=time.time, on_login=lambda *_told: None
         )
-    said, errors = [], []
+    cleared, problems = [], []
     try:
         for publish in (publish for it in config.tokens if _account(it) == _account(token) for publish in it.publish):
             sink = sinks.build(publish, vaults)
             try:
-                said.append(_clear(sink))
-            except (LookError, PublishError) as error:
-                errors.append(error)
-                said.append(f"{sink.name}: {RECORD} not cleared: {error.message}")
-        if len(errors) == len(said):
-            raise errors[0]
-        return tuple(said)
+                cleared.append(_clear(sink))
+            except ReasonedError as error:
+                problems.append(f"{sink.name}: {RECORD} not cleared: {error.message}")
+        return cleared, problems
     finally:
         for session in vaults.values():
             session.close()

@@ -29,10 +29,11 @@ from aca_tokend.core.status import (
     TokenStatus,
 )
 from aca_tokend.core.token import moment
-from aca_tokend.rotation.decide import POLL_SECONDS, grant_at, poll_seconds
+from aca_tokend.rotation.decide import POLL_SECONDS, grant_at, poll_seconds, usable_pending
 from aca_tokend.rotation.facts import Moment
+from aca_tokend.rotation.standing import readable
 from aca_tokend.status_servers import endpoint_status, vault_status
-from aca_tokend.survey import Overview, signs_of, there
+from aca_tokend.survey import Overview, signs_of
 
 if TYPE_CHECKING:
     from aca_tokend.core.condition import Signs
@@ -114,7 +115,6 @@ def token_status(subject: Subject, token: ManagedToken, signs: Signs) -> TokenSt
     facts, wiring = token.facts, token.wiring
     config, life = facts.config, facts.life
     document = facts.current.document if facts.current else None
-    failures = facts.trouble.count if facts.trouble else 0
     username = config.username if isinstance(config.username, str) else (document.username if document else None)
     safe_for = signs.valid_for if math.isfinite(signs.valid_for) else None
     return TokenStatus(
@@ -132,10 +132,10 @@ def token_status(subject: Subject, token: ManagedToken, signs: Signs) -> TokenSt
         safe_until=None if safe_for is None else subject.at(subject.monotonic + safe_for),
         next_attempt_at=subject.at(_next_attempt(subject, facts)),
         outage_tolerance_seconds=life.outage_tolerance if life else None,
-        consecutive_failures=max(failures, signs.hook_failures, *(place.failures for place in facts.places)),
+        consecutive_failures=token.failures,
         last=_last(subject.watched.told.get(facts.name)),
         suspended=_suspension(subject, facts),
-        sinks=[_sink(facts, number, sink) for number, sink in enumerate(wiring.sinks)],
+        sinks=[_sink(facts, number, sink) for number, sink in enumerate(wiring.sinks[: len(facts.places)])],
         hooks=_hooks(token),
         shard=subject.shard if subject.config.shard else None,
         runbook=signs.runbook,
@@ -147,7 +147,7 @@ def _summary(subject: Subject, facts: Facts, signs: Signs) -> str:
     if signs.state is State.STARTING:
         waits = saying.SKIPPED.get(_waits_for(facts))
         return saying.sentence("not looked at yet", *([waits] if waits else []))
-    safe = saying.readers(signs.valid_for, subject.now, signs)
+    safe = saying.readers(signs, subject.now)
     life = facts.life
     if signs.state is State.READY and life is not None:
         due = life.rotate - subject.monotonic
@@ -160,7 +160,7 @@ def _waits_for(facts: Facts) -> str:
     held = facts.current
     if held is not None and held.reused_at is not None:
         return "token_reused"
-    return facts.waiting.why if facts.waiting else ""
+    return facts.waits_for
 
 
 def _waits(facts: Facts) -> list[str]:
@@ -171,14 +171,17 @@ def _waits(facts: Facts) -> list[str]:
 
 
 def _next_attempt(subject: Subject, facts: Facts) -> float | None:
-    """When a grant is next asked for, or a place tried again; None for never."""
+    """When a grant is next asked for, or what failed is tried again; None for never."""
+    now = subject.monotonic
     if facts.suspension is not None:
         soonest = facts.suspension.cautious_at(facts.config)
     else:
-        now = subject.monotonic
-        times = [it.trouble.again_at(facts.config) for it in facts.places if it.trouble]
+        troubles = [it.trouble for it in facts.places]
+        if facts.identity is None or usable_pending(facts):  # no grant is due before that is resolved, or tried
+            troubles.append(facts.trouble)
+        times = [it.again_at(facts.config) for it in troubles if it]
         soonest = min([grant_at(facts, Moment(now, subject.wall, now)), *times])
-    return max(soonest, subject.monotonic) if soonest < math.inf else None
+    return max(soonest, now) if soonest < math.inf else None
 
 
 def _last(told: tuple[float, Event] | None) -> LastResult | None:
@@ -227,7 +230,7 @@ def _noticed(facts: Facts) -> str:
 
 
 def _sink(facts: Facts, number: int, sink: Sink) -> SinkStatus:
-    held, failure = there(facts, number), facts.places[number].failure
+    held, failure = readable(facts, number), facts.places[number].failure
     return SinkStatus(
         name=sink.name,
         kind=sink.kind,
@@ -242,15 +245,12 @@ def _sink(facts: Facts, number: int, sink: Sink) -> SinkStatus:
 
 
 def _hooks(token: ManagedToken) -> list[HookStatus]:
-    failing = {}
-    for hook in token.wiring.hooks:
-        failure = hook.failure if hook and token.name in hook.failing else None
-        if hook is not None and failure is not None:
-            advice = ADVICE[failure.reason]
-            failing[hook.name] = HookStatus(
-                hook.hook.label, hook.failures, failure.step, failure.reason, failure.message, advice
-            )
-    return list(failing.values())
+    failing = ((hook, hook.failure) for hook in token.failing_hooks)
+    return [
+        HookStatus(hook.hook.label, hook.failures, it.step, it.reason, it.message, ADVICE[it.reason])
+        for hook, it in failing
+        if it is not None  # it may have succeeded meanwhile
+    ]
 
 
 def _daemon(subject: Subject, seen: Overview) -> DaemonStatus:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aca_tokend.core.condition import NEVER, Signs
 from aca_tokend.core.status import State
 from aca_tokend.core.token import moment
-from aca_tokend.rotation.standing import Standing, standing
+from aca_tokend.rotation.standing import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.errors import Problem
     from aca_tokend.core.outcome import Failure
     from aca_tokend.core.status import Query
-    from aca_tokend.core.token import Document
     from aca_tokend.parts import Parts
-    from aca_tokend.rotation.facts import Facts
-    from aca_tokend.rotation.hook_runner import HookState
     from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.watched import Watched
 
@@ -127,10 +124,10 @@ def signs_of(token: ManagedToken, now: float, offset: float) -> Signs:
     valid_for, failure, unread, former = math.inf, None, False, False
     for number, place in enumerate(facts.places):
         failure = failure or place.failure
-        document = there(facts, number)
+        document = readable(facts, number)
         if document is None:
             left = NEVER
-            unread = unread or (place.failure is not None and place.seen is None)
+            unread = unread or (place.failure is not None and place.last is None)
         elif held is not None and document.expires_at == held.document.expires_at:
             left = held.expires_at - now
         else:
@@ -139,11 +136,10 @@ def signs_of(token: ManagedToken, now: float, offset: float) -> Signs:
         valid_for = min(valid_for, left)
     if facts.trouble is not None:
         failure = facts.trouble.failure
-    hook = _failing_hook(token)
-    waits = facts.waiting is not None and facts.waiting.why == "endpoint_held"
-    held_up = waits and (life is None or now >= life.rotate or facts.revoked)
+    hook = next(iter(token.failing_hooks), None)
+    held_up = facts.waits_for == "endpoint_held" and (life is None or now >= life.rotate or facts.revoked)
     suspension = facts.suspension
-    known = held is not None or failure is not None or suspension is not None or held_up
+    known = held is not None or failure is not None or suspension is not None or held_up or former
     return Signs(
         tried=facts.tried_once and known,
         valid_for=valid_for,
@@ -157,19 +153,3 @@ def signs_of(token: ManagedToken, now: float, offset: float) -> Signs:
         unread=unread,
         former=former,
     )
-
-
-def there(facts: Facts, number: int) -> Document | None:
-    """The token of ours that readers find at a place, also where it is of the account that was configured before."""
-    seen = facts.places[number].seen
-    document = seen.document if seen else None
-    if document is None or standing(facts, number) is Standing.STRANGER:
-        return None
-    return document
-
-
-def _failing_hook(token: ManagedToken) -> HookState | None:
-    for hook in token.wiring.hooks:
-        if hook is not None and hook.failure is not None and token.name in hook.failing:
-            return hook
-    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aca_tokend.metrics import SinkView, TokenView
-from aca_tokend.rotation.standing import published
+from aca_tokend.rotation.standing import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,22 +19,20 @@ def token_view(token: ManagedToken, offset: float) -> TokenView:
     """One token; `offset` is the wall clock minus the monotonic one."""
     facts, wiring = token.facts, token.wiring
     held, life, suspension = facts.current, facts.life, facts.suspension
-    hook_failures = (hook.failures for hook in wiring.hooks if hook is not None and facts.name in hook.failing)
-    place_failures = (place.failures for place in facts.places)
     return TokenView(
         token=facts.name,
         document=held.document if held else None,
         rotate_at=life.rotate + offset if life else None,
         expires_at=life.expires + offset if life else None,
         suspended=suspension.failure.reason if suspension else None,
-        consecutive_failures=max(facts.trouble.count if facts.trouble else 0, *place_failures, *hook_failures),
+        consecutive_failures=token.failures,
         sinks=tuple(_sink_view(facts, number, sink) for number, sink in enumerate(wiring.sinks)),
         settled=facts.tried_once,
     )
 
 
 def _sink_view(facts: Facts, number: int, sink: Sink) -> SinkView:
-    held = published(facts, number) if number < len(facts.places) else None  # a reload may come in between
+    held = readable(facts, number) if number < len(facts.places) else None  # a reload may come in between
     return SinkView(sink.name, sink.kind, held.issued_at if held else None, held.expires_at if held else None)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.condition import Signs
     from aca_tokend.core.outcome import Failure
 
-# One clause for each reason; {who} is the server, or Vault.
+# One clause for each reason; {who} is the server, Vault, or the file system of a place.
 CLAUSES: dict[Reason, str] = {
     Reason.INVALID_GRANT: "the server refused the username and password",
     Reason.INVALID_CLIENT: "the server refused the client id or the client secret",
@@ -92,7 +92,8 @@ def clause(failure: Failure) -> str:
     """What failed, without a capital and without a full stop."""
     message = failure.message.removeprefix(_RECORD)
     in_vault = (failure.sink or message).startswith("vault")
-    said = CLAUSES[failure.reason].format(who="Vault" if in_vault else "the server")
+    who = "Vault" if in_vault else "the file system" if failure.sink else "the server"
+    said = CLAUSES[failure.reason].format(who=who)
     if failure.sink is not None:
         return f"{failure.sink}: {said}"
     if message != failure.message:
@@ -117,8 +118,9 @@ def troubles(signs: Signs) -> list[str]:
     return [SKIPPED["endpoint_held"]] if signs.held else []
 
 
-def readers(valid_for: float, now: datetime, signs: Signs) -> str:
-    """Until when readers are safe."""
+def readers(signs: Signs, now: datetime) -> str:
+    """Until when readers are safe, and with whose token."""
+    valid_for = signs.valid_for
     if signs.revoked:
         return "readers are refused"
     if not math.isfinite(valid_for):

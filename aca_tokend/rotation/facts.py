@@ -176,6 +176,7 @@ class Place(NamedTuple):
 
     Attributes:
         seen: what it held when last read or written; None where it was not read, or the last try failed.
+        last: what it was last found to hold, or was given, whatever failed since: what its readers find.
         looked_at: when that read began, or the write was answered, or the try failed.
         first_seen: the document first found there by a look, by its hash, and when.
         wrote: what we last wrote there ourselves.
@@ -188,6 +189,7 @@ class Place(NamedTuple):
     """
 
     seen: Seen | None = None
+    last: Seen | None = None
     looked_at: float = -math.inf
     first_seen: tuple[int, float] | None = None
     wrote: Wrote | None = None
@@ -271,6 +273,11 @@ class Facts(NamedTuple):
         """Whether the token in use was found refused before its time."""
         held = self.current
         return held is not None and held.revoked_at is not None
+
+    @property
+    def waits_for(self) -> str:
+        """Why no request was sent though a grant is due; empty where nothing is waited for."""
+        return self.waiting.why if self.waiting else ""
 
     @property
     def everywhere(self) -> bool:

@@ -169,6 +169,7 @@ class Granter:
         except ReasonedError as error:
             if isinstance(error, InternalError):
                 raise
+            error.__traceback__ = None  # it leads to the credential, and from there to the error
             return facts._replace(suspended=polled)  # what cannot be read has not changed yet
         self.observe(Resumed(facts.name, why))
         trouble = facts.trouble and replace(facts.trouble, hastened_to=now)

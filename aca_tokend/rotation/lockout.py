@@ -216,6 +216,7 @@ class Lockout:
                 book, Wanted(resolved.credential, rules, mine, aged), facts.expires_at
             )
         except ReasonedError as error:
+            error.__traceback__ = None  # it leads to the credential, and from there to the error
             message = f"no attempt without its record: {error.message}"
             failure = Failure(Step.GRANT, error.reason, message, error.retry_after_seconds)
             return Unrecorded(failure, mine)

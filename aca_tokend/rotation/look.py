@@ -9,7 +9,7 @@ from aca_tokend.core.errors import InternalError, ReasonedError, contained
 from aca_tokend.core.outcome import Component, Event, Failure, Published, PublishResult, Reason, Step
 from aca_tokend.core.steps import BUSY, Call, Calls
 from aca_tokend.rotation.facts import Busy, Moment, Trouble
-from aca_tokend.rotation.standing import Standing, fenced, holds, published, rival_until, standing
+from aca_tokend.rotation.standing import Standing, fenced, holds, readable, rival_until, standing
 
 if TYPE_CHECKING:
     import random
@@ -65,7 +65,7 @@ class Looker:
         first_seen = place.first_seen
         if first_seen is None or first_seen[0] != mark:
             first_seen = (mark, self.clock.monotonic())
-        place = place._replace(seen=seen, looked_at=began, trouble=None, busy=None, first_seen=first_seen)
+        place = place._replace(seen=seen, last=seen, looked_at=began, trouble=None, busy=None, first_seen=first_seen)
         return self._report(wiring, facts.with_places({number: place}), number)
 
     def failed(self, wiring: Wiring, facts: Facts, number: int, failure: Failure, error: ReasonedError) -> Facts:
@@ -73,8 +73,8 @@ class Looker:
         place, now = facts.places[number], self.clock.monotonic()
         if isinstance(error, InternalError):
             self.observe(contained(Component.ATTEMPT, facts.name, error)[1])
-        held = published(facts, number)
-        remaining = held.expires_at.timestamp() - self.clock.wall() if held else 0.0
+        found = readable(facts, number)
+        remaining = found.expires_at.timestamp() - self.clock.wall() if found else 0.0
         place = place._replace(seen=None, looked_at=now, busy=None)
         if failure.reason is Reason.CONFLICT and place.conflicts + 1 < CONFLICTS:
             return facts.with_places({number: place._replace(conflicts=place.conflicts + 1)})

@@ -104,6 +104,17 @@ class ManagedToken:
         return self.facts.config.name
 
     @property
+    def failing_hooks(self) -> list[HookState]:
+        """The hooks whose last run failed for it."""
+        return list(dict.fromkeys(hook for hook in self.wiring.hooks if hook is not None and self.name in hook.failing))
+
+    @property
+    def failures(self) -> int:
+        """How often running whatever fails most has failed."""
+        trouble, places = self.facts.trouble, (place.failures for place in self.facts.places)
+        return max(trouble.count if trouble else 0, *places, *(hook.failures for hook in self.failing_hooks))
+
+    @property
     def urgency(self) -> float:
         """When readers meet an expired token; now, where nothing is published yet."""
         return self.facts.expires_at

@@ -131,6 +131,7 @@ class Publisher:
         return facts.with_place(
             number,
             seen=written.seen,
+            last=written.seen,
             looked_at=now,
             wrote=Wrote(written.seen.stamp, document.account, self.clock.wall()),
             hooked=None if outdated else place.hooked,  # the same token, but readers must read it anew

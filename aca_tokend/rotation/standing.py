@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aca_tokend.core.token import implausible, owned
 
 if TYPE_CHECKING:
-    from aca_tokend.core.token import Document
+    from aca_tokend.core.token import Document, Seen
     from aca_tokend.rotation.facts import Facts, Held, Moment, Place
 
 
@@ -37,12 +37,16 @@ def standing(facts: Facts, number: int) -> Standing:
     document = seen.document
     if document is None and seen.foreign is None:
         return Standing.EMPTY
-    account = facts.identity.account if facts.identity else ""
-    ours = seen.token == facts.name if document is None else owned(document, token=facts.name, account=account)
-    wrote = place.wrote is not None and place.wrote.stamp == seen.stamp
-    if not (ours or wrote or facts.config.publish[number].replace_foreign):
+    if not (_ours(facts, place, seen) or facts.config.publish[number].replace_foreign):
         return Standing.STRANGER
     return Standing.OURS if document is not None and of_account(facts, document) else Standing.FORMER
+
+
+def _ours(facts: Facts, place: Place, seen: Seen) -> bool:
+    """Whether it was written for this token: its name, its account or our own mark says so."""
+    account, document = facts.identity.account if facts.identity else "", seen.document
+    named = seen.token == facts.name if document is None else owned(document, token=facts.name, account=account)
+    return named or (place.wrote is not None and place.wrote.stamp == seen.stamp)
 
 
 def of_account(facts: Facts, document: Document) -> bool:
@@ -55,6 +59,15 @@ def published(facts: Facts, number: int) -> Document | None:
     seen = facts.places[number].seen
     document = seen.document if seen else None
     return document if document is not None and of_account(facts, document) else None
+
+
+def readable(facts: Facts, number: int) -> Document | None:
+    """The token of ours that readers find there, also one of the account that was configured before."""
+    place = facts.places[number]
+    last = place.last
+    if last is None or last.document is None:
+        return None
+    return last.document if of_account(facts, last.document) or _ours(facts, place, last) else None
 
 
 def holds(place: Place, held: Held) -> bool:

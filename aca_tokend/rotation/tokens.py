@@ -139,10 +139,10 @@ class Tokens:
         """One attempt; returns when the next is due."""
         until = await self.rotator.attempt(token)
         self.ended(token, until)
-        if self.once:
-            # A token that only waits for another to try their credential has not had its attempt yet.
-            waiting = token.facts.waiting
-            return until if waiting is not None and waiting.why in OTHERS_FIRST else math.inf
+        # a token that waits for another to try their credential, or for a place, has not had its attempt yet
+        waits = token.facts.waits_for in OTHERS_FIRST or any(place.busy for place in token.facts.places)
+        if self.once and not waits:
+            return math.inf
         return until if until < math.inf else self.clock.monotonic() + HEARTBEAT_SECONDS
 
 

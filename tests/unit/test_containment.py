@@ -22,10 +22,9 @@ from aca_tokend.core.outcome import Component, HookRan, Reason, Unexpected
 from aca_tokend.core.steps import Call, Calls, make
 from aca_tokend.daemon import KEEP_AGAIN_SECONDS, SWEEP, Daemon
 from aca_tokend.demo.stage import wait_until
-from aca_tokend.hooking import Hooker
 from aca_tokend.pages import site
 from aca_tokend.reload import Source
-from aca_tokend.state import HookState, Written
+from aca_tokend.rotation.hook_runner import Hooker, HookState, Written
 from aca_tokend.status_api import api
 from tests.fakes import FakeClock, FakeHook, drive, token_config
 from tests.unit.test_admin import ask
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aca_tokend.core.outcome import Event
-    from aca_tokend.state import TokenState
+    from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.vault import VaultSession
 
 CANARY = "canary-secret"
@@ -216,7 +215,7 @@ def configuration(*names: str) -> dict[str, Any]:
 
 
 class Rig:
-    """A daemon whose tokens are not on schedule, and its log."""
+    """A daemon that was not started, and its log."""
 
     def __init__(self, rng: random.Random | None = None) -> None:
         self.stream: io.StringIO = configured()
@@ -294,14 +293,14 @@ def test_bugs_in_what_is_watched() -> None:
     """Each thing that the main thread watches fails by itself; the next round does them all again."""
     rig = Rig()
     daemon = rig.daemon
-    broken = daemon.states["foyer"]
-    daemon.states["foyer"] = cast("TokenState", Broken())
+    tokens = daemon.tokens.by_name
+    broken, tokens["foyer"] = tokens["foyer"], cast("ManagedToken", Broken())
     watching = threading.Thread(target=daemon.watch, daemon=True)
     watching.start()
     try:
         wait_until(lambda: rig.stream.getvalue().count('"internal_error"') >= 4, "two rounds")
     finally:
-        daemon.states["foyer"] = broken
+        tokens["foyer"] = broken
         daemon.bell.ring_to_stop()
         watching.join(60.0)
         daemon.bell.stop = False
@@ -372,14 +371,14 @@ def test_bug_before_the_swap(tmp_path: Path) -> None:
     rig.reload("bookings", "rooms")
 
     assert daemon.config is before
-    assert set(daemon.states) == {"bookings", "foyer"}
+    assert set(daemon.tokens.by_name) == {"bookings", "foyer"}
     assert rig.successful == 0.0
     (bug,) = rig.bugs(Component.RELOAD)
     assert bug["what"] == "configuration"
 
     daemon.source.observe = observe
     rig.reload()
-    assert set(daemon.states) == {"bookings", "rooms"}
+    assert set(daemon.tokens.by_name) == {"bookings", "rooms"}
     assert rig.successful == 1.0
 
 
@@ -391,11 +390,11 @@ def test_bug_amid_the_swap(tmp_path: Path) -> None:
     rig.reload("bookings", "foyer", "rooms")
 
     rig.dice.broken = False
-    assert set(rig.daemon.scheduler._due) == {"bookings", "foyer"}
+    assert {"bookings", "foyer"} <= rig.daemon.scheduler._store.jobs.keys()
     assert rig.successful == 0.0
     rig.bugs(Component.RELOAD)
     rig.reload("bookings", "foyer", "rooms", "signage")
-    assert "signage" in rig.daemon.states
+    assert "signage" in rig.daemon.tokens.by_name
     assert rig.successful == 0.0
 
 

@@ -214,7 +214,18 @@ def record_missing(bench: Rotation) -> None:
     bench.sinks[0].record_errors.append(Reason.PERMISSION_DENIED)
 
 
-@pytest.mark.parametrize("fail", [grant_refused, record_missing, lambda _bench: None], ids=["grant", "claim", "none"])
+def poll_fails(bench: Rotation) -> None:
+    """A suspended token that looks whether it may go on, and cannot read its record."""
+    bench.endpoint.broken = GrantRejected(Reason.INVALID_GRANT, "no")
+    bench.run_for(600)
+    assert bench.facts.suspension is not None
+    bench.clock.advance(3600)
+    bench.sinks[0].record_errors.extend([Reason.PERMISSION_DENIED] * 100)
+
+
+@pytest.mark.parametrize(
+    "fail", [grant_refused, record_missing, poll_fails, lambda _bench: None], ids=["grant", "claim", "poll", "none"]
+)
 def test_an_attempt_is_let_go_of(fail: Callable[[Rotation], None]) -> None:
     """Once an attempt is over, however it ended, nothing of it holds the credential."""
     bench = Rotation()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from aca_tokend.records import Ledger, Records, Verdict
 
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable
 from aca_tokend.core.guard import (
@@ -23,7 +24,6 @@ from aca_tokend.core.guard import (
 )
 from aca_tokend.core.outcome import Failed, Reason, Resumed, Suspended
 from aca_tokend.core.token import NotADocumentError
-from aca_tokend.records import Ledger, Records, Verdict
 from tests.fakes import Bench, Crowd, FakeClock, FakeSecrets, MemorySink, drive, token_config
 
 if TYPE_CHECKING:

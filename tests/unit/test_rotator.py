@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from aca_tokend.core.config import EnvReference
+from aca_tokend.core.config import EnvReference, VaultReference
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, VerifyError
 from aca_tokend.core.outcome import (
     Adopted,
@@ -23,6 +23,7 @@ from aca_tokend.core.outcome import (
     Suspended,
 )
 from aca_tokend.core.secret import Secret
+from aca_tokend.rotation.decide import POLL_SECONDS, POLL_VAULT_SECONDS, poll_seconds
 from aca_tokend.rotation.managed import Woken
 from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, token_config
 
@@ -920,14 +921,16 @@ def test_expired_token_is_never_written() -> None:
     assert bench.sinks[0].writes == 1
 
 
-def test_published_soon_where_a_sink_holds_less_life_than_the_token() -> None:
+@pytest.mark.parametrize("step", ["look", "publish"])
+def test_published_soon_where_a_sink_holds_less_life_than_the_token(step: str) -> None:
     """A sink that failed is tried again by what it still holds, not by the life of the token that waits for it."""
     bench = Bench()
     bench.attempt()
     bench.run_for(7200 * 0.667 - 1)
-    bench.sinks[0].publish_errors.extend([Reason.CONNECT_FAILED] * 10_000)
+    errors = bench.sinks[0].look_errors if step == "look" else bench.sinks[0].publish_errors
+    errors.extend([Reason.CONNECT_FAILED] * 10_000)
     bench.run_for(7200 * 0.333 - 2)
-    bench.sinks[0].publish_errors.clear()
+    errors.clear()
     bench.run_for(2.5)
 
     assert bench.sinks[0].content.access_token == Secret("token-2")
@@ -959,3 +962,11 @@ def test_vault_is_back_and_the_credential_is_refused() -> None:
     bench.attempt()
 
     assert bench.next_at == due
+
+
+def test_suspended_token_looks_for_its_credential_by_where_it_is() -> None:
+    """While a token is suspended, a credential that Vault holds is looked for less often: each look is a request."""
+    in_vault = {"password": VaultReference(vault="secret/aca#password")}
+
+    assert poll_seconds(token_config()) == POLL_SECONDS
+    assert poll_seconds(token_config().model_copy(update=in_vault)) == POLL_VAULT_SECONDS

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aca_tokend.core.config import FilePublish
 from aca_tokend.core.errors import GrantUnavailable
-from aca_tokend.core.outcome import Failure, Granted, HookRan, Published, PublishResult, Reason, Step
+from aca_tokend.core.outcome import Granted, HookRan, Published, PublishResult, Reason, Step
 from aca_tokend.core.policy import HOOK_SPACING_SECONDS
 from aca_tokend.core.secret import Secret
-from aca_tokend.hooking import Hooker
-from aca_tokend.reload import Change, Origin, take_over
-from aca_tokend.state import HookState, SinkState, Written
-from tests.fakes import Bench, FakeHook, MemorySink, drive, token_config
+from aca_tokend.rotation.hook_runner import Hooker, HookState, Written
+from aca_tokend.rotation.managed import Reconfigured
+from tests.fakes import Bench, FakeHook, MemorySink, drive, token_config, wired
 
 if TYPE_CHECKING:
-    from aca_tokend.core.config import BackoffConfig
+    from aca_tokend.core.config import BackoffConfig, TokenConfig
 
 FILE = "file:/run/aca/bookings.json"
-NOT_LOOKED_AT = Failure(Step.LOOK, Reason.CONFLICT, "new in the configuration", sink=FILE)
 BACKOFF: BackoffConfig = token_config().rotation.backoff
+
+
+def configured(*hooks: HookState | None) -> TokenConfig:
+    """A token of as many places, which have something to run after a write where there is a hook."""
+    config, after = token_config(), {"command": ["/bin/reload"]}
+    files = [FilePublish.model_validate({"to": "file", "path": f"/run/aca/{n}.json"}) for n in range(len(hooks))]
+    with_hook = FilePublish.model_validate({"to": "file", "path": "/run/aca/hook.json", "after": after}).after
+    publish = (
+        it if hook is None else it.model_copy(update={"after": with_hook})
+        for it, hook in zip(files, hooks, strict=True)
+    )
+    return config.model_copy(update={"publish": tuple(publish)})
 
 
 def hook_state(name: str = "hook 1", hook: FakeHook | None = None) -> HookState:
@@ -42,18 +53,17 @@ class Rig:
     hooker: Hooker = field(init=False)
 
     def __post_init__(self) -> None:
-        self.bench = Bench(sinks=[self.vault, self.file])
-        self.hooker = Hooker(self.bench.clock, random.Random(7), self.bench.events.append)  # noqa: S311 -- a test
-        self._begin()
-
-    def _begin(self) -> None:
         self.state = hook_state(hook=self.hook)
-        self.bench.state.sinks[1].hook = self.state
+        self.bench = Bench(sinks=[self.vault, self.file], config=configured(None, self.state), hooks=[None, self.state])
+        self.hooker = Hooker(self.bench.clock, random.Random(7), self.bench.events.append)  # noqa: S311 -- a test
 
-    def restart(self) -> None:
-        """A new process."""
+    def restart(self, *hooks: HookState | None) -> None:
+        """A new process with these hooks, or with the one that it had."""
+        if not hooks:
+            self.state = hook_state(hook=self.hook)
+        self.bench.hooks = list(hooks) or [None, self.state]
+        self.bench.config = configured(*self.bench.hooks)
         self.bench.restart()
-        self._begin()
 
     def run(self) -> float:
         """An attempt of the hook; in how many seconds the next is due."""
@@ -97,10 +107,10 @@ def test_nothing_written_nothing_run(rig: Rig) -> None:
     """A sink that holds what the hook was run for asks for nothing, and an attempt without need runs nothing."""
     rig.bench.attempt()
     rig.run()
-    rig.bench.state.rotate_at = rig.bench.clock.now
     rig.bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
-    rig.bench.clock.advance(2)
+    rig.bench.clock.advance(5000)
     rig.bench.attempt()
+    assert rig.bench.failures
 
     assert rig.run() == math.inf
     assert rig.hook.runs == 1
@@ -138,8 +148,7 @@ def test_same_token_in_another_form_asks(rig: Rig) -> None:
     rig.bench.attempt()
     rig.run()
     rig.file.outdated = True
-    rig.bench.state.publish_at, rig.bench.state.sinks[1].failure = rig.bench.clock.now, NOT_LOOKED_AT
-    rig.bench.attempt()
+    change(rig, rig.state, alike=False)
 
     assert rig.file.writes == 2
     assert len(rig.bench.woken) == 2
@@ -154,7 +163,7 @@ def test_write_whose_answer_was_lost_asks(rig: Rig) -> None:
     rig.bench.attempt()
     assert len(rig.bench.woken) == 1
     rig.file.before_publish = None
-    rig.file.put(rig.bench.state.document)
+    rig.file.put(rig.bench.document)
     rig.bench.clock.advance(60)
     rig.bench.attempt()
 
@@ -164,7 +173,7 @@ def test_write_whose_answer_was_lost_asks(rig: Rig) -> None:
 
 def test_two_sinks_share_a_run(rig: Rig) -> None:
     """Two sinks of a token with the same hook ask together, after both were written, and have one run."""
-    rig.bench.state.sinks[0].hook = rig.state
+    rig.restart(rig.state, rig.state)
     rig.bench.attempt()
 
     assert len(rig.bench.woken) == 1
@@ -281,11 +290,16 @@ def test_last_run_is_at_once_and_alone(rig: Rig) -> None:
 # ── reload ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def change(rig: Rig, hook: HookState | None) -> None:
-    """A reload that changes what is run after the file, and nothing else."""
-    fresh = rig.bench.shared.state(rig.bench.config, rig.bench.endpoint, rig.bench.sinks, 10.0)
-    fresh.sinks = (fresh.sinks[0], replace(fresh.sinks[1], hook=hook))
-    take_over(rig.bench.state, Change(fresh, (Origin(0, True), Origin(1, True))), rig.bench.clock.now)
+def send(rig: Rig, hook: HookState | None, *, alike: bool = True) -> None:
+    """A reload that changes what is run after the file, and `alike` or not how the file is written."""
+    bench = rig.bench
+    wiring = wired(configured(None, hook), bench.endpoint, bench.sinks, bench.shared, [None, hook])
+    bench.token.inbox.append(Reconfigured(wiring, (0, 1), (True, alike), tried_anew=False))
+
+
+def change(rig: Rig, hook: HookState | None, *, alike: bool = True) -> None:
+    """The same, and the attempt that takes it in."""
+    send(rig, hook, alike=alike)
     rig.bench.attempt()
 
 
@@ -306,7 +320,7 @@ def test_changed_hook_waits_for_the_next_write(rig: Rig) -> None:
 
 def test_added_hook_waits_for_the_next_write(rig: Rig) -> None:
     """A hook that was added is not run for what was written before it was there."""
-    rig.bench.state.sinks[1].hook = None
+    rig.restart(None, None)
     rig.bench.attempt()
 
     change(rig, rig.state)
@@ -322,9 +336,7 @@ def test_new_hook_takes_over_what_the_old_one_owes(rig: Rig) -> None:
     rig.bench.attempt()
     rig.run()
     between, last = hook_state("hook 2"), hook_state("hook 3")
-    fresh = rig.bench.shared.state(rig.bench.config, rig.bench.endpoint, rig.bench.sinks, 10.0)
-    fresh.sinks[1].hook = between
-    take_over(rig.bench.state, Change(fresh, (Origin(0, True), Origin(1, True))), rig.bench.clock.now)
+    send(rig, between)
 
     change(rig, last)
 
@@ -351,10 +363,14 @@ def test_removed_hook_is_asked_no_more(rig: Rig) -> None:
 
 def test_new_place_has_its_hook_run(rig: Rig) -> None:
     """A file that a reload adds is written, and its hook run."""
-    rig.bench.state.sinks = (SinkState(rig.vault),)
+    both = rig.bench.sinks
+    rig.bench.sinks = both[:1]
+    rig.restart(None)
     rig.bench.attempt()
-    fresh = rig.bench.shared.state(rig.bench.config, rig.bench.endpoint, rig.bench.sinks, 10.0)
-    fresh.sinks[1].hook = rig.state
-    take_over(rig.bench.state, Change(fresh, (Origin(0, True), None)), rig.bench.clock.now)
+
+    rig.bench.sinks = both
+    wiring = wired(configured(None, rig.state), rig.bench.endpoint, both, rig.bench.shared, [None, rig.state])
+    rig.bench.token.inbox.append(Reconfigured(wiring, (0, None), (True, False), tried_anew=False))
     rig.bench.attempt()
+    assert rig.file.content == rig.vault.content
     assert len(rig.bench.woken) == 1
