@@ -27,6 +27,10 @@ class Busy(Enum):
 
 
 BUSY: Final = Busy.BUSY
+# The pools of these names are for calls on this machine, which have no time-out of their own: one that has taken longer
+# than an attempt has patience leaves its thread's place to another, so that it holds up none on the same file system.
+LOCAL = ("file", "secrets")
+HUNG_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,8 @@ class Calls(Generic[T]):
     """Calls that run side by side. Awaiting them gives one result or `ReasonedError` each, in their order.
 
     Attributes:
-        patience: for how many seconds the attempt waits for them, to about a second. What has not answered by then,
-            or still waits in its pool's queue, gives `BUSY`; it goes on, and its answer goes to `Call.late`.
+        patience: for how many seconds the attempt waits for a call that was begun, to about a second, or for a pool
+            that begins none. What has not answered by then gives `BUSY`; its answer goes to `Call.late`.
     """
 
     calls: Sequence[Call[T]]

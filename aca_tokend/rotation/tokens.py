@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from aca_tokend.core.config import vaults_of
 from aca_tokend.rotation.managed import ClockStepped, Late, ManagedToken, Reconfigured, VaultBack, Woken
@@ -71,8 +71,12 @@ class Tokens:
         """A token that nothing is known of yet; its jitter is drawn, and its first attempt begins at `at`."""
         wiring = self.wire(config)
         token = self.by_name[config.name] = ManagedToken(wiring, begin(wiring, self.rng.random()))
-        self.schedule.keep(TokenWork(self, token), at)
+        self._keep(token, at)
         return token
+
+    def _keep(self, token: ManagedToken, at: float) -> None:
+        """Puts a token on schedule; its attempts begin in the pool of its first place."""
+        self.schedule.keep(TokenWork(self, token, token.wiring.sinks[0].pool), at)
 
     def remove(self, name: str) -> ManagedToken:
         """Takes a token off the schedule; an attempt under way goes on to its end."""
@@ -83,7 +87,7 @@ class Tokens:
     def keep_all(self) -> None:
         """Puts every token on schedule for now, whatever became of it."""
         for token in self.by_name.values():
-            self.schedule.keep(TokenWork(self, token), self.clock.monotonic())
+            self._keep(token, self.clock.monotonic())
 
     def pass_turns(self, token: ManagedToken) -> None:
         """A token that left asks its endpoint no more: another that waits does."""
@@ -98,9 +102,9 @@ class Tokens:
         for config in changes.added:
             self.add(config, now)
         for change in changes.changed:
-            token = self.by_name[change.config.name]
-            token.inbox.append(Reconfigured(self.wire(change.config), change.previous, change.alike, change.tried_anew))
-            self.schedule.keep(TokenWork(self, token), now)  # anew, for it may begin in another pool
+            token, wiring = self.by_name[change.config.name], self.wire(change.config)
+            token.inbox.append(Reconfigured(wiring, change.previous, change.alike, change.tried_anew))
+            self.schedule.keep(TokenWork(self, token, wiring.sinks[0].pool), now)
         return gone
 
     def send(self, token: ManagedToken, message: Message, at: float) -> None:
@@ -148,28 +152,13 @@ class TokenWork:
 
     tokens: Tokens
     token: ManagedToken
+    pool: str
+    finish: ClassVar[bool] = False  # what has not begun when the daemon stops is not begun
 
     @property
     def name(self) -> str:
         """The name of the token."""
         return self.token.name
-
-    @property
-    def pool(self) -> str:
-        """Where its attempts begin: where no call of its hangs, as far as there is such a pool.
-
-        After a reload that is one of the new configuration: those of the old are removed.
-        """
-        token = self.token
-        busy = {it.pool for it, place in zip(token.wiring.sinks, token.facts.places, strict=False) if place.busy}
-        wiring = next((it.wiring for it in reversed(tuple(token.inbox)) if isinstance(it, Reconfigured)), token.wiring)
-        pools = [sink.pool for sink in wiring.sinks]
-        return next((pool for pool in pools if pool not in busy), pools[0])
-
-    @property
-    def finish(self) -> bool:
-        """An attempt that has not begun when the daemon stops is not begun."""
-        return False
 
     def attempt(self) -> Coroutine[Any, Any, float]:
         """Starts one."""

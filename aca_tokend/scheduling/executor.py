@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from apscheduler.executors.base import BaseExecutor
+from apscheduler.executors.base import BaseExecutor, MaxInstancesReachedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # A thread with nothing to do for so long ends: there may be thousands of pools that are seldom used, one for each hook.
 IDLE_SECONDS = 60.0
+# So many calls that hang leave their places to others.
+MOST_HUNG = 56
 
 
 class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no types
@@ -30,20 +33,30 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         name: the beginning of its threads' names.
         size: how many calls may run at once.
         on_bug: told, from any thread, of what a call raised.
-        idle_seconds: for how long a thread with nothing to do is kept.
+        now: the monotonic clock.
+        hung_seconds: a call that has been running for longer does not count against `size`.
     """
 
     def __init__(
-        self, name: str, size: int, on_bug: Callable[[BaseException], None], idle_seconds: float = IDLE_SECONDS
+        self,
+        name: str,
+        size: int,
+        on_bug: Callable[[BaseException], None],
+        now: Callable[[], float] = time.monotonic,
+        hung_seconds: float = math.inf,
     ) -> None:
         super().__init__()
         self.name = name
         self.size = size
         self._on_bug = on_bug
-        self._idle_seconds = idle_seconds
+        self._now = now
+        self._hung_seconds = hung_seconds
+        self._idle_seconds = IDLE_SECONDS
+        self.last_began = now()
         self._waiting: list[tuple[bool, float, int, Callable[[], None], Callable[[], None]]] = []
         self._order = itertools.count()
-        self._lock = self._ready = threading.Condition()  # APScheduler counts a job's instances under it
+        self._ready = threading.Condition()
+        self._begun: set[str] = set()
         self._threads = 0
         self._idle = 0
         self._stopping = False
@@ -53,12 +66,19 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
     def start(self, _scheduler: object, _alias: str) -> None:
         """Threads begin with the first call. APScheduler's own `start` keeps a logger for each pool that ever was."""
 
+    def submit_job(self, job: Any, run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
+        """Queues a job. APScheduler's own counts under a lock, for which the threads that end jobs would wait."""
+        if job.id in self._begun:
+            raise MaxInstancesReachedError(job)
+        self._begun.add(job.id)
+        self._do_submit_job(job, run_times)
+
     def _do_submit_job(self, job: Any, _run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
         self.submit(job.trigger.work.urgency(), partial(job.func, *job.args), lambda: None)
 
     def release(self, name: str) -> None:
         """The work of a job is over, or will not begin: the job may come again."""
-        self._run_job_success(name, ())
+        self._begun.discard(name)
 
     def submit(
         self, urgency: float, run: Callable[[], None], drop: Callable[[], None], *, finish: bool = False
@@ -78,7 +98,7 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         """Changes how many calls may run at once. Those under way beyond it go on to their end."""
         with self._ready:
             self.size = size
-            for _ in range(min(len(self._waiting) - self._idle, size - self._threads)):
+            for _ in range(min(len(self._waiting) - self._idle, self._most() - self._threads)):
                 self._add_thread()
             self._ready.notify_all()
 
@@ -98,9 +118,18 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         for entry in dropped:
             entry[4]()
 
-    def longest_call(self, now: float) -> float:
-        """For how many seconds the oldest call under way has been running."""
-        return now - min(list(self._busy_since.values()), default=now)
+    def relieve(self) -> None:
+        """Adds threads for what waits behind calls that hang. Called now and then."""
+        if self._hung_seconds < math.inf:
+            self.resize(self.size)
+
+    def _most(self) -> int:
+        """How many threads there may be."""
+        if self._hung_seconds == math.inf:
+            return self.size
+        before = self._now() - self._hung_seconds
+        hung = sum(since < before for since in list(self._busy_since.values()))
+        return self.size + min(hung, MOST_HUNG)
 
     def _add_thread(self) -> None:
         """Where the machine gives no further thread, the pool goes on with those that it has."""
@@ -113,7 +142,7 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
             self._threads += 1  # the thread waits for our lock before it looks
 
     def _one_too_many(self) -> bool:
-        return self._threads > self.size or (self._closed and not self._waiting)
+        return self._threads > self._most() or (self._closed and not self._waiting)
 
     def _work(self) -> None:
         me = threading.get_ident()
@@ -129,7 +158,7 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
                     self._ready.notify()  # it may have been woken for a call that another has to make now
                     return
                 run = heapq.heappop(self._waiting)[3]
-            self._busy_since[me] = time.monotonic()
+            self._busy_since[me] = self.last_began = self._now()
             try:
                 run()
             except BaseException as bug:  # noqa: BLE001 -- told to the daemon, which ends the process

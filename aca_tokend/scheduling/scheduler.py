@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.base import BaseScheduler
 
-from aca_tokend.core.steps import BUSY, Duty, make
+from aca_tokend.core.steps import BUSY, HUNG_SECONDS, LOCAL, Duty, make
 from aca_tokend.scheduling.executor import Executor
-from aca_tokend.scheduling.job_store import DUE, JobStore, Timer
+from aca_tokend.scheduling.job_store import NEVER, JobStore, Timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -45,14 +45,19 @@ _OWN = "default"
 
 @dataclass(slots=True, eq=False)
 class _Round:
-    """Calls that an attempt handed out together, and waits for until `until`.
+    """Calls that an attempt handed out together, when each began (0: it waits in its pool), and the attempt's patience.
+
+    It is not looked at before `until`.
 
     `finishing`: how many of those that are out a stop waits for.
     """
 
     results: list[Any]
+    calls: Sequence[Call[Any]]
+    began: list[float]
     out: int
     until: float
+    patience: float
     finishing: int
 
     def take_results(self) -> list[Any]:
@@ -101,17 +106,6 @@ class _Scheduler(BackgroundScheduler):  # type: ignore[misc]  # APScheduler publ
         self._thread.start()
         self.resume()
 
-    def set(self, job: Any, at: float) -> None:  # noqa: ANN401 -- APScheduler publishes no types
-        """Sets when a job is due, unless it was just handed on.
-
-        It is `modify_job` without its checks and events, which cost 5 µs a rotation.
-        """
-        with self._jobstores_lock:
-            if not job.trigger.queued:
-                job.trigger.at, job.next_run_time = at, DUE
-                self._store.update_job(job)
-        self.wakeup()
-
     def wakeup(self) -> None:
         """Called by APScheduler after each change: its thread is woken for what is due before it would look."""
         if self._store.sooner():
@@ -153,7 +147,7 @@ class RotationScheduler:
         self._on_lag = on_lag
         self._lock = threading.Condition()  # taken before the locks of APScheduler, never while holding one
         self._store = JobStore(clock.monotonic)
-        self._pools = {_OWN: Executor("scheduling", 1, on_bug)}
+        self._pools = {_OWN: Executor("scheduling", 1, on_bug, clock.monotonic)}
         self._scheduler = _Scheduler(self._store, self._pools[_OWN], on_bug)
         self._under_way: dict[str, _Task] = {}
         self._late: dict[_Round, str] = {}
@@ -208,8 +202,8 @@ class RotationScheduler:
             task, job = self._under_way.get(name), self._store.lookup_job(name)
             if task is not None:
                 task.hasten_to = min(task.hasten_to, at)
-            elif job is not None and at < job.trigger.at:
-                self._scheduler.set(job, at)
+            elif job is not None and self._store.hasten(job, at):
+                self._scheduler.wakeup()
 
     def redraw(self) -> None:
         """Has APScheduler look at once: its thread slept by a clock that was stepped, or with the machine."""
@@ -224,7 +218,7 @@ class RotationScheduler:
             return
         self._take_off(work.name)
         name, timer = work.name, Timer(at, work)
-        options = {"executor": work.pool, "next_run_time": DUE, "misfire_grace_time": None}
+        options = {"executor": work.pool, "next_run_time": NEVER, "misfire_grace_time": None}
         self._scheduler.add_job(self._job, timer, (timer,), id=name, name=name, **options)
 
     def _take_off(self, name: str) -> None:
@@ -244,7 +238,8 @@ class RotationScheduler:
                 self._pools[name].resize(size)
             else:
                 # whole or not at all: other threads look into it
-                self._pools = {**self._pools, name: Executor(name, size, self._on_bug)}
+                hung = HUNG_SECONDS if name.startswith(LOCAL) else math.inf
+                self._pools = {**self._pools, name: Executor(name, size, self._on_bug, self._clock.monotonic, hung)}
                 self._scheduler.add_executor(self._pools[name], name)
 
     def remove_pools(self, but: Collection[str]) -> None:
@@ -299,11 +294,6 @@ class RotationScheduler:
             timers = [job.trigger for job in self._store.jobs.values()]
         return [timer.work.name for timer in timers if not timer.queued and timer.at < before]
 
-    def stuck(self, limit: float) -> list[str]:
-        """The pools in which a call has been running for more than `limit` seconds, past every timeout."""
-        now = time.monotonic()
-        return [pool.name for pool in self._pools.values() if pool.longest_call(now) > limit]
-
     def dead(self) -> bool:
         """Whether APScheduler's thread ended though nobody stopped it: no attempt would begin any more."""
         thread = getattr(self._scheduler, "_thread", None)
@@ -353,8 +343,10 @@ class RotationScheduler:
             results = round_.take_results()
 
     def _open(self, task: _Task, handed: Calls[Any]) -> _Round:
-        calls, until = handed.calls, self._clock.monotonic() + handed.patience
-        task.round = _Round([BUSY] * len(calls), len(calls), until, sum(call.finish for call in calls))
+        calls, patience = handed.calls, handed.patience
+        until, finishing = self._clock.monotonic() + patience, sum(call.finish for call in calls)
+        count = len(calls)
+        task.round = _Round([BUSY] * count, calls, [0.0] * count, count, until, patience, finishing)
         return task.round
 
     def _hand_out(self, task: _Task, round_: _Round, calls: Sequence[Call[Any]]) -> None:
@@ -372,6 +364,7 @@ class RotationScheduler:
 
     def _make(self, task: _Task, round_: _Round, index: int, call: Call[Any]) -> bool:
         """Makes a call. Whether its answer is the last that the attempt waits for, so that this thread drives it on."""
+        round_.began[index] = self._clock.monotonic()
         result = make(call)
         with self._lock:
             if task.round is round_:
@@ -405,16 +398,26 @@ class RotationScheduler:
 
     def _go_on_without(self) -> None:
         """Drives on, without the answers that are out, the attempts that have waited long enough for them."""
+        for pool in self._pools.values():
+            pool.relieve()
         now, lost = self._clock.monotonic(), []
         with self._lock:
             for task in self._under_way.values():
-                if (round_ := task.round) is not None and round_.until <= now:
+                if (round_ := task.round) is not None and round_.until <= now and self._hangs(round_, now):
                     task.round = None
                     lost.append((task, round_))
                     if round_.finishing:
                         self._late[round_] = task.work.name
         for task, round_ in lost:
             self._drive(task, round_.take_results(), "")
+
+    def _hangs(self, round_: _Round, now: float) -> bool:
+        """Whether no answer that is out will come soon. In the queue of a pool that begins calls one will."""
+        for call, began, result in zip(round_.calls, round_.began, round_.results, strict=True):
+            since = began or self._pools[call.pool].last_began
+            if result is BUSY and since + round_.patience > now:
+                return False
+        return True
 
     def _end(self, task: _Task, next_at: float) -> None:
         with self._lock:
@@ -428,6 +431,6 @@ class RotationScheduler:
                 self._put(work, min(at, task.hasten_to))
             else:
                 self._pools[job.executor].release(name)
-                job.trigger.queued = False
-                self._scheduler.set(job, min(at, task.hasten_to))
+                self._store.take_back(job, min(at, task.hasten_to))
+                self._scheduler.wakeup()
             self._lock.notify_all()

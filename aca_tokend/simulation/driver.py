@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aca_tokend.core.steps import BUSY, make
+from aca_tokend.core.steps import BUSY, HUNG_SECONDS, LOCAL, make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class _Round:
-    """The results of calls that were handed out together, and how many are still out."""
+    """Calls that were handed out together, their results, when each began, and how many are still out."""
 
+    calls: Sequence[Call[Any]]
     results: list[Any]
+    began: list[float]
     out: int
 
 
@@ -49,11 +51,13 @@ _Out = tuple[_Task, _Round, int, "Call[Any]"]
 class _Pool:
     """So many calls at a time, the most urgent first."""
 
-    __slots__ = ("busy", "size", "waiting")
+    __slots__ = ("busy", "last_began", "local", "size", "waiting")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, local: bool = False) -> None:
         self.size = size
+        self.local = local
         self.busy = 0
+        self.last_began = 0.0
         self.waiting: list[tuple[bool, float, int, Callable[..., None], tuple[Any, ...]]] = []
 
 
@@ -71,7 +75,7 @@ class SimDriver:
         self.dead = False
         self.frozen_until = 0.0
         self._latency = latency
-        self._pools = {name: _Pool(size) for name, size in pools.items()}
+        self._pools = {name: _Pool(size, local=name.startswith(LOCAL)) for name, size in pools.items()}
         self._due: dict[str, tuple[float, Work]] = {}
         self._under_way: dict[str, _Task] = {}
         self._numbers = itertools.count()
@@ -168,9 +172,9 @@ class SimDriver:
             self._release(pool)
             return
         calls = handed.calls
-        round_ = task.round = _Round([BUSY] * len(calls), len(calls))
+        round_ = task.round = _Round(calls, [BUSY] * len(calls), [0.0] * len(calls), len(calls))
         if handed.patience != math.inf:
-            self.world.at(self.world.now + handed.patience, self._lose_patience, task, round_)
+            self.world.at(self.world.now + handed.patience, self._lose_patience, task, round_, handed.patience)
         if len(calls) == 1 and calls[0].pool == here:
             self._start(pool, (task, round_, 0, calls[0]))
             return
@@ -178,15 +182,21 @@ class SimDriver:
             self._submit(call.pool, call.urgency, self._start, (task, round_, index, call), finish=call.finish)
         self._release(pool)
 
-    def _lose_patience(self, task: _Task, round_: _Round) -> None:
+    def _lose_patience(self, task: _Task, round_: _Round, patience: float) -> None:
         """Drives an attempt on without the answers that are out. It makes no call here, so it takes no place."""
-        if self.dead or task.round is not round_ or self._asleep(self._lose_patience, task, round_):
+        if self.dead or task.round is not round_ or self._asleep(self._lose_patience, task, round_, patience):
             return
+        before = self.world.now - patience
+        for call, began, result in zip(round_.calls, round_.began, round_.results, strict=True):
+            if result is BUSY and (began or self._pools[call.pool].last_began) > before:
+                self.world.at(self.world.now + 1.0, self._lose_patience, task, round_, patience)
+                return
         task.round = None
         self._drive(task, round_.results, "", _Pool(1))
 
     def _start(self, pool: _Pool, out: _Out) -> None:
         world = self.world
+        pool.last_began = out[1].began[out[2]] = world.now
         takes = self._latency(out[3].pool)
         world.at(world.now + takes * world.rng.random(), self._take_effect, pool, out, world.now, takes)
 
@@ -199,8 +209,12 @@ class SimDriver:
         world.instant, world.answer_at = started, max(started + takes, world.now)
         result = make(out[3])
         world.instant = world.now
-        if not self.dead:
-            world.at(world.answer_at, self._take_answer, pool, out, result)
+        if self.dead:
+            return
+        if pool.local and world.answer_at > started + HUNG_SECONDS:
+            world.at(max(started + HUNG_SECONDS, world.now), self._release, pool)
+            pool = _Pool(1)  # it has left its place to another by then
+        world.at(world.answer_at, self._take_answer, pool, out, result)
 
     def _take_answer(self, pool: _Pool, out: _Out, result: object) -> None:
         if self.dead or self._asleep(self._take_answer, pool, out, result):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from aca_tokend.core.config import VaultReference
+from aca_tokend.core.config import FileReference, VaultReference
 from aca_tokend.core.errors import HookError, LookError, PublishError, ReasonedError, SecretError
 from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.outcome import Reason
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from aca_tokend.simulation.server import Minted, Server, SimEndpoint
     from aca_tokend.simulation.world import World
 
+# Where file references are resolved.
+SECRETS_POOL = "secrets"
 # How long a hook that hangs takes.
 HOOK_TIMEOUT = 10.0
 # The record that the attempts of a place's own token keep there; another is shared by several.
@@ -48,8 +50,8 @@ class Watch(Protocol):
     def revoked(self, minted: Minted) -> None:
         """A token died early."""
 
-    def written(self, place: Place, before: object, minted: Minted | None) -> None:
-        """What is published changed; `minted` is None for what no server minted."""
+    def written(self, place: Place, before: Hand, minted: Minted | None) -> None:
+        """What is published changed, `before` by this hand; `minted` is None for what no server minted."""
 
     def told(self, replica: Replica, event: Event) -> None:
         """A rotation tells what happened."""
@@ -159,8 +161,8 @@ class Place:
     def put(self, content: Document | None, foreign: str | None = None, *, hand: Hand = Hand.OURS) -> None:
         """Replaces what is there, whoever does it."""
         now = self.store.world.now
-        before, self.content, self.foreign = self.content or self.foreign, content, foreign
-        self.hand = hand
+        self.content, self.foreign = content, foreign
+        before, self.hand = self.hand, hand
         self.version += 1
         self.settle(now)
         self.minted = self.server.minted.get(content.access_token.reveal()) if content else None
@@ -276,8 +278,10 @@ class SimSecrets:
     faults: dict[str, float] = field(default_factory=dict)
 
     def pool(self, reference: Reference) -> str | None:
-        """Vault's own pool for what is in Vault."""
-        return f"vault.{reference.vault_name}" if isinstance(reference, VaultReference) else None
+        """That of its Vault, or of the files of secrets."""
+        if isinstance(reference, VaultReference):
+            return f"vault.{reference.vault_name}"
+        return SECRETS_POOL if isinstance(reference, FileReference) else None
 
     def resolve(self, reference: Reference) -> Secret:
         """The secret as it is now. Raises SecretError."""

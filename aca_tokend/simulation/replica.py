@@ -19,7 +19,7 @@ from aca_tokend.rotation.rotator import Rotator
 from aca_tokend.rotation.shared import Shared
 from aca_tokend.rotation.tokens import Tokens
 from aca_tokend.simulation.driver import SimDriver
-from aca_tokend.simulation.places import Place, SimHook, SimSecrets, SimSink, Store
+from aca_tokend.simulation.places import SECRETS_POOL, Place, SimHook, SimSecrets, SimSink, Store
 from aca_tokend.simulation.server import Server, SimEndpoint
 from aca_tokend.simulation.world import SimClock, World
 from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE
@@ -194,7 +194,7 @@ class Cluster:
         self.secrets = SimSecrets(self.vaults, world)
         self.disks = [Store(f"disk {number}", world, timeout=30.0) for number in range(setup.replicas)]
         self.pools = {f"vault.{name}": it.max_concurrency for name, it in self.config.vault.items()}
-        self.pools[FILE_POOL] = FILE_POOL_SIZE
+        self.pools |= dict.fromkeys((FILE_POOL, SECRETS_POOL), FILE_POOL_SIZE)
         for name, endpoint in self.config.acaengine.items():
             self.pools[f"acaengine.{name}"] = endpoint.max_concurrency
         self.hook_names = _hook_names(self.config)
@@ -224,7 +224,7 @@ class Cluster:
         endpoint, vault, file = self.setup.latency
         if pool in self.hook_names.values():
             return HOOK_SECONDS
-        return file if pool == FILE_POOL else vault if pool.startswith("vault.") else endpoint
+        return file if pool in {FILE_POOL, SECRETS_POOL} else vault if pool.startswith("vault.") else endpoint
 
     def _add_places(self, token: TokenConfig) -> None:
         server = self.servers[token.acaengine]

@@ -16,7 +16,7 @@ from aca_tokend.core.grant import Grant
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Account
-from aca_tokend.simulation.world import START
+from aca_tokend.simulation.world import START, Unforeseen
 
 if TYPE_CHECKING:
     from aca_tokend.core.grant import Credentials
@@ -137,7 +137,11 @@ class Server:
         value, minted = self._mint(endpoint, credentials, sent)
         world.answered()
         minted.answered = world.answer_at
+        minted.lost = world.surprised(endpoint.token, "granted")
         self.watch.granted(endpoint, minted)
+        if minted.lost:
+            message = f"{endpoint.token}: granted"
+            raise Unforeseen(message)
         named = self.lifetime is not None
         left = minted.expires - (world.now if self.reuse else minted.issued)
         whole = int(left + ROUNDING)
@@ -267,9 +271,7 @@ class SimEndpoint:
         """Asks for a token. Raises GrantError."""
         world = self.server.world
         world.surprise(self.token, "grant")
-        grant = self.server.grant(self, credentials)
-        world.surprise(self.token, "granted")
-        return grant
+        return self.server.grant(self, credentials)
 
     def verify(self, path: str, access_token: Secret) -> None:
         """Tries a token. Raises VerifyError."""

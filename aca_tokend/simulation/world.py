@@ -63,10 +63,14 @@ class World:
             self.trace.append((self.now, who, what))
 
     def surprise(self, who: str, step: str) -> None:
-        """Raises Unforeseen now and then, while there are to be surprises for this token or reference in this step."""
-        if self.surprises and (likely := self.surprises.get((who, step))) and self.rng.random() < likely:
+        """Raises Unforeseen, if it is time for a surprise."""
+        if self.surprises and self.surprised(who, step):
             message = f"{who}: {step}"
             raise Unforeseen(message)
+
+    def surprised(self, who: str, step: str) -> bool:
+        """Whether it is, now and then, while there are to be surprises for this token or reference in this step."""
+        return (who, step) in self.surprises and self.rng.random() < self.surprises[who, step]
 
     def reached(self) -> float:
         """A call reaches the other side. Returns when it was sent."""

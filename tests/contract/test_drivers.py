@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 GENEROUS = 30.0
 POOLS = {"a": 2, "b": 1, "slow": 1}
+# Longer than any call takes that does not hang.
+PATIENCE_SECONDS = 1000.0
 # A call hangs for so long in virtual time; with a real clock until it is released.
-HANGS_SECONDS = 100.0
+HANGS_SECONDS = 5000.0
 # Far enough ahead that nothing comes of itself, and yet in the range of a clock.
 NEVER_BY_ITSELF = 1e6
 
@@ -57,6 +59,12 @@ class Stage(Protocol):
     def play(self, done: Callable[[], bool]) -> None:
         """Lets time pass until it is done."""
 
+    def waits_for_one(self, name: str) -> bool:
+        """Whether all calls but one that the attempt of a token handed out have answered."""
+
+    def lose_patience(self, name: str) -> None:
+        """Lets the patience of an attempt end once that is so."""
+
     def hang(self) -> None:
         """A call in the pool `slow`, which hangs."""
 
@@ -70,16 +78,18 @@ class RealStage:
     def __init__(self) -> None:
         self.bugs: list[BaseException] = []
         self.released = threading.Event()
+        self.passed = 0.0
+        self.started = False
         self.scheduler = RotationScheduler(POOLS, self, self.bugs.append, lambda _lag: None)
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.monotonic() + self.passed
 
     def wall(self) -> float:
         return time.time()
 
     def now(self) -> float:
-        return time.monotonic()
+        return self.monotonic()
 
     def keep(
         self,
@@ -98,12 +108,23 @@ class RealStage:
         self.scheduler.drop(name)
 
     def play(self, done: Callable[[], bool]) -> None:
-        self.scheduler.start()
+        if not self.started:
+            self.started = True
+            self.scheduler.start()
         deadline = time.monotonic() + GENEROUS
         while not done():
             assert not self.bugs
             assert time.monotonic() < deadline
             time.sleep(0.002)  # between two looks at a condition
+
+    def waits_for_one(self, name: str) -> bool:
+        task = self.scheduler._under_way.get(name)
+        return task is not None and task.round is not None and task.round.out == 1
+
+    def lose_patience(self, name: str) -> None:
+        self.play(lambda: self.waits_for_one(name))
+        self.passed += PATIENCE_SECONDS
+        self.scheduler.redraw()
 
     def hang(self) -> None:
         self.released.wait(GENEROUS)
@@ -142,6 +163,14 @@ class SimulatedStage:
         while not done():
             assert self.world.now < NEVER_BY_ITSELF / 2
             self.world.run(self.world.now + 1.0)
+
+    def waits_for_one(self, name: str) -> bool:
+        task = self.driver._under_way.get(name)
+        return task is not None and task.round is not None and task.round.out == 1
+
+    def lose_patience(self, name: str) -> None:
+        self.play(lambda: self.waits_for_one(name))
+        self.world.run(self.world.now + PATIENCE_SECONDS)
 
     def hang(self) -> None:
         """It hangs by the latency of its pool."""
@@ -470,7 +499,7 @@ def test_attempt_goes_on_without_a_call_that_hangs(stage: Stage) -> None:
     told, late = Told(), Told()
 
     async def attempt() -> float:
-        told(await Calls([quick(1, "b"), hanging(stage, "slow", late), quick(3)], patience=0.5))
+        told(await Calls([quick(1, "b"), hanging(stage, "slow", late), quick(3)], patience=PATIENCE_SECONDS))
         told(await quick("on"))
         stage.release()
         return math.inf
@@ -480,6 +509,7 @@ def test_attempt_goes_on_without_a_call_that_hangs(stage: Stage) -> None:
         return math.inf
 
     stage.keep("one", attempt, 0.0, 0.0)
+    stage.lose_patience("one")
     stage.play(lambda: bool(late.lines))
     stage.keep("after", after, 0.0, 0.0)
     stage.play(lambda: len(told.lines) == 3)
@@ -493,8 +523,8 @@ def test_calls_that_answer_in_time_are_not_late(stage: Stage) -> None:
     told, late = Told(), Told()
 
     async def attempt() -> float:
-        told(await Calls([Call("a", lambda: 1, late=late)], patience=GENEROUS))
-        told(await Calls([Call("b", lambda: 2, late=late), Call("a", lambda: 3, late=late)], patience=GENEROUS))
+        told(await Calls([Call("a", lambda: 1, late=late)], patience=PATIENCE_SECONDS))
+        told(await Calls([Call("b", lambda: 2, late=late), Call("a", lambda: 3, late=late)], patience=PATIENCE_SECONDS))
         return math.inf
 
     stage.keep("one", attempt, 0.0, 0.0)
@@ -509,12 +539,13 @@ def test_attempt_goes_on_where_it_made_the_call_itself(stage: Stage) -> None:
     told, late = Told(), Told()
 
     async def attempt() -> float:
-        told(await Calls([hanging(stage, len(told.lines), late)], patience=0.5))
+        told(await Calls([hanging(stage, len(told.lines), late)], patience=PATIENCE_SECONDS))
         told(await quick("on"))
         stage.release()
         return math.inf
 
     stage.keep("one", attempt, 0.0, 0.0, "slow")
+    stage.lose_patience("one")
     stage.play(lambda: bool(late.lines))
 
     assert told.lines == [[BUSY], "on"]
@@ -526,12 +557,13 @@ def test_attempt_goes_on_into_the_place_that_hangs(stage: Stage) -> None:
     told, late = Told(), Told()
 
     async def attempt() -> float:
-        told(await Calls([hanging(stage, "slow", late)], patience=0.5))
+        told(await Calls([hanging(stage, "slow", late)], patience=PATIENCE_SECONDS))
         stage.release()
         told(await quick("on", "slow"))
         return math.inf
 
     stage.keep("one", attempt, 0.0, 0.0, "slow")
+    stage.lose_patience("one")
     stage.play(lambda: len(told.lines) == 2)
 
     assert told.lines == [[BUSY], "on"]
@@ -543,17 +575,19 @@ def test_call_that_waits_for_its_turn_is_busy_too(stage: Stage) -> None:
     told, late = Told(), Told()
 
     async def first() -> float:
-        told(await Calls([hanging(stage, "first", late)], patience=0.5))
+        told(await Calls([hanging(stage, "first", late)], patience=PATIENCE_SECONDS))
         return math.inf
 
     async def second() -> float:
-        told(await Calls([hanging(stage, "second", late), quick(2)], patience=0.5))
+        told(await Calls([hanging(stage, "second", late), quick(2)], patience=PATIENCE_SECONDS))
         stage.release()
         return math.inf
 
     stage.keep("first", first, 0.0, 0.0)
+    stage.lose_patience("first")
     stage.play(lambda: len(told.lines) == 1)
     stage.keep("second", second, 0.0, 0.0)
+    stage.lose_patience("second")
     stage.play(lambda: len(late.lines) == 2)
 
     assert told.lines == [[BUSY], [BUSY, 2]]
@@ -565,12 +599,15 @@ def test_patience_ends_for_each_calls_anew(stage: Stage) -> None:
     told, first, second = Told(), Told(), Told()
 
     async def attempt() -> float:
-        told(await Calls([hanging(stage, 1, first)], patience=0.5))
-        told(await Calls([quick(0, "b"), hanging(stage, 2, second)], patience=0.5))
+        told(await Calls([hanging(stage, 1, first)], patience=PATIENCE_SECONDS))
+        told(await Calls([quick(0, "b"), hanging(stage, 2, second)], patience=PATIENCE_SECONDS))
         stage.release()
         return math.inf
 
     stage.keep("one", attempt, 0.0, 0.0, "slow")
+    stage.lose_patience("one")
+    stage.play(lambda: len(told.lines) == 1)
+    stage.lose_patience("one")
     stage.play(lambda: bool(second.lines))
 
     assert told.lines == [[BUSY], [0, BUSY]]
@@ -582,23 +619,24 @@ def test_late_answer_may_be_an_expected_error(stage: Stage) -> None:
     told, late = Told(), Told()
 
     async def attempt() -> float:
-        told(await Calls([hanging(stage, LookError(Reason.TIMEOUT, "slow"), late)], patience=0.5))
+        told(await Calls([hanging(stage, LookError(Reason.TIMEOUT, "slow"), late)], patience=PATIENCE_SECONDS))
         stage.release()
         return math.inf
 
     stage.keep("one", attempt, 0.0, 0.0)
+    stage.lose_patience("one")
     stage.play(lambda: bool(late.lines))
 
     assert told.lines == [[BUSY]]
     assert [type(line) for line in late.lines] == [LookError]
 
 
-def test_late_answer_of_a_dropped_token(stage: Stage) -> None:
-    """A token that is dropped, or put on schedule anew, still gets what its earlier attempt asked for."""
+def test_late_answer_of_a_token_that_was_dropped(stage: Stage) -> None:
+    """A token that was dropped, or put on schedule anew, still gets what its earlier attempt asked for."""
     told, late = Told(), Told()
 
     async def attempt() -> float:
-        told(await Calls([hanging(stage, "late", late)], patience=0.5))
+        told(await Calls([hanging(stage, "late", late)], patience=PATIENCE_SECONDS))
         return stage.now()
 
     async def anew() -> float:
@@ -606,18 +644,17 @@ def test_late_answer_of_a_dropped_token(stage: Stage) -> None:
         stage.release()
         return math.inf
 
-    async def dropping() -> float:
-        stage.drop("one")
-        stage.drop("two")
-        stage.keep("two", anew, 0.0, 0.0)
-        return math.inf
-
-    stage.keep("one", attempt, 0.0, 0.0)
-    stage.keep("two", attempt, 0.0, 0.0)
-    stage.keep("dropping", dropping, 0.1, 0.0)
+    for name in ("one", "two"):
+        stage.keep(name, attempt, 0.0, 0.0)
+    stage.play(lambda: all(stage.waits_for_one(name) for name in ("one", "two")))
+    for name in ("one", "two"):
+        stage.drop(name)
+    stage.keep("two", anew, 0.0, 0.0)
+    stage.lose_patience("one")
     stage.play(lambda: len(late.lines) == 2)
 
-    assert sorted(map(str, told.lines)) == sorted(map(str, ([BUSY], [BUSY], "anew")))
+    assert told.lines[:2] == [[BUSY], [BUSY]]
+    assert told.lines[2:] == ["anew"]
     assert late.lines == ["late", "late"]
 
 
@@ -626,14 +663,15 @@ def test_killed_process_is_told_of_nothing_late() -> None:
     stage, told, late = SimulatedStage(), Told(), Told()
 
     async def attempt() -> float:
-        told(await Calls([hanging(stage, 1, late), hanging(stage, 2, late)], patience=0.5))
-        await hanging(stage, 3, late)
+        told(await Calls([quick(1), hanging(stage, 2, late)], patience=PATIENCE_SECONDS))
+        told(await Calls([hanging(stage, 3, late)], patience=PATIENCE_SECONDS))
         return math.inf
 
     stage.keep("one", attempt, 0.0, 0.0)
+    stage.lose_patience("one")
     stage.play(lambda: bool(told.lines))
     stage.driver.kill()
     stage.world.run(stage.world.now + 5 * HANGS_SECONDS)
 
-    assert told.lines == [[BUSY, BUSY]]
+    assert told.lines == [[1, BUSY]]
     assert late.lines == []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.simulation.places import Hand
-from aca_tokend.simulation.server import Whose
+from aca_tokend.simulation.server import Whose, fingerprint
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import Reference, TokenConfig
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from aca_tokend.simulation.server import Minted
     from tests.simulation.checker import Checker
 
-# A request that hung while the change came: its token may be brought to its places once more.
-GRACE_SECONDS = 30.0
+# An attempt under way goes to its end with the account that it began with; so long it takes where something hangs.
+HANGING_SECONDS = 30.0
 
 
 @dataclass
@@ -48,6 +49,11 @@ class Accounts:
         """Whose a token is to the first replica."""
         return self.now[token][0]
 
+    def fingerprint(self, token: str, replica: int) -> str:
+        """What a document of a token says of its account, if this replica writes it."""
+        endpoint = self.checker.cluster.replicas[replica].config.acaengine["main"]
+        return fingerprint(endpoint.host or endpoint.url.partition("://")[2], self.now[token][replica])
+
     def configured(self, token: str, whose: Whose) -> bool:
         """Whether any replica has this account for it now."""
         return whose in self.now[token].values()
@@ -56,9 +62,10 @@ class Accounts:
         """The accounts that it has or had."""
         return {*self.now[token].values(), *self.left[token]}
 
-    def agreed(self, token: str) -> bool:
-        """Whether all replicas have one account for it."""
-        return len(set(self.now[token].values())) == 1
+    def agreed(self, token: str, seconds: float = 0.0) -> bool:
+        """Whether all replicas have one account for it, and have had for so many seconds."""
+        since = max(self.left[token].values(), default=-math.inf)
+        return len(set(self.now[token].values())) == 1 and self.checker.cluster.world.now - since >= seconds
 
     def published(self, place: Place, minted: Minted | None) -> None:
         """A daemon wrote this: is it this token's own?"""
@@ -74,8 +81,8 @@ class Accounts:
             checker.broken("own_tokens_only", f"{place.name} got the token of {minted.token}")
         if self.configured(token, minted.whose):
             return
-        left = self.left[token].get(minted.whose, -GRACE_SECONDS)
-        allowed = left + GRACE_SECONDS + checker.scenario.longest_attempt
+        left = self.left[token].get(minted.whose, -math.inf)
+        allowed = left + 2 * checker.scenario.longest_attempt + (HANGING_SECONDS if checker.scenario.hangs else 0.0)
         if minted.whose in self._referred and minted.published <= left:
             allowed = minted.expires
         if time > allowed:

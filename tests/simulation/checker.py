@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from aca_tokend.core.outcome import Adopted, Granted
 from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
 from aca_tokend.simulation.places import Hand
+from aca_tokend.rotation.facts import Moment
 from aca_tokend.simulation.world import START
 from tests.simulation import engine_view
 from tests.simulation.accounts import Accounts
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from tests.simulation.scenario import Scenario
 
 RECOVERY_SECONDS = 10.0
+# Where one token after another is found revoked, the API may be what is broken: so long at most is waited then.
+LONGEST_REVOKED_SECONDS = 3600.0
 
 
 class Checker:
@@ -50,7 +53,6 @@ class Checker:
         self.unable: set[int] = set()  # replicas that are told that their tokens do not work
         self.share: dict[Key, float] = {}
         self.held: dict[int, Minted | None] = {}
-        self.hands: dict[int, Hand] = {}
         self.skew_at: dict[int, float] = {}
         self.published_at: dict[int, float] = {}
         self.looked_at = 0.0
@@ -135,31 +137,32 @@ class Checker:
 
     # ── what readers see ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def written(self, place: Place, before: object, minted: Minted | None) -> None:
+    def written(self, place: Place, before: Hand, minted: Minted | None) -> None:
         """What is published changed: forwards, and to something of ours?"""
         world = self.cluster.world
         held = self.held.get(id(place))
-        hand = self.hands.get(id(place), Hand.NOBODY)
-        self.held[id(place)], self.hands[id(place)] = minted, place.hand
+        self.held[id(place)] = minted
         self.published_at[id(place)] = world.now
         self.hooking.written(place)
         self.accounts.published(place, minted)
         if minted is None or place.hand is not Hand.OURS:
             return
-        if hand is Hand.STRANGER and not self.scenario.replace_foreign:
+        if before is Hand.STRANGER and not self.scenario.replace_foreign:
             self.broken("own_tokens_only", f"{place.name}: something foreign was replaced")
         self.rivals.published(place, minted)
         document = place.content
         assert document is not None
         skew = self.skew_at.get(id(minted), 0.0)
-        issued = document.issued_at.timestamp() - START - skew
+        # by the clock it was granted under, or as it was dated anew when that was set
+        skews = (replica.clock.skew for replica in self.cluster.replicas) if self.scenario.odd_clocks else ()
+        issued = document.issued_at.timestamp() - START - max(skew, *skews, skew)
         if issued > minted.issued + EPSILON and not self.cluster.servers["main"].reuse:
             late = issued - minted.issued
             self.broken("life_not_overstated", f"{place.name}: issued {late:.3f} s late")
         untried = self.conditions.excuse(("api answers", "main"), world.now) is not None
         if self.scenario.verify and minted.works_until <= minted.answered and not untried:
             self.broken("dead_not_published", f"{place.name}: it was dead before it was published")
-        if held is not None and held is not minted and held.whose == minted.whose:
+        if held is not None and held is not minted and held.account == minted.account:
             self.rotations[place.token] += place is self._first_place(place.token)
             allowed = abs(self.skew_at.get(id(held), 0.0) - skew)
             if minted.answered < held.sent - allowed - EPSILON:
@@ -189,6 +192,8 @@ class Checker:
         """Checks an adoption."""
         if isinstance(event, Adopted):
             minted = self.cluster.servers["main"].minted.get(event.document.access_token.reveal())
+            if minted is None and self.scenario.verify:
+                return  # a forgery that nothing but trying it tells; it is tried before it goes to other places
             if minted is None or minted.whose not in self.accounts.ever(event.token):
                 self.broken("own_tokens_only", f"{event.token}: adopted what is not its own")
             if minted.expires <= replica.clock.monotonic() and not self.scenario.odd_clocks:
@@ -202,13 +207,14 @@ class Checker:
         life, rotation = engine_view.life(state), self.scenario.rotation
         key = (replica.number, replica.starts, state.name)
         self.pace.ended(key, state)
-        self._comes_again(state, next_at)
+        self._comes_again(replica, state, next_at)
         self._waits_for_no_expiry(replica, state, next_at)
         if life and not self.scenario.odd_clocks and life.rotate - life.issued > rotation.min_interval + EPSILON:
             self._kept_jitter(key, state, (life.rotate - life.issued) / (life.expires - life.issued))
 
-    def _comes_again(self, state: ManagedToken, next_at: float) -> None:
+    def _comes_again(self, replica: Replica, state: ManagedToken, next_at: float) -> None:
         now, life, rotation = self.cluster.world.now, engine_view.life(state), self.scenario.rotation
+        moment = Moment(now, START + now + replica.clock.skew, now)
         wait = next_at - now
         if engine_view.suspended(state):
             if wait > engine_view.poll_seconds(state) + EPSILON:
@@ -220,25 +226,31 @@ class Checker:
             longest = max(life.rotate - now, 0.0)
         elif left > 0:
             longest = min(longest, max(left * 0.75, 2 * URGENT_INTERVAL_SECONDS))
+        if engine_view.revoked(state):
+            longest = max(longest, min(left, LONGEST_REVOKED_SECONDS))
         wish = engine_view.retry_after_seconds(state)
         if wish is not None:
             longest = max(longest, min(wish, left * 0.75) if left > 0 else wish)
         if self.cluster.servers["main"].reuse and left > 0:
             longest = left + 1.0
+        longest = max(longest, engine_view.occupied_until(state, moment) - now)
         if wait > max(longest, rotation.min_interval) + EPSILON:
             self.broken("attempt_in_time", f"{state.name}: next attempt in {wait:.1f} s, at most {longest:.1f}")
 
     def _waits_for_no_expiry(self, replica: Replica, state: ManagedToken, next_at: float) -> None:
         """Whatever it holds, it comes again before a place expires of which it knows what that holds."""
         now, scenario = self.cluster.world.now, self.scenario
-        if scenario.odd_clocks or scenario.hopeless or engine_view.suspended(state):
+        if scenario.odd_clocks or scenario.hopeless or engine_view.suspended(state) or engine_view.revoked(state):
             return
         wish = engine_view.retry_after_seconds(state) or 0.0
         for number, place in enumerate(replica.places[state.name]):
             there = place.minted
             if there is None or place.hand is not Hand.OURS:
                 continue
-            waits = 2 * URGENT_INTERVAL_SECONDS if there.expires > now else max(CAP, wish)
+            expires = there.sent + there.expires - there.issued  # as a document says, which errs on the safe side
+            ours = there.account == self.accounts.fingerprint(state.name, replica.number)
+            soon = max(scenario.min_interval, 2 * URGENT_INTERVAL_SECONDS)
+            waits = soon if ours and expires > now else max(CAP, wish)
             if next_at <= max(there.expires, now + waits) + EPSILON:
                 continue
             known = engine_view.knows(state, number)
@@ -273,12 +285,9 @@ class Checker:
 
     def _overdue(self, replica: Replica) -> list[str]:
         """The tokens whose attempt takes longer than anything it waits for."""
-        late = replica.driver.overdue(self.scenario.longest_hang)
-        faults = self.cluster.secrets.faults
-        if not late or not faults:
-            return late
-        passwords = {it.name: str(it.password) for it in self.scenario.config.tokens}
-        return [name for name in late if passwords[name] not in faults]
+        late, scenario = replica.driver.overdue(self.scenario.longest_hang), self.scenario
+        now, conditions = self.cluster.world.now, self.conditions
+        return [name for name in late if not conditions.unsettled((scenario.user(name),), now, scenario.settle)]
 
     def at_the_end(self) -> None:
         """The sums."""

@@ -5,13 +5,16 @@ Nothing else in these tests looks into a token. All times are monotonic seconds 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from aca_tokend.rotation.decide import need_at
+from aca_tokend.rotation.decide import STRANGER_SECONDS, need_at
 from aca_tokend.rotation.decide import poll_seconds as poll
+from aca_tokend.rotation.standing import Standing, rival_until, standing
 
 if TYPE_CHECKING:
     from aca_tokend.core.policy import Life
+    from aca_tokend.rotation.facts import Moment
     from aca_tokend.rotation.managed import ManagedToken
 
 
@@ -60,3 +63,18 @@ def knows(token: ManagedToken, number: int) -> bool:
     """Whether its last call to the place of this number succeeded."""
     place = token.facts.places[number]
     return place.seen is not None and place.trouble is None and place.busy is None
+
+
+def occupied_until(token: ManagedToken, moment: Moment) -> float:
+    """Until when the places that somebody else has are left alone: a stranger's, a rival's."""
+    facts = token.facts
+    until = -math.inf
+    for number, place in enumerate(facts.places):
+        match standing(facts, number):
+            case Standing.STRANGER:
+                until = max(until, place.looked_at + STRANGER_SECONDS)
+            case Standing.FORMER:
+                until = max(until, rival_until(facts, place, moment))
+            case _:
+                pass
+    return until

@@ -19,18 +19,19 @@ RESTART_SECONDS = 3.0
 
 def _password(scene: Scene) -> None:
     """A new password, set on one side first and on the other after a while."""
-    user = scene.checker.accounts.of(scene.token.name).user
-    _rotate(scene, scene.scenario.user(scene.token.name), str(scene.token.password), scene.server.users, user)
+    token, users = scene.token, scene.server.users
+    user = scene.checker.accounts.of(token.name).user
+    _rotate(scene, scene.scenario.user(token.name), str(token.password), lambda new: users.update({user: new}))
 
 
 def _client_secret(scene: Scene) -> None:
     """The same for the secret of an application."""
-    token = scene.token
-    client = str(token.client_id)
-    _rotate(scene, scene.scenario.client(token.name), str(token.client_secret), scene.server.clients, client)
+    token, clients = scene.token, scene.server.clients
+    client, key = str(token.client_id), scene.scenario.client(token.name)
+    _rotate(scene, key, str(token.client_secret), lambda new: clients.update({client: new}))
 
 
-def _rotate(scene: Scene, key: str, reference: str, known: dict[object, str], of: object) -> None:  # type: ignore[type-arg]
+def _rotate(scene: Scene, key: str, reference: str, accept: Callable[[str], None]) -> None:
     if scene.conditions.ill.get(key) or scene.checker.changing(scene.token.name):
         return
     new = f"{reference} since {scene.now}"
@@ -38,13 +39,18 @@ def _rotate(scene: Scene, key: str, reference: str, known: dict[object, str], of
     if scene.fault.how == "file first":
         resumes += scene.scenario.retry_rejected  # the same credential works later: a cautious attempt finds out
     scene.conditions.falls_ill(key, scene.now, resumes)
-    if scene.fault.how == "server first":
-        known[of] = new
-    else:
+
+    def written() -> None:
         scene.secrets.values[reference] = new
 
+    def accepted() -> None:
+        accept(new)
+
+    first, second = (accepted, written) if scene.fault.how == "server first" else (written, accepted)
+    first()
+
     def other_side() -> None:
-        known[of] = scene.secrets.values[reference] = new
+        second()
         scene.well(key)
         scene.cluster.world.note("fault", f"{key}: the same on both sides")
 
@@ -71,7 +77,9 @@ def _account(scene: Scene) -> None:
         moved = before.acaengine["main"].model_copy(update={"url": "https://aca-2.example.com"})
         changed = before.model_copy(update={"acaengine": {"main": moved}})
     else:
-        changed = scene.scenario.config_with(token.name, **({} if what == "reference" else {other: getattr(new, other)}))
+        changed = scene.scenario.config_with(
+            token.name, **({} if what == "reference" else {other: getattr(new, other)})
+        )
 
     def known() -> None:
         scene.server.users[new.user] = scene.server.users[whose.user]
@@ -145,7 +153,9 @@ def _surprise(scene: Scene) -> None:
     token, surprises = scene.token, scene.cluster.world.surprises
     steps = (scene.fault.how,) if scene.fault.how else STEPS
     whos = {token.name: f"token {token.name}", str(token.password): scene.scenario.user(token.name)}
-    keys = {(who, step): what for who, what in whos.items() for step in steps if (step == "resolve") != (who == token.name)}
+    keys = {
+        (who, step): what for who, what in whos.items() for step in steps if (step == "resolve") != (who == token.name)
+    }
     if not keys or any(key in surprises for key in keys):
         return
     for key in keys:

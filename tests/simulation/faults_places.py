@@ -110,7 +110,7 @@ def _deface(scene: Scene) -> None:
     elif how == "gone":
         place.put(None, hand=Hand.NOBODY)
     else:
-        fields = _fields(place, access_token="other-1", account="0" * 32)  # noqa: S106 -- made up
+        fields = _fields(place, access_token="other-1", account="0" * 32)
         place.forge(fields | ({"token": "another"} if "token" in fields else {}), Hand.STRANGER)
     scene.after(scene.fault.seconds, _cleared, scene, place)
 
@@ -128,10 +128,10 @@ def _forge(scene: Scene) -> None:
     }
     match how:
         case "2099":
-            changes |= {it: "2099-01-01T00:00:00Z" for it in ("expires_at", "refresh_after")}
+            changes |= dict.fromkeys(("expires_at", "refresh_after"), "2099-01-01T00:00:00Z")
         case "future":
-            times = {"issued_at": 1, "refresh_after": 2, "expires_at": 3}
-            changes |= {name: rfc3339(now + timedelta(hours=hours)) for name, hours in times.items()}
+            times = {"issued_at": 400, "refresh_after": 401, "expires_at": 402}
+            changes |= {name: rfc3339(now + timedelta(days=days)) for name, days in times.items()}
         case "username":
             changes |= {"username": "mallory"}
         case "alphabet":

@@ -121,7 +121,11 @@ def _lifetime_of_one(scene: Scene) -> None:
     """The same for what one replica is granted."""
     server, replica = scene.server, scene.replica.number
     server.lifetimes[replica] = scene.fault.value
-    scene.after(scene.fault.seconds, server.lifetimes.pop, replica, None)
+
+    def restore() -> None:
+        server.lifetimes.pop(replica, None)
+
+    scene.after(scene.fault.seconds, restore)
 
 
 KINDS: Mapping[str, Callable[[Scene], None]] = {

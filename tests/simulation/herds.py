@@ -89,8 +89,8 @@ class Behind(Tally):
     def ended(self, replica: Replica, state: ManagedToken, next_at: float) -> None:
         """Notes when a token is due again."""
         del replica
-        if state.life is not None:
-            self._next[state.name] = (next_at, state.life.expires)
+        if (life := state.facts.life) is not None:
+            self._next[state.name] = (next_at, life.expires)
 
     def granted(self, endpoint: SimEndpoint, minted: Minted) -> None:
         """Notes a grant that is not the first."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 NAMES = {
     "never_stale": "no expired token is read while the promise covers it",
     "fresh_when_quiet": "with everything well every place holds a token that is not past its rotation point",
-    "isolation": "what happens to other tokens, or to other places of the same, stops or delays no token at a good place",
+    "isolation": "what happens to other tokens, or to other places of the same, stops or delays none at a good place",
     "own_replaced": "what a daemon wrote for a token is replaced by it, whatever was configured or restarted since",
     "waits_for_no_expiry": "no token waits until after the expiry of what it knows to be published",
     "no_former_account": "no token of an account is published that is not configured any more",
-    "no_overwriting_for_ever": "daemons with different accounts at one place take it from each other once a life at most",
-    "within_max_rejections": "one unchanged credential is refused at most max_rejections times, by one process over all "
+    "no_overwriting_for_ever": "daemons with different accounts at one place take it from each other once a life",
+    "within_max_rejections": "one unchanged credential is refused at most max_rejections times by a process, over all "
     "tokens of its account, and over restarts as far as records were kept",
     "client_left_alone": "one client secret is refused at most twice to one process",
     "outlives_surprises": "an exception that nobody foresaw ends an attempt, not the process",

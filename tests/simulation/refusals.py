@@ -32,11 +32,11 @@ class Refusals:
         """One more. In one process all tokens of an account count together; its record limits each over restarts."""
         most = self.checker.scenario.rotation.max_rejections
         process = endpoint.replica, endpoint.start
+        client = credentials.client_id, credentials.client_secret.reveal()
         if reason is Reason.INVALID_CLIENT:
-            client = credentials.client_id, credentials.client_secret.reveal()
             self._limit("client_left_alone", (process, client), MOST_OF_A_CLIENT)
             return
-        user = credentials.authority, credentials.username, credentials.password.reveal(), credentials.client_id
+        user = credentials.authority, credentials.username, credentials.password.reveal(), client
         self._limit("within_max_rejections", (process, user), most)
         of_token = endpoint.token, user
         since = self.first.get(of_token, self.checker.cluster.world.now)

@@ -1,4 +1,4 @@
-"""The invariant about two daemons that keep different accounts at one place: they do not overwrite each other for ever."""
+"""The invariant about daemons that keep different accounts at one place: they do not overwrite each other for ever."""
 
 from __future__ import annotations
 

@@ -135,6 +135,11 @@ class Scenario:
         )
 
     @cached_property
+    def hangs(self) -> bool:
+        """Whether anything that an attempt waits for does not answer for a while."""
+        return any("hang" in fault.how for fault in self.faults)
+
+    @cached_property
     def shortest_rotation(self) -> float:
         """How soon after a token the next is asked for, at the soonest."""
         values = [fault.value for fault in self.faults if fault.kind in {"lifetime", "lifetime of one"}]

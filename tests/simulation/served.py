@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.simulation.places import Hand
-from aca_tokend.simulation.server import fingerprint
 
 if TYPE_CHECKING:
     from aca_tokend.simulation.places import Place
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
 HOUR = 3600.0
 PLAUSIBLE_SECONDS = 300.0
+# A token that cannot be tried is kept back for as long as readers can do without it.
+UNTRIED = "api answers"
 
 
 @dataclass
@@ -81,20 +82,20 @@ class Served:
             if place.minted is None or (place.minted.expires <= now and place.minted.revoked > now):
                 self._broken(place, "never_stale", "holds no token that works")
 
-    def unsettled(self, place: Place, seconds: float) -> str | None:
+    def unsettled(self, place: Place, seconds: float, *more: str) -> str | None:
         """Why it need not have recovered by now."""
-        now = self.checker.cluster.world.now
-        return self._special(place, now) or self.checker.conditions.unsettled(self.parts(place), now, seconds)
+        now, conditions = self.checker.cluster.world.now, self.checker.conditions
+        return self._special(place, now) or conditions.unsettled((*self.parts(place), *more), now, seconds)
 
     def rested(self, token: str, seconds: float) -> bool:
         """Whether nothing that concerns this token, any place of it or any process was ill within so many seconds."""
         checker, now = self.checker, self.checker.cluster.world.now
         replicas = checker.cluster.replicas
-        whats = ["api answers", *(f"alive {replica.number}" for replica in replicas)]
+        whats = [UNTRIED, *(f"alive {replica.number}" for replica in replicas)]
         for replica in replicas:
             for place in replica.places[token]:
                 whats += self.parts(place)
-        return checker.accounts.agreed(token) and not checker.conditions.unsettled(whats, now, seconds)
+        return checker.accounts.agreed(token, seconds) and not checker.conditions.unsettled(whats, now, seconds)
 
     def late(self, place: Place) -> None:
         """Its token is not past its rotation point for long, while all has been well with it for long."""
@@ -104,7 +105,7 @@ class Served:
             return
         life = there.expires - there.issued
         latest = there.sent + max(life * scenario.rotation.fraction, scenario.rotation.min_interval)
-        if now > latest + scenario.longest_attempt and not self.unsettled(place, scenario.calm_after):
+        if now > latest + scenario.longest_attempt and not self.unsettled(place, scenario.calm_after, UNTRIED):
             self._broken(place, "fresh_when_quiet", f"past its rotation point by {now - latest:.1f} s")
 
     def account(self, token: str) -> None:
@@ -112,13 +113,15 @@ class Served:
         checker, now = self.checker, self.checker.cluster.world.now
         for place in checker.cluster.places:
             there = place.minted
-            if place.token != token or self.unsettled(place, checker.scenario.settle):
+            if place.token != token or self.unsettled(place, checker.scenario.settle, UNTRIED):
                 continue
             checker.checks += 1
             if there is None or not checker.accounts.agreed(token):
                 continue
             if not checker.accounts.configured(token, there.whose):
-                checker.broken("own_replaced", f"{place.name} still holds a token of {there.whose.username} at {now:.1f}")
+                checker.broken(
+                    "own_replaced", f"{place.name} still holds a token of {there.whose.username} at {now:.1f}"
+                )
 
     def _broken(self, place: Place, name: str, what: str) -> None:
         """It is not served: because what we wrote was not replaced, because of others, or for no reason at all."""
@@ -132,10 +135,9 @@ class Served:
 
     def _former(self, place: Place, there: Minted) -> bool:
         """Whether the token there is of an account, or of a server's name, that is not configured any more."""
-        endpoints = (it.config.acaengine["main"] for it in self.checker.cluster.replicas)
-        hosts = {endpoint.host or endpoint.url.partition("://")[2] for endpoint in endpoints}
-        whose = self.checker.accounts.now[place.token].values()
-        return not any(fingerprint(host, it) == there.account for host in hosts for it in whose)
+        disks, accounts = self.checker.cluster.disks, self.checker.accounts
+        writers = [disks.index(place.store)] if place.store in disks else range(len(disks))
+        return all(accounts.fingerprint(place.token, replica) != there.account for replica in writers)
 
     def _special(self, place: Place, now: float) -> str | None:
         if self._spent_in_crashes(place.token, now):

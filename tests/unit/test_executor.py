@@ -126,7 +126,8 @@ def test_pool_without_any_thread_is_told_of(pool: Executor, no_more_threads: Cal
 
 def test_idle_threads_end(bugs: list[BaseException]) -> None:
     """A thread that has nothing to do for a while ends, and another begins with the next call."""
-    pool = Executor("rare", 2, bugs.append, idle_seconds=0.01)
+    pool = Executor("rare", 2, bugs.append)
+    pool._idle_seconds = 0.01
     for _ in range(3):
         done = threading.Event()
         pool.submit(0.0, done.set, nothing)

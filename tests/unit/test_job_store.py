@@ -33,27 +33,23 @@ class Rig:
     def job(self, name: str, at: float) -> Any:  # noqa: ANN401 -- APScheduler publishes no types
         """A job as APScheduler makes it."""
         timer = Timer(at, Duty(name, "a", _attempt, lambda: 0.0))
-        return self._makes.add_job(int, timer, id=name, next_run_time=DUE)
+        return self._makes.add_job(int, timer, id=name, next_run_time=NEVER)
 
     def take(self, now: float) -> list[Any]:
-        """Takes what is due, as a round of APScheduler's does, and parks it."""
+        """Takes what is due, as a round of APScheduler's does."""
         self.now = now
         due = self.store.get_due_jobs(WALL_CLOCKS[0])
         for job in due:
+            assert job._get_run_times(WALL_CLOCKS[0]) == [DUE]
             job.next_run_time = job.trigger.get_next_fire_time(DUE, WALL_CLOCKS[0])
             self.store.update_job(job)
         return due
-
-    def set(self, job: Any, at: float) -> None:  # noqa: ANN401 -- APScheduler publishes no types
-        """Gives a job another deadline."""
-        job.trigger.at, job.trigger.queued, job.next_run_time = at, False, DUE
-        self.store.update_job(job)
 
 
 @given(
     st.lists(
         st.one_of(
-            st.tuples(st.sampled_from(["add", "set", "take"]), st.integers(0, 50)),
+            st.tuples(st.sampled_from(["add", "hasten", "take", "take back"]), st.integers(0, 50)),
             st.tuples(st.just("remove"), st.integers(0, 100)),
         ),
         max_size=120,
@@ -69,12 +65,13 @@ def test_what_is_due_comes_once_and_in_order(steps: list[tuple[str, int]]) -> No
         if step == "add":
             waiting.append(rig.job(f"t{number}", float(value)))
             rig.store.add_job(waiting[-1])
-        elif step == "set" and held:
+        elif step == "hasten" and held:
             job = held[value % len(held)]
-            rig.set(job, float(value))
-            if job in queued:
-                queued.remove(job)
-                waiting.append(job)
+            sooner = job in waiting and value < job.trigger.at
+            assert rig.store.hasten(job, float(value)) is sooner
+        elif step == "take back" and queued:
+            waiting.append(queued.pop(value % len(queued)))
+            rig.store.take_back(waiting[-1], float(value))
         elif step == "remove" and held:
             job = held[value % len(held)]
             rig.store.remove_job(job.id)
@@ -94,18 +91,18 @@ def test_what_is_due_comes_once_and_in_order(steps: list[tuple[str, int]]) -> No
 
 
 def test_no_wall_clock_moves_a_job() -> None:
-    """By whatever wall clock, a job that waits is due once its deadline has passed, and one handed on is not."""
-    rig = Rig()
-    waiting, handed_on = rig.job("waiting", 5.0), rig.job("handed on", 1.0)
-    rig.store.add_job(waiting)
-    rig.store.add_job(handed_on)
-    assert rig.take(1.0) == [handed_on]
-
+    """By whatever wall clock, a job is due when its monotonic time has come, runs once then, and stays."""
     for wall in WALL_CLOCKS:
+        rig = Rig()
+        job = rig.job("one", 5.0)
+        rig.store.add_job(job)
         assert rig.store.get_due_jobs(wall) == []
-        assert waiting._get_run_times(wall) == [DUE]
-        assert handed_on._get_run_times(wall) == []
-    assert handed_on.next_run_time is NEVER
+        assert job._get_run_times(wall) == []
+
+        rig.now = 5.0
+        assert rig.store.get_due_jobs(wall) == [job]
+        assert job._get_run_times(wall) == [DUE]
+        assert job.trigger.get_next_fire_time(DUE, wall) is NEVER
 
 
 def test_tells_once_of_what_is_due_before_the_next_look() -> None:
@@ -119,13 +116,25 @@ def test_tells_once_of_what_is_due_before_the_next_look() -> None:
         assert not rig.store.sooner()
 
 
+def test_what_comes_back_for_a_moment_that_it_had_before_comes_once() -> None:
+    """A job that was brought forward and comes back for its first moment is handed out once then."""
+    rig = Rig()
+    job = rig.job("one", 10.0)
+    rig.store.add_job(job)
+    rig.store.hasten(job, 5.0)
+    assert rig.take(5.0) == [job]
+    rig.store.take_back(job, 10.0)
+
+    assert rig.take(10.0) == [job]
+
+
 def test_what_was_left_behind_goes() -> None:
-    """A job that is set anew a thousand times before its time leaves no thousand entries behind."""
+    """A job that is hastened a thousand times before its time leaves no thousand entries behind."""
     rig = Rig()
     job = rig.job("one", 1001.0)
     rig.store.add_job(job)
     for number in range(1000):
-        rig.set(job, 1000.0 - number / 1000)
+        rig.store.hasten(job, 1000.0 - number / 1000)
 
     assert len(rig.store._heap) <= 2
 

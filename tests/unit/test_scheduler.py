@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
 GENEROUS = 30.0
+PATIENCE_SECONDS = 1000.0
 
 
 class Clock:
@@ -56,6 +57,17 @@ class Rig:
     ) -> None:
         work = Duty(name, "a", attempt, lambda: urgency)
         self.scheduler.keep(work, self.clock.monotonic() if at is None else at)
+
+    def lose_patience(self, name: str) -> None:
+        """Lets the patience of an attempt end once all its calls but one have answered."""
+        wait_until(lambda: self.waits_for_one(name))
+        self.clock.slept += PATIENCE_SECONDS
+        self.scheduler.redraw()
+
+    def waits_for_one(self, name: str) -> bool:
+        """Whether all calls but one that the attempt of a token handed out have answered."""
+        task = self.scheduler._under_way.get(name)
+        return task is not None and task.round is not None and task.round.out == 1
 
     def queued(self, name: str) -> bool:
         """Whether a token was handed to its pool."""
@@ -174,8 +186,8 @@ def test_job_that_would_begin_twice_is_told(rig: Rig) -> None:
     rig.keep("one", attempt)
     assert started.wait(GENEROUS)
     job = rig.scheduler._store.lookup_job("one")
-    job.trigger.queued = False
-    rig.scheduler._scheduler.set(job, rig.clock.monotonic())
+    rig.scheduler._store.take_back(job, rig.clock.monotonic())
+    rig.scheduler._scheduler.wakeup()
 
     assert rig.bug.wait(GENEROUS)
     assert "maximum number of instances" in str(rig.bugs[0])
@@ -469,25 +481,25 @@ class Hanging:
         rig.scheduler.start()
         rig.keep("one", self.attempt)
         assert self.started.wait(GENEROUS)
+        rig.lose_patience("one")
+        assert self.went_on.wait(GENEROUS)
 
     async def attempt(self) -> float:
         hang: Call[object] = Call(
             "b", lambda: held(self.started, self.release), finish=self.finish, late=self.late.append
         )
-        other: Call[object] = Call("a", lambda: 1)
-        assert await Calls([hang, other], patience=0.0) == [BUSY, 1]
+        other: Call[object] = Call("a", lambda: 1, finish=self.finish)
+        assert await Calls([hang, other], patience=PATIENCE_SECONDS) == [BUSY, 1]
         self.went_on.set()
         return math.inf
 
 
 def test_attempt_that_went_on_is_not_stuck(rig: Rig) -> None:
-    """An attempt that lost patience is over, on time and not under way; the pool in which its call hangs is told."""
+    """An attempt that lost patience is over, on time and not under way."""
     hanging = Hanging(rig, finish=False)
-    assert hanging.went_on.wait(GENEROUS)
 
     assert rig.scheduler.wait_until_done(GENEROUS)
     assert rig.scheduler.overdue() == []
-    wait_until(lambda: rig.scheduler.stuck(0.001) == ["b"])
     hanging.release.set()
     wait_until(lambda: hanging.late == [None])
 
@@ -495,7 +507,6 @@ def test_attempt_that_went_on_is_not_stuck(rig: Rig) -> None:
 def test_stop_waits_for_a_late_answer_that_finishes(rig: Rig) -> None:
     """A rotation that went on without the answer of a publish is not over before that has come."""
     hanging = Hanging(rig, finish=True)
-    assert hanging.went_on.wait(GENEROUS)
     threading.Timer(0.1, hanging.release.set).start()
 
     assert rig.scheduler.stop(GENEROUS) == ()
@@ -505,7 +516,6 @@ def test_stop_waits_for_a_late_answer_that_finishes(rig: Rig) -> None:
 def test_stop_names_a_token_whose_late_answer_did_not_come(rig: Rig) -> None:
     """A publish that hangs longer than a stop waits leaves its token unfinished, though the attempt has gone on."""
     hanging = Hanging(rig, finish=True)
-    assert hanging.went_on.wait(GENEROUS)
     assert rig.scheduler.wait_until_done(GENEROUS)
 
     assert rig.scheduler.stop(0.0) == ("one",)
@@ -516,7 +526,6 @@ def test_stop_names_a_token_whose_late_answer_did_not_come(rig: Rig) -> None:
 def test_stop_waits_for_no_late_answer_that_finishes_nothing(rig: Rig) -> None:
     """A look that hangs holds up no stop once the attempt has gone on without it."""
     hanging = Hanging(rig, finish=False)
-    assert hanging.went_on.wait(GENEROUS)
 
     assert rig.scheduler.stop(GENEROUS) == ()
     assert hanging.late == []
@@ -528,17 +537,27 @@ def test_attempts_lose_patience_while_stopping(rig: Rig) -> None:
     started, release, published = threading.Event(), threading.Event(), threading.Event()
 
     async def attempt() -> float:
-        await Calls([Call("b", lambda: held(started, release), finish=True)], patience=2.0)
+        assert await Calls([Call("b", lambda: held(started, release), finish=True)], patience=PATIENCE_SECONDS) == [
+            BUSY
+        ]
         await Call("a", published.set, finish=True)
         return math.inf
 
     rig.scheduler.start()
     rig.keep("one", attempt)
     assert started.wait(GENEROUS)
-    threading.Thread(target=_after, args=(published, release)).start()
+
+    def time_passes() -> None:
+        wait_until(lambda: rig.scheduler._stopping)
+        rig.clock.slept += PATIENCE_SECONDS
+        if published.wait(GENEROUS):
+            release.set()
+
+    threading.Thread(target=time_passes).start()
 
     assert rig.scheduler.stop(GENEROUS) == ()
     assert published.is_set()
+    assert not rig.bugs
 
 
 def test_stop_drops_a_late_call_and_not_the_attempt_that_went_on(rig: Rig) -> None:
@@ -551,7 +570,7 @@ def test_stop_drops_a_late_call_and_not_the_attempt_that_went_on(rig: Rig) -> No
         return math.inf
 
     async def attempt() -> float:
-        assert await Calls([Call("b", ran.set)], patience=0.0) == [BUSY]
+        assert await Calls([Call("b", ran.set)], patience=PATIENCE_SECONDS) == [BUSY]
         await Call("a", lambda: held(sent, answer))
         await Call("a", published.set, finish=True)
         return math.inf
@@ -561,6 +580,7 @@ def test_stop_drops_a_late_call_and_not_the_attempt_that_went_on(rig: Rig) -> No
         rig.keep(f"hanging-{number}", hanging)
         assert started.acquire(timeout=GENEROUS)
     rig.keep("one", attempt)
+    rig.lose_patience("one")
     assert sent.wait(GENEROUS)
     threading.Timer(0.1, answer.set).start()
     threading.Thread(target=_after, args=(published, release)).start()
@@ -568,6 +588,17 @@ def test_stop_drops_a_late_call_and_not_the_attempt_that_went_on(rig: Rig) -> No
     assert rig.scheduler.stop(GENEROUS) == ()
     assert published.is_set()
     assert not ran.is_set()
+
+
+def test_own_work_is_no_lag(rig: Rig) -> None:
+    """The work of the scheduler's own, which looks after patience, is no attempt that begins late."""
+    rig.scheduler.start()
+    job = rig.scheduler._store.lookup_job("patience of attempts")
+    began = job.trigger.at
+    wait_until(lambda: job.trigger.at > began)
+
+    assert rig.lags == []
+    assert rig.scheduler.wait_until_done(GENEROUS)
 
 
 def test_lost_job_is_overdue(rig: Rig) -> None:
@@ -595,9 +626,38 @@ def test_token_that_waits_in_a_busy_pool_is_not_overdue(rig: Rig) -> None:
     wait_until(lambda: rig.queued("late"))
 
     assert rig.scheduler.overdue() == []
-    wait_until(lambda: rig.scheduler.stuck(0.001) == ["a"])
-    assert rig.scheduler.stuck(3600.0) == []
     release.set()
+
+
+def test_token_that_waits_in_a_busy_pool_is_not_hastened(rig: Rig) -> None:
+    """An attempt that was handed to its pool begins once, however it is hastened meanwhile."""
+    release, started, ran = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
+
+    async def hanging() -> float:
+        await Call("a", lambda: held(started, release))
+        return math.inf
+
+    async def waiting() -> float:
+        await Call("a", ran.release)
+        return math.inf
+
+    rig.scheduler.start()
+    for number in range(2):
+        rig.keep(f"hanging-{number}", hanging)
+        assert started.acquire(timeout=GENEROUS)
+    rig.keep("late", waiting, urgency=1)
+    wait_until(lambda: rig.queued("late"))
+    rig.scheduler.hasten("late", rig.clock.monotonic() - 3600)
+    done = threading.Event()
+    rig.scheduler.keep(Duty("other", "b", counting(done, 3), lambda: 0.0), rig.clock.monotonic())
+    release.set()
+
+    assert done.wait(GENEROUS)
+    assert rig.scheduler.wait_until_done(GENEROUS)
+    assert ran.acquire(blocking=False)
+    assert not ran.acquire(blocking=False)
+    assert max(rig.lags) < 3600, "it was due when it was handed on"
+    assert not rig.bugs
 
 
 def test_what_fell_due_while_the_machine_slept_begins_at_once(rig: Rig) -> None:
