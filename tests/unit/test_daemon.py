@@ -182,7 +182,7 @@ def idle(clock: SystemClock, tokens: int) -> Daemon:
 def in_an_hour(daemon: Daemon) -> None:
     """Puts every token on schedule for later."""
     for token in daemon.tokens.by_name.values():
-        daemon.scheduler.keep(TokenWork(daemon.tokens, token), daemon.clock.monotonic() + 3600.0)
+        daemon.scheduler.keep(TokenWork(daemon.tokens, token, token.wiring.sinks[0].pool), daemon.clock.monotonic() + 3600.0)
 
 
 class SteppedClock(SystemClock):
