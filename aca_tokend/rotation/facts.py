@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aca_tokend.core.outcome import Failure, Reason
-from aca_tokend.core.policy import Life, plan, retry_delay
+from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS, Life, plan, retry_delay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +59,7 @@ class Trouble:
         """When it is tried again."""
         rotation = config.rotation
         wait = retry_delay(self.count, self.remaining, rotation.backoff, self.jitter, self.failure.retry_after_seconds)
+        wait = max(wait, URGENT_INTERVAL_SECONDS)  # not in the same attempt
         if self.failure.reason is Reason.TOKEN_REFUSED:
             wait = max(wait, NEXT_SECOND if self.count == 1 else rotation.min_interval)
         return min(self.at + wait, self.hastened_to)

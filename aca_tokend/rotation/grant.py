@@ -31,7 +31,7 @@ from aca_tokend.core.policy import SAME_EXPIRY_SECONDS
 from aca_tokend.core.steps import Call
 from aca_tokend.core.token import Document
 from aca_tokend.rotation.credentials import Resolved, Resolver, endpoint_pool
-from aca_tokend.rotation.decide import need_at, needed_at
+from aca_tokend.rotation.decide import need_at, needed_at, records_at
 from aca_tokend.rotation.facts import Asked, Held, Suspension, Trouble, Waiting, Wrote
 from aca_tokend.rotation.lockout import Denial, Lockout, Permit, Unrecorded, Verdict, Wait, patience
 from aca_tokend.rotation.standing import published
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from aca_tokend.rotation.facts import Facts, Identity, Moment
     from aca_tokend.rotation.managed import ManagedToken, Wiring
 
-# A token that waits for its endpoint looks for a replica's token so often at most.
-LOOK_AGAIN_SECONDS = 10.0
 # A claimed request that waited too long for a thread is claimed anew, so many times.
 CLAIMS = 3
 
@@ -84,10 +82,8 @@ class Granter:
         if wait is None:
             return facts._replace(waiting=None)
         by_itself = facts.waiting is not None and facts.waiting.until <= now
-        looked_at = max(place.looked_at for place in facts.places)
         facts = self._wait(facts, wait)
-        look = by_itself and looked_at + LOOK_AGAIN_SECONDS <= now
-        return facts._replace(waiting=facts.waiting and facts.waiting._replace(look=look))
+        return facts._replace(waiting=facts.waiting and facts.waiting._replace(look=by_itself))
 
     async def identify(self, token: ManagedToken, moment: Moment) -> Facts:
         """Resolves whose token it is."""
@@ -144,9 +140,10 @@ class Granter:
                 return answered
         return Wait("claimed_elsewhere", patience(facts, self.clock.monotonic()))
 
-    async def poll(self, token: ManagedToken, moment: Moment, *, records: bool) -> Facts:
+    async def poll(self, token: ManagedToken, moment: Moment) -> Facts:
         """Resumes a suspended token if its credential changed, or its records allow another attempt."""
         facts, wiring, now = token.facts, token.wiring, moment.now
+        records = records_at(facts) <= now
         suspension = facts.suspension
         assert suspension is not None  # noqa: S101 -- what was decided on
         polled = suspension._replace(polled_at=now, read_at=now if records else suspension.read_at)
@@ -313,12 +310,16 @@ class Granter:
         )
 
     def _reused(self, facts: Facts, held: Held, again: Held) -> Facts:
-        """The server handed out the token that we hold: nothing to publish, and a new one comes once it expires."""
+        """The server handed out the token that we hold: nothing to publish, and a new one comes once it expires.
+
+        Its word on when that is counts where it is sooner, or ours is over. What was refused counts as refused again.
+        """
         facts, now = self._notice(facts, "token_reused"), self.clock.monotonic()
-        if again.expires_at < held.expires_at - SAME_EXPIRY_SECONDS:
+        if again.expires_at < held.expires_at - SAME_EXPIRY_SECONDS or held.expires_at <= now:
             held = again._replace(checked_at=held.checked_at, works=held.works, revoked_at=held.revoked_at)
         held = held._replace(reused_at=now, scope=facts.config.scope)
         facts = facts._replace(held=held, trouble=None, suspended=None, waiting=None, turn_at=math.inf)
+        facts = facts._replace(revocations=facts.revocations + facts.revoked)
         self.observe(Skipped(facts.name, "token_reused", need_at(facts) - now, expires_at(facts)))
         return facts
 
