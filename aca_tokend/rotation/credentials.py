@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import references
 from aca_tokend.core.grant import Credentials
+from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret, fingerprint
 from aca_tokend.core.steps import Call
 from aca_tokend.core.token import Account
@@ -53,6 +54,10 @@ class Resolved:
         return cls(
             credentials, host, account, fingerprint(user, key), fingerprint(scoped, key), fingerprint(client, key)
         )
+
+    def refused(self, reason: Reason) -> str:
+        """What of it a refusal concerns, as records and suspensions name it."""
+        return self.scoped if reason is Reason.INVALID_SCOPE else self.credential
 
     def identity(self, now: float) -> Identity:
         """Whose token is asked for with it."""

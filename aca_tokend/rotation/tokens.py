@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aca_tokend.core.config import vaults_of
+from aca_tokend.rotation.lockout import UNPROVEN
 from aca_tokend.rotation.managed import ClockStepped, Late, ManagedToken, Reconfigured, VaultBack, Woken
 from aca_tokend.rotation.reconfigure import begin
 
@@ -84,10 +85,11 @@ class Tokens:
             self.schedule.keep(TokenWork(self, token), self.clock.monotonic())
 
     def pass_turns(self, token: ManagedToken) -> None:
-        """A token that left asks its endpoint no more: another that waits does."""
-        now = self.clock.monotonic()
-        for wake in [*token.wiring.gate.passed(token.name, now), *token.wiring.client.passed(token.name, now)]:
-            self.wake(wake)
+        """A token that left sends no more requests: another that waits does."""
+        name, wiring, now = token.name, token.wiring, self.clock.monotonic()
+        for shared in (wiring.gate, wiring.client, wiring.shared):
+            for wake in shared.passed(name, now):
+                self.wake(wake)
 
     def follow(self, changes: Changes) -> list[ManagedToken]:
         """Adds, changes and removes tokens, as a reload says. Returns those that left."""
@@ -133,9 +135,9 @@ class Tokens:
         until = await self.rotator.attempt(token)
         self.ended(token, until)
         if self.once:
-            # A token that only waits for another to try their client has not had its attempt yet.
+            # A token that only waits for another to try their credential has not had its attempt yet.
             waiting = token.facts.waiting
-            return until if waiting is not None and waiting.why == "client_unproven" else math.inf
+            return until if waiting is not None and waiting.why in UNPROVEN else math.inf
         return until if until < math.inf else self.clock.monotonic() + HEARTBEAT_SECONDS
 
 
