@@ -180,6 +180,12 @@ class Lockout:
         refused_at = entry.changed_at if entry is not None and later and spent else before.refused_at
         return max(waits), Recorded(refused_at, book.cleared)
 
+    def ended(self, wiring: Wiring, facts: Facts) -> None:
+        """An attempt ended: if it was its turn and it does not wait for another's, the next comes."""
+        now, waits = self.clock.monotonic(), facts.waiting is not None and facts.waiting.why in UNPROVEN
+        self._wake(wiring.client.passed(facts.name, now))
+        self._wake([] if waits else wiring.shared.passed(facts.name, now))
+
     # ── before a request ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _other_first(self, wiring: Wiring, facts: Facts, known: Known, now: float) -> Wait | None:

@@ -40,7 +40,7 @@ from aca_tokend.rotation.decide import (
 from aca_tokend.rotation.facts import Moment
 from aca_tokend.rotation.grant import Granter, expires_at
 from aca_tokend.rotation.hook_runner import ask
-from aca_tokend.rotation.lockout import UNPROVEN, Lockout
+from aca_tokend.rotation.lockout import Lockout
 from aca_tokend.rotation.look import PATIENCE_SECONDS, Looker
 from aca_tokend.rotation.managed import ClockStepped, Late, Reconfigured, VaultBack, Woken
 from aca_tokend.rotation.publish import Publisher
@@ -193,14 +193,12 @@ class Rotator:
 
     def _pass_turns(self, token: ManagedToken, began: float) -> None:
         """Where it asked the endpoint for nothing and does not wait to: if it was its turn, another token's comes."""
-        facts, wiring, now = token.facts, token.wiring, self.clock.monotonic()
-        why, wakes = facts.waiting.why if facts.waiting else "", wiring.client.passed(token.name, now)
-        if why != "endpoint_held" and facts.requested_at < began:
-            wakes += wiring.gate.passed(token.name, now)
-        if why not in UNPROVEN:
-            wakes += wiring.shared.passed(token.name, now)
-        for wake in wakes:
-            self.wake(wake)
+        facts, gate = token.facts, token.wiring.gate
+        waits = facts.waiting is not None and facts.waiting.why == "endpoint_held"
+        if not waits and facts.requested_at < began:
+            for wake in gate.passed(token.name, self.clock.monotonic()):
+                self.wake(wake)
+        self.granter.lockout.ended(token.wiring, facts)
 
     def _report(self, token: ManagedToken, began: float, until: float) -> None:
         """Where this attempt was to bring a new token to readers and no place could be served, it failed."""
