@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import references
 from aca_tokend.core.grant import Credentials
+from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret, fingerprints
 from aca_tokend.core.steps import Call
 from aca_tokend.core.token import Account
@@ -51,6 +52,10 @@ class Resolved:
         client, user, scoped = fingerprints(groups, credentials.client_secret)
         account = Account(host, credentials.authority, credentials.username, credentials.client_id).fingerprint
         return cls(credentials, host, account, user, scoped, client)
+
+    def refused(self, reason: Reason) -> str:
+        """What of it a refusal concerns, as records and suspensions name it."""
+        return self.scoped if reason is Reason.INVALID_SCOPE else self.credential
 
     def identity(self, now: float) -> Identity:
         """Whose token is asked for with it."""

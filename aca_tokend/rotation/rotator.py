@@ -177,13 +177,12 @@ class Rotator:
 
     def _pass_turns(self, token: ManagedToken, began: float) -> None:
         """Where it asked the endpoint for nothing and does not wait to: if it was its turn, another token's comes."""
-        facts, now = token.facts, self.clock.monotonic()
+        facts, gate = token.facts, token.wiring.gate
         waits = facts.waiting is not None and facts.waiting.why == "endpoint_held"
         if not waits and facts.requested_at < began:
-            for wake in token.wiring.gate.passed(token.name, now):
+            for wake in gate.passed(token.name, self.clock.monotonic()):
                 self.wake(wake)
-        for wake in token.wiring.client.passed(token.name, now):
-            self.wake(wake)
+        self.granter.lockout.ended(token.wiring, facts)
 
     def _report(self, token: ManagedToken, began: float, until: float) -> None:
         """Where this attempt was to bring a new token to readers and no place could be served, it failed."""
