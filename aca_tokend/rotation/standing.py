@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from aca_tokend.core.policy import SHARE_OF_REMAINING
 from aca_tokend.core.token import implausible, owned
 
 if TYPE_CHECKING:
@@ -104,7 +105,11 @@ def writable_at(facts: Facts, number: int, moment: Moment) -> float:
         return rival_until(facts, place, moment) if _tried(facts, held) else math.inf
     read_before = held.asked_at is not None and place.looked_at <= held.asked_at
     at = -math.inf if read_before or held.document.issued_after(document) else expiry
-    return at if works(facts, held) else max(at, expiry) if _tried(facts, held) else math.inf
+    if works(facts, held):
+        return at
+    # one that could not be tried is brought there once readers are about to meet an expired token
+    tolerance = (document.expires_at - document.refresh_after).total_seconds()
+    return max(at, expiry - tolerance * SHARE_OF_REMAINING) if _tried(facts, held) else math.inf
 
 
 def rival_until(facts: Facts, place: Place, moment: Moment) -> float:
