@@ -7,8 +7,7 @@ of the life that is left while there is time for another attempt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import BackoffConfig, RotationConfig
@@ -28,8 +27,7 @@ SHARE_FOR_RETRY_AFTER = 0.75
 HOOK_SPACING_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(NamedTuple):
     """The life of one token in monotonic seconds: issued (before the request was sent), rotation point, expiry."""
 
     issued: float

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aca_tokend.core.breaker import Breaker, Outage, Wake
+from aca_tokend.core.outcome import Reason
 
 if TYPE_CHECKING:
     from aca_tokend.core.guard import Attempts, Rules
-    from aca_tokend.core.outcome import Reason
 
 # So many are woken for the next request with a credential: some of them may need none by now.
 NEXT_TO_TRY = 4
@@ -61,25 +61,35 @@ class Gate:
             return self._breaker.passed(token, now)
 
 
+class Entrant(NamedTuple):
+    """A token that wants to send a request: when it expires, and from when on an acceptance proves its credential."""
+
+    name: str
+    expires: float
+    proven_since: float = -math.inf
+
+
 @dataclass(slots=True, eq=False)
 class Credential:
-    """What this process knows of one credential, a user's or a client's, by its own requests.
+    """What this process knows of one credential, a user's, a scope's or a client's: by its requests and by records.
 
-    While it is not proven one request is under way at a time. A refusal counts for all that use it.
+    While it is not proven one request is under way at a time, else no more than may be refused: a password that stops
+    working is sent no more often than that, however many tokens use it.
     """
 
-    accepted_at: float = -math.inf
+    accepted_at: float = -math.inf  # never, where it was refused since
     refusals: int = 0
     refused_at: float = -math.inf
     reason: Reason | None = None
-    _sighted: tuple[Attempts, float] | None = None
-    _holder: str | None = None
+    _cleared_at: float = -math.inf
+    _sighted: dict[Attempts, float] = field(default_factory=dict)
+    _under_way: set[int] = field(default_factory=set)
     _waiting: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def proven(self, since: float = -math.inf) -> bool:
         """Whether it was accepted when last tried, and not before `since`."""
-        return self.accepted_at > self.refused_at and self.accepted_at >= since
+        return self.accepted_at >= since and self.accepted_at > -math.inf
 
     def wait(self, rules: Rules, now: float) -> float:
         """In how many seconds another request may be sent with it; infinity for never."""
@@ -89,63 +99,62 @@ class Credential:
             return math.inf
         return max(self.refused_at + rules.retry_rejected_seconds - now, 0.0)
 
-    def free_for(self, token: str, expires: float) -> bool:
-        """Whether no other token's request is under way; a token that must wait is woken after it."""
-        with self._lock:
-            if self._holder in {None, token}:
-                return True
-            self._waiting[token] = expires
-            return False
+    def enter(self, token: Entrant, rules: Rules, now: float, permit: object = None) -> bool | None:
+        """Whether a request may be sent now; a token that must wait for another's is woken after it.
 
-    def take(self, token: str, expires: float) -> bool:
-        """Takes the turn for a request, if no other token has it; a token that must wait is woken after it."""
+        With `permit` it is sent, and under way until that is `answered`. None: another was refused since the permit.
+        """
         with self._lock:
-            if self._holder in {None, token}:
-                self._holder = token
-                self._waiting.pop(token, None)
-                return True
-            self._waiting[token] = expires
-            return False
+            most = rules.max_rejections if self.proven(token.proven_since) else 1
+            if len(self._under_way) >= most:
+                self._waiting[token.name] = token.expires
+                return False
+            if permit is not None:
+                if self.wait(rules, now) > 0.0:
+                    return None
+                self._under_way.add(id(permit))
+            self._waiting.pop(token.name, None)
+            return True
 
-    def accepted(self, token: str, now: float) -> list[Wake]:
-        """The server knows it. Returns the tokens that go on."""
+    def answered(self, permit: object, rules: Rules, now: float, verdict: Reason | bool | None) -> list[Wake]:
+        """A request ended: accepted, refused for a reason, or without a verdict. Returns the tokens that go on."""
         with self._lock:
-            self.accepted_at, self.refusals, self.reason = now, 0, None
-            return self._released(token, now, len(self._waiting))
+            self._under_way.discard(id(permit))
+            everybody = verdict is True
+            if verdict is True:
+                self.accepted_at, self.refusals, self.reason = now, 0, None
+            elif isinstance(verdict, Reason):
+                self._refused(verdict, self.refusals + 1, now)
+                everybody = self.refusals >= rules.max_rejections  # to find that out
+            return self._next(now, len(self._waiting) if everybody else NEXT_TO_TRY)
 
-    def refused(self, token: str, reason: Reason, now: float, rules: Rules) -> list[Wake]:
-        """The server refused it. Returns the tokens that go on: all of them if no request is left, to find that out."""
+    def passed(self, token: str, now: float) -> list[Wake]:
+        """A token that waited or was woken sent no request. Returns whose turn it is then."""
         with self._lock:
-            self.refusals, self.refused_at, self.reason = self.refusals + 1, now, reason
-            spent = self.refusals >= rules.max_rejections
-            return self._released(token, now, len(self._waiting) if spent else NEXT_TO_TRY)
+            self._waiting.pop(token, None)
+            return self._next(now, 1)
 
-    def given_back(self, token: str, now: float) -> list[Wake]:
-        """No request was sent, or nothing was said of the credential. Returns the tokens that go on."""
-        with self._lock:
-            return self._released(token, now, NEXT_TO_TRY)
-
-    def cleared(self) -> None:
-        """An operator says that what was refused may be tried again."""
-        with self._lock:
-            self.refusals, self.reason = 0, None
-
-    def exhausted(self, reason: Reason, refusals: int, now: float) -> None:
-        """A record says that it was refused this often."""
+    def recorded(self, reason: Reason, refusals: int, at: float) -> None:
+        """A record tells that it was refused so often, at last then."""
         with self._lock:
             if self.refusals < refusals:
-                self.refusals, self.reason, self.refused_at = refusals, reason, now
+                self._refused(reason, refusals, at)
+
+    def cleared(self, now: float, since: float = math.inf) -> None:
+        """What was refused may be tried again, unless that was said after `since` before: it counts once for all."""
+        with self._lock:
+            if self._cleared_at <= since:
+                self.refusals, self.reason, self._cleared_at = 0, None, now
 
     def sighted(self, attempts: Attempts, now: float) -> float:
         """When this entry of a record was first seen by this process."""
-        if self._sighted is None or self._sighted[0] != attempts:
-            self._sighted = (attempts, now)
-        return self._sighted[1]
+        return self._sighted.setdefault(attempts, now)
 
-    def _released(self, token: str, now: float, count: int) -> list[Wake]:
-        if self._holder == token:
-            self._holder = None
-        elif self._holder is not None:
+    def _refused(self, reason: Reason, refusals: int, at: float) -> None:
+        self.refusals, self.refused_at, self.reason, self.accepted_at = refusals, at, reason, -math.inf
+
+    def _next(self, now: float, count: int) -> list[Wake]:
+        if self._under_way and not self.proven():
             return []
         order = sorted(self._waiting, key=self._waiting.__getitem__)[:count]
         for name in order:
@@ -162,24 +171,22 @@ class Client:
 
     first: str
     until: float
-    waiting: set[str] = field(default_factory=set)
+    _waiting: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def is_before(self, token: str, now: float) -> bool:
-        """Whether this token waits for the first; it is woken once that has passed."""
+    def before(self, token: str, now: float) -> float:
+        """How long this token waits for the first at most; it is woken once that has passed."""
         with self._lock:
             if token == self.first or now >= self.until:
-                return False
-            self.waiting.add(token)
-            return True
+                return 0.0
+            self._waiting.add(token)
+            return self.until - now
 
     def passed(self, token: str, now: float) -> list[Wake]:
-        """The first token has tried, or does not need to. Returns the tokens that go on."""
-        if now >= self.until and not self.waiting:
-            return []
+        """An attempt ended: the first token's, or the time for that is over. Returns the tokens that go on."""
         with self._lock:
             if token != self.first and now < self.until:
                 return []
             self.until = -math.inf
-            woken, self.waiting = sorted(self.waiting), set()
+            woken, self._waiting = sorted(self._waiting), set()
             return [Wake(name, now) for name in woken]

@@ -1,7 +1,7 @@
 """Attempt records beside the places of a token: reading and writing them by check-and-set. core/guard.py decides.
 
-What a token's own places can tell is put together; what happens to one of them costs no more than its part. An attempt
-is recorded in the first place that can be written, a refusal in each.
+The latest that any of its own places tells is what a token knows. An attempt is recorded in the first place that can be
+written, a refusal in each. A place that fails costs no more than its part.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aca_tokend.core import guard
 from aca_tokend.core.errors import LookError, PublishError, ReasonedError
-from aca_tokend.core.guard import RECORD, AttemptRecord, Attempts, Claim, Denied, Rules, SeenRecord
+from aca_tokend.core.guard import RECORD, AttemptRecord, Attempts, Claim, Denied, SeenRecord
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import BUSY, Call, Calls
 from aca_tokend.core.token import NotADocumentError
@@ -28,12 +28,16 @@ ROUNDS = 8
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The record at one place as it was read or written: None where there is none, or it cannot be read by now."""
+    """The record at one place as it was read or written: None where there is none, or it cannot be used."""
 
     sink: Sink
     record: AttemptRecord | None
     stamp: object
     error: ReasonedError | None = None
+
+    def of(self, credential: str) -> Attempts | None:
+        """What this place tells of a credential."""
+        return self.record.of(credential) if self.record else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +47,32 @@ class Book:
     pages: tuple[Page, ...]
 
     @property
-    def readable(self) -> bool:
-        """Whether any place could be read."""
-        return any(page.error is None for page in self.pages)
+    def error(self) -> ReasonedError | None:
+        """Why no place can be used; None where one can."""
+        errors = [page.error for page in self.pages if page.error is not None]
+        return errors[0] if len(errors) == len(self.pages) and errors else None
 
     @property
-    def error(self) -> ReasonedError:
-        """Why the first place that cannot be used cannot be."""
-        return next(page.error for page in self.pages if page.error is not None)
+    def cleared(self) -> bool:
+        """Whether a record is there without an entry, as an operator leaves it: one that is gone tells nothing."""
+        there = [page.record.entries for page in self.pages if page.record is not None]
+        return bool(there) and not any(there)
 
     def known(self, credential: str) -> Attempts | None:
         """What the records together tell of a credential: the latest; of one moment the more cautious."""
-        entries = [entry for page in self.pages if page.record and (entry := page.record.of(credential))]
+        entries = [entry for page in self.pages if (entry := page.of(credential))]
         return max(entries, key=lambda it: (it.changed_at, not it.proven, it.spent), default=None)
-
-    def cleared(self, credential: str) -> bool:
-        """Whether a record is there that knows nothing of the credential: one that is gone tells nothing."""
-        return self.known(credential) is None and any(page.record is not None for page in self.pages)
 
     def with_page(self, number: int, page: Page) -> Book:
         """With one page replaced."""
         return Book((*self.pages[:number], page, *self.pages[number + 1 :]))
 
 
-class Wanted(NamedTuple):
-    """An attempt that is to be recorded.
+class Unwritten(NamedTuple):
+    """No place could record an attempt; `claim` may have been recorded all the same."""
 
-    Attributes:
-        mine: one of ours that may have been recorded already.
-        aged: what is known, as old as it can be by our clock.
-    """
-
-    credential: str
-    rules: Rules
-    mine: Claim | None
-    aged: Callable[[Attempts | None], Attempts | None]
+    error: ReasonedError
+    claim: Claim | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,76 +82,87 @@ class AttemptRecords:
     clock: Clock
     patience: float
 
+    def now(self) -> datetime:
+        """The wall time that is written into records."""
+        return datetime.fromtimestamp(self.clock.wall(), UTC)
+
     async def read(self, sinks: Sequence[Sink], urgency: float) -> Book:
         """The records as they are now."""
         calls = [Call(sink.pool, _reading(sink), urgency, finish=True) for sink in sinks]
-        results = await Calls(calls, self.patience)
-        return Book(tuple(map(_page, sinks, results)))
+        return Book(tuple(map(_page, sinks, await Calls(calls, self.patience))))
 
-    async def claim(self, book: Book, wanted: Wanted, urgency: float) -> tuple[Claim | Denied, Book]:
-        """Records one attempt with an unproven credential before it is made.
-
-        Raises:
-            ReasonedError: no place can be read and written; no attempt may be made.
-        """
+    async def claim(
+        self, book: Book, credential: str, decide: Callable[[Attempts | None], Claim | Denied], urgency: float
+    ) -> tuple[Claim | Denied | Unwritten, Book]:
+        """Records one attempt with an unproven credential before it is made, where `decide` allows it."""
+        tried: Claim | None = None
         for _ in range(ROUNDS):
-            known = book.known(wanted.credential)
-            if wanted.mine is not None and known == wanted.mine.attempts:
-                return wanted.mine, book
-            decision = guard.claim(wanted.aged(known), wanted.credential, self.now(), wanted.rules)
+            decision = decide(book.known(credential))
             if isinstance(decision, Denied):
                 return decision, book
-            book, written = await self._write_first(book, decision.attempts, urgency)
-            if written:
-                return decision, book
-        raise PublishError(Reason.CONFLICT, "the attempt record is written by others all the time")
+            for number, page in enumerate(book.pages):
+                if page.error is not None:
+                    continue
+                tried, written = decision, await self._write(page, decision.attempts, urgency)
+                book = book.with_page(number, written)
+                if written.error is None:
+                    return decision, book
+                if written.error.reason is Reason.CONFLICT:
+                    book = await self._read_anew(book, number, urgency)
+                    break
+            else:
+                error = book.error or PublishError(Reason.UNAVAILABLE, "it has no place")
+                return Unwritten(error, tried), book
+        return Unwritten(
+            PublishError(Reason.CONFLICT, "the attempt record is written by others all the time"), None
+        ), book
 
     async def note(
-        self, book: Book, change: Callable[[Attempts | None], Attempts | None], credential: str, urgency: float
-    ) -> None:
-        """Changes what each place tells of a credential. What cannot be noted stays as it is, on the safe side."""
-        for number in range(len(book.pages)):
-            page = book.pages[number]
-            for _ in range(ROUNDS):
-                if page.error is not None:
-                    break
-                attempts = change(page.record.of(credential) if page.record else None)
-                if attempts is None:
-                    break
-                page = await self._write(page, attempts, urgency)
-                if page.error is None:
-                    break
-                if page.error.reason is Reason.CONFLICT:
-                    (page,) = (await self.read([page.sink], urgency)).pages
+        self,
+        book: Book,
+        credential: str,
+        change: Callable[[Attempts | None], Attempts | None],
+        urgency: float,
+        *,
+        everywhere: bool = False,
+    ) -> tuple[Attempts | None, Book]:
+        """Changes what the places tell of a credential: those that know it, or the first if none does, or all.
 
-    async def _write_first(self, book: Book, attempts: Attempts, urgency: float) -> tuple[Book, bool]:
-        """Writes to the first place that can be written. False where another writer was met, and it was read anew."""
-        for number, page in enumerate(book.pages):
-            if page.error is not None:
-                continue
-            written = await self._write(page, attempts, urgency)
-            book = book.with_page(number, written)
-            if written.error is None:
-                return book, True
-            if written.error.reason is Reason.CONFLICT:
-                (again,) = (await self.read([page.sink], urgency)).pages
-                return book.with_page(number, again), False
-        raise book.error
+        Returns what they tell then, None where nothing could be written. What cannot be noted stays on the safe side.
+        """
+        noted: Attempts | None = None
+        for number in range(len(book.pages)):
+            for _ in range(ROUNDS):
+                page, known = book.pages[number], book.known(credential)
+                attempts = noted or change(known)
+                if attempts is None:
+                    return known, book
+                there = page.of(credential)
+                if page.error is not None or not (everywhere or there or known is None):
+                    break
+                if there == attempts or (noted and there and there.changed_at > noted.changed_at):
+                    break
+                book = book.with_page(number, written := await self._write(page, attempts, urgency))
+                if written.error is None:
+                    noted = attempts
+                    break
+                if written.error.reason is not Reason.CONFLICT:
+                    break
+                book = await self._read_anew(book, number, urgency)
+        return noted, book
+
+    async def _read_anew(self, book: Book, number: int, urgency: float) -> Book:
+        (page,) = (await self.read([book.pages[number].sink], urgency)).pages
+        return book.with_page(number, page)
 
     async def _write(self, page: Page, attempts: Attempts, urgency: float) -> Page:
         record = (page.record or AttemptRecord()).put(attempts)
         sink, stamp, fields = page.sink, page.stamp, record.fields()
         call = Call(sink.pool, lambda: sink.write_record(RECORD, fields, stamp), urgency, finish=True)
         (result,) = await Calls([call], self.patience)
-        if result is BUSY:
-            return replace(page, error=_hangs(sink))
-        if isinstance(result, ReasonedError):
-            return replace(page, error=result)
+        if result is BUSY or isinstance(result, ReasonedError):
+            return replace(page, error=_hangs(sink) if result is BUSY else result)
         return Page(sink, record, result)
-
-    def now(self) -> datetime:
-        """The wall time that is written into records."""
-        return datetime.fromtimestamp(self.clock.wall(), UTC)
 
 
 def _reading(sink: Sink) -> Callable[[], SeenRecord]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import references
 from aca_tokend.core.grant import Credentials
-from aca_tokend.core.secret import Secret, fingerprint
+from aca_tokend.core.outcome import Reason
+from aca_tokend.core.secret import Secret, fingerprints
 from aca_tokend.core.steps import Call
 from aca_tokend.core.token import Account
 from aca_tokend.rotation.facts import Identity
@@ -45,14 +46,16 @@ class Resolved:
     @classmethod
     def of(cls, credentials: Credentials, host: str) -> Resolved:
         """With its fingerprints, which are keyed by the client secret: nobody can try guesses against them."""
-        key = credentials.client_secret
-        client = (Secret(host), Secret(credentials.client_id))
-        user = (*client, Secret(credentials.authority), Secret(credentials.username), credentials.password)
-        scoped = (*user, Secret(credentials.scope))
+        of_client = (Secret(host), Secret(credentials.client_id))
+        of_user = (Secret(credentials.authority), Secret(credentials.username), credentials.password)
+        groups = (of_client, of_user, (Secret(credentials.scope),))
+        client, user, scoped = fingerprints(groups, credentials.client_secret)
         account = Account(host, credentials.authority, credentials.username, credentials.client_id).fingerprint
-        return cls(
-            credentials, host, account, fingerprint(user, key), fingerprint(scoped, key), fingerprint(client, key)
-        )
+        return cls(credentials, host, account, user, scoped, client)
+
+    def refused(self, reason: Reason) -> str:
+        """What of it a refusal concerns, as records and suspensions name it."""
+        return self.scoped if reason is Reason.INVALID_SCOPE else self.credential
 
     def identity(self, now: float) -> Identity:
         """Whose token is asked for with it."""

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aca_tokend.core.outcome import Failure, Reason
-from aca_tokend.core.policy import Life, plan, retry_delay
+from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS, Life, plan, retry_delay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.guard import Claim
@@ -59,6 +60,7 @@ class Trouble:
         """When it is tried again."""
         rotation = config.rotation
         wait = retry_delay(self.count, self.remaining, rotation.backoff, self.jitter, self.failure.retry_after_seconds)
+        wait = max(wait, URGENT_INTERVAL_SECONDS)  # not in the same attempt
         if self.failure.reason is Reason.TOKEN_REFUSED:
             wait = max(wait, NEXT_SECOND if self.count == 1 else rotation.min_interval)
         return min(self.at + wait, self.hastened_to)
@@ -129,16 +131,29 @@ class Waiting(NamedTuple):
     look: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a token's own records told when they were last read or written.
+
+    Attributes:
+        refused_at: when the refusals were noted there, by the clock of whoever did; None where they were not.
+        cleared: whether a record is there without an entry, as an operator leaves it.
+    """
+
+    refused_at: datetime | None = None
+    cleared: bool = False
+
+
 class Suspension(NamedTuple):
     """The server refused a credential as often as it may be: no request is sent with it.
 
     Attributes:
         account: whose it is.
-        credential: its fingerprint.
+        credential: its fingerprint; with the scope, if that was refused.
         refused_at: the refusal from which the wait for a cautious attempt counts.
         polled_at: when the credential was last resolved to see whether it changed.
         read_at: when the attempt records were last read to see whether they allow another attempt.
-        recorded: the token's own records told of the refusals.
+        recorded: what the token's own records told of the refusals.
     """
 
     failure: Failure
@@ -147,7 +162,7 @@ class Suspension(NamedTuple):
     refused_at: float
     polled_at: float
     read_at: float
-    recorded: bool
+    recorded: Recorded
 
     def cautious_at(self, config: TokenConfig) -> float:
         """When one cautious attempt is due; infinity for never."""
@@ -222,7 +237,8 @@ class Facts(NamedTuple):
         waiting: what a due grant waits for.
         turn_at: when another's attempt lets this token go on; infinity where none did.
         revocations: tokens in a row that were found refused before their time.
-        claim: an attempt that was sent to be recorded, and nobody knows whether it was.
+        claim: an attempt that may stand in a record though no request of it is under way.
+        noted: the credential of which the token's own records say that it is proven.
         noticed: what a person was told once.
         tried_once: an attempt has ended.
     """
@@ -242,6 +258,7 @@ class Facts(NamedTuple):
     turn_at: float = math.inf
     revocations: int = 0
     claim: Claim | None = None
+    noted: str = ""
     noticed: frozenset[str] = frozenset()
     tried_once: bool = False
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from aca_tokend.core.errors import GrantError, InternalError, ReasonedError, SecretError, VerifyError, contained
 from aca_tokend.core.outcome import (
     DOWN,
+    REJECTED,
     Component,
     EndpointDown,
     EndpointRecovered,
@@ -31,8 +32,8 @@ from aca_tokend.core.policy import SAME_EXPIRY_SECONDS
 from aca_tokend.core.steps import Call
 from aca_tokend.core.token import Document
 from aca_tokend.rotation.credentials import Resolved, Resolver, endpoint_pool
-from aca_tokend.rotation.decide import need_at, needed_at
-from aca_tokend.rotation.facts import Asked, Held, Suspension, Trouble, Waiting, Wrote
+from aca_tokend.rotation.decide import need_at, needed_at, records_at
+from aca_tokend.rotation.facts import Asked, Held, Recorded, Suspension, Trouble, Waiting, Wrote
 from aca_tokend.rotation.lockout import Denial, Lockout, Permit, Unrecorded, Verdict, Wait, patience
 from aca_tokend.rotation.standing import published
 
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from aca_tokend.rotation.facts import Facts, Identity, Moment
     from aca_tokend.rotation.managed import ManagedToken, Wiring
 
-# A token that waits for its endpoint looks for a replica's token so often at most.
-LOOK_AGAIN_SECONDS = 10.0
 # A claimed request that waited too long for a thread is claimed anew, so many times.
 CLAIMS = 3
 
@@ -84,10 +83,8 @@ class Granter:
         if wait is None:
             return facts._replace(waiting=None)
         by_itself = facts.waiting is not None and facts.waiting.until <= now
-        looked_at = max(place.looked_at for place in facts.places)
         facts = self._wait(facts, wait)
-        look = by_itself and looked_at + LOOK_AGAIN_SECONDS <= now
-        return facts._replace(waiting=facts.waiting and facts.waiting._replace(look=look))
+        return facts._replace(waiting=facts.waiting and facts.waiting._replace(look=by_itself))
 
     async def identify(self, token: ManagedToken, moment: Moment) -> Facts:
         """Resolves whose token it is."""
@@ -113,13 +110,12 @@ class Granter:
             case Wait():
                 return self._wait(facts, answered)
             case Denial():
-                return self._denied(facts, answered, resolved)
+                since = self.clock.monotonic() - answered.refused_seconds_ago
+                return self._suspended(facts, answered.failure, resolved, since, answered.recorded, asked=False)
             case Unrecorded():
                 return self.failed(facts, answered.failure, asked=False)._replace(claim=answered.claim)
             case Answered():
-                return await self._take(
-                    token, facts._replace(claim=None, requested_at=answered.started), answered, moment
-                )
+                return await self._take(token, facts._replace(requested_at=answered.started), answered, moment)
 
     async def _ask(self, token: ManagedToken, resolved: Resolved) -> Answered | Wait | Denial | Unrecorded:
         """One request, if it may be sent now; what was recorded of it is settled where it is not."""
@@ -144,16 +140,17 @@ class Granter:
                 return answered
         return Wait("claimed_elsewhere", patience(facts, self.clock.monotonic()))
 
-    async def poll(self, token: ManagedToken, moment: Moment, *, records: bool) -> Facts:
+    async def poll(self, token: ManagedToken, moment: Moment) -> Facts:
         """Resumes a suspended token if its credential changed, or its records allow another attempt."""
         facts, wiring, now = token.facts, token.wiring, moment.now
+        records = records_at(facts) <= now
         suspension = facts.suspension
         assert suspension is not None  # noqa: S101 -- what was decided on
         polled = suspension._replace(polled_at=now, read_at=now if records else suspension.read_at)
         cautious = suspension.cautious_at(facts.config) <= now
         try:
             resolved = await self.resolver.resolve(facts.config, wiring.endpoint, token.urgency)
-            if resolved.credential != suspension.credential:
+            if resolved.refused(suspension.failure.reason) != suspension.credential:
                 why = "the credential changed"
             elif self._accepted_since(wiring, resolved, suspension):
                 why = "the credential was accepted for another token"
@@ -173,7 +170,7 @@ class Granter:
             return facts._replace(suspended=polled)  # what cannot be read has not changed yet
         self.observe(Resumed(facts.name, why))
         trouble = facts.trouble and replace(facts.trouble, hastened_to=now)
-        facts = facts._replace(suspended=None, trouble=trouble, waiting=None)
+        facts = facts._replace(suspended=None, trouble=trouble, waiting=None, noted="")
         return identified(facts, resolved.identity(now), now)
 
     async def try_pending(self, token: ManagedToken) -> Facts:
@@ -233,13 +230,12 @@ class Granter:
     def send(self, token: ManagedToken, permit: Permit) -> Answered | Wait | None:
         """Runs in the endpoint's pool. The token's lifetime is counted from before the request is sent.
 
-        None: what was recorded of the attempt has run out while it waited here.
+        None: it is no longer permitted, as it waited here for too long.
         """
         facts, wiring, now = token.facts, token.wiring, self.clock.monotonic()
-        if now > permit.until:
-            return None
-        if not self.lockout.take_turns(wiring, facts, permit):
-            return Wait("user_unproven", patience(facts, now))
+        entered = self.lockout.enter(wiring, facts, permit)
+        if entered is not True:
+            return entered or None
         if not wiring.gate.admit(facts.name, facts.expires_at, now):
             return self._held_up(wiring, facts, now)
         started, started_wall = now, self.clock.wall()
@@ -252,7 +248,12 @@ class Granter:
 
     async def _take(self, token: ManagedToken, facts: Facts, asked: Answered, moment: Moment) -> Facts:
         """Tells everybody concerned what the answer means, and takes the token if there is one."""
-        wiring, answer, now, permit = token.wiring, asked.answer, self.clock.monotonic(), asked.permit
+        wiring, answer, permit = token.wiring, asked.answer, asked.permit
+        error = answer.reason if isinstance(answer, GrantError) else None
+        verdict = Verdict(accepted=error is None, refused=error if error in REJECTED else None)
+        settled = await self.lockout.settle(wiring, facts, permit, verdict)
+        noted = permit.resolved.credential if settled.proven else ""
+        facts, now = facts._replace(claim=settled.claim, noted=noted), self.clock.monotonic()
         code = str(answer.status) if answer.status is not None else "none"
         endpoint = wiring.endpoint.name
         self.observe(Granted(facts.name, endpoint, code, asked.seconds, answer.skew_seconds, answer.request_id))
@@ -262,13 +263,10 @@ class Granter:
                 self._down(wiring, facts, failure, now)
             else:
                 self._up(wiring, facts.name, now)
-            refused = failure.reason if failure.rejected else None
-            await self.lockout.settle(wiring, facts, permit, Verdict(refused=refused))
-            if refused is None or not await self.lockout.exhausted(wiring, facts, permit.resolved, failure):
+            if not settled.last:
                 return self.failed(facts, failure)
-            return self._suspended(facts, replace(failure, suspends=True), permit.resolved, now)
+            return self._suspended(facts, replace(failure, suspends=True), permit.resolved, now, settled.recorded)
         self._up(wiring, facts.name, now)
-        await self.lockout.settle(wiring, facts, permit, Verdict(accepted=True))
         held = facts.current
         if held is not None and answer.access_token == held.document.access_token:
             return self._reused(facts, held, self._held(facts, asked, answer, moment))
@@ -313,12 +311,16 @@ class Granter:
         )
 
     def _reused(self, facts: Facts, held: Held, again: Held) -> Facts:
-        """The server handed out the token that we hold: nothing to publish, and a new one comes once it expires."""
+        """The server handed out the token that we hold: nothing to publish, and a new one comes once it expires.
+
+        Its word on when that is counts where it is sooner, or ours is over. What was refused counts as refused again.
+        """
         facts, now = self._notice(facts, "token_reused"), self.clock.monotonic()
-        if again.expires_at < held.expires_at - SAME_EXPIRY_SECONDS:
+        if again.expires_at < held.expires_at - SAME_EXPIRY_SECONDS or held.expires_at <= now:
             held = again._replace(checked_at=held.checked_at, works=held.works, revoked_at=held.revoked_at)
         held = held._replace(reused_at=now, scope=facts.config.scope)
         facts = facts._replace(held=held, trouble=None, suspended=None, waiting=None, turn_at=math.inf)
+        facts = facts._replace(revocations=facts.revocations + facts.revoked)
         self.observe(Skipped(facts.name, "token_reused", need_at(facts) - now, expires_at(facts)))
         return facts
 
@@ -359,23 +361,25 @@ class Granter:
     # ── what an answer means ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _accepted_since(self, wiring: Wiring, resolved: Resolved, suspension: Suspension) -> bool:
-        of_client = suspension.failure.reason is Reason.INVALID_CLIENT
-        known = wiring.shared.client(resolved) if of_client else wiring.shared.user(resolved)
-        return known.proven(suspension.refused_at)
+        known, reason = wiring.shared.known(resolved), suspension.failure.reason
+        of_client, of_scope = reason is Reason.INVALID_CLIENT, reason is Reason.INVALID_SCOPE
+        concerned = known.client if of_client else known.scope if of_scope else known.user
+        return concerned.proven(suspension.refused_at)
 
-    def _suspended(self, facts: Facts, failure: Failure, sent: Resolved, refused_at: float) -> Facts:
-        now = self.clock.monotonic()
-        suspension = Suspension(failure, sent.account, sent.credential, refused_at, now, now, recorded=True)
-        facts = self.failed(facts._replace(suspended=suspension), failure)
+    def _suspended(
+        self,
+        facts: Facts,
+        failure: Failure,
+        sent: Resolved,
+        refused_at: float,
+        recorded: Recorded,
+        *,
+        asked: bool = True,
+    ) -> Facts:
+        now, credential = self.clock.monotonic(), sent.refused(failure.reason)
+        suspension = Suspension(failure, sent.account, credential, refused_at, now, now, recorded)
+        facts = self.failed(facts._replace(suspended=suspension), failure, asked=asked)
         self.observe(Suspended(facts.name, failure, expires_at(facts)))
-        return facts
-
-    def _denied(self, facts: Facts, denial: Denial, resolved: Resolved) -> Facts:
-        now = self.clock.monotonic()
-        since = now - denial.refused_seconds_ago
-        suspension = Suspension(denial.failure, resolved.account, resolved.credential, since, now, now, denial.recorded)
-        facts = self.failed(facts._replace(suspended=suspension), denial.failure, asked=False)
-        self.observe(Suspended(facts.name, denial.failure, expires_at(facts)))
         return facts
 
     def _wait(self, facts: Facts, wait: Wait) -> Facts:

@@ -1,7 +1,7 @@
 """The lockout guard at work: an attempt with a credential that is not proven is recorded before its request is sent.
 
-core/guard.py has the rules, attempts.py the records, admission.py what this process knows by its own requests; here is
-what a denied, refused or accepted attempt means for the token that made it.
+core/guard.py has the rules, attempts.py the records, admission.py what this process knows; here is what a denied,
+refused or accepted attempt means for the token that made it, and for the others with its credential.
 """
 
 from __future__ import annotations
@@ -12,25 +12,32 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from aca_tokend.core import guard
-from aca_tokend.core.errors import ReasonedError
 from aca_tokend.core.guard import SEND_WITHIN_SECONDS, Claim, Denied
 from aca_tokend.core.outcome import Failure, Reason, Step
 from aca_tokend.core.policy import SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS
-from aca_tokend.rotation.attempts import AttemptRecords, Book, Wanted
+from aca_tokend.rotation.admission import Entrant
+from aca_tokend.rotation.attempts import AttemptRecords, Unwritten
+from aca_tokend.rotation.facts import Recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
 
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.guard import Attempts
     from aca_tokend.core.ports import Clock, Sink
     from aca_tokend.rotation.admission import Credential
+    from aca_tokend.rotation.attempts import Book
     from aca_tokend.rotation.credentials import Resolved
     from aca_tokend.rotation.facts import Facts
     from aca_tokend.rotation.managed import Wiring
+    from aca_tokend.rotation.shared import Known
 
 # The server knew the client and its secret when it refused for one of these: it looks at the client first.
 PROVES_CLIENT = frozenset({Reason.INVALID_GRANT, Reason.INVALID_SCOPE, Reason.UNAUTHORIZED_CLIENT})
+
+# Why a token waits for another one's request with its credential.
+UNPROVEN = frozenset({"client_unproven", "user_unproven"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +50,11 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """No request may be sent with this credential: why, and how long ago the refusal is from which the wait counts.
-
-    `recorded`: the token's own records say so.
-    """
+    """No request may be sent with this credential: why, and how long ago the refusal is from which the wait counts."""
 
     failure: Failure
     refused_seconds_ago: float
-    recorded: bool
+    recorded: Recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ class Permit:
     """A request may be sent, until `until`. `claim` is what was recorded of it; None where its credential is proven."""
 
     resolved: Resolved
-    until: float = math.inf
+    known: Known
+    until: float
     claim: Claim | None = None
     book: Book | None = None
 
@@ -80,6 +85,23 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a permitted request.
+
+    Attributes:
+        last: it was refused, and no other may be sent.
+        recorded: what the records tell of the refusal.
+        proven: the records say that the credential is proven.
+        claim: what was recorded of it and could not be taken back.
+    """
+
+    last: bool
+    recorded: Recorded
+    proven: bool
+    claim: Claim | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lockout:
     """Allows requests with the credentials of tokens, and notes what became of them. `wake` lets other tokens go on."""
 
@@ -88,189 +110,219 @@ class Lockout:
     wake: Callable[[Wake], None]
 
     async def permit(self, wiring: Wiring, facts: Facts, resolved: Resolved) -> Permit | Wait | Denial | Unrecorded:
-        """Whether a request may be sent with this credential; where it is not proven, that is recorded first."""
-        user, client = wiring.shared.user(resolved), wiring.shared.client(resolved)
-        if user.proven(facts.adopted_at) and client.proven():
-            return Permit(resolved)
+        """Whether a request may be sent with this credential; where that is not proven, it is recorded first."""
+        known, now = wiring.shared.known(resolved), self.clock.monotonic()
+        for credential, named in zip(known, (resolved.credential, resolved.scoped, None), strict=True):
+            if credential.wait(wiring.rules, now) > 0.0:
+                denial = await self._refused_elsewhere(wiring, facts, credential, named or resolved.credential)
+                if denial is not None:
+                    return denial
+        wait = self._other_first(wiring, facts, known, now)
+        if wait is not None:
+            return wait
+        lapses = now + (_proof_ends(facts) - self.records.now()).total_seconds()
+        if known.user.proven(facts.adopted_at) and now < lapses:
+            return Permit(resolved, known, lapses)
+        return await self._claim(wiring, facts, resolved, known)
+
+    def enter(self, wiring: Wiring, facts: Facts, permit: Permit) -> Wait | bool:
+        """A moment before the request is sent: whether that is still permitted, and it waits for no other one."""
         now = self.clock.monotonic()
-        for known in (client, user):
-            if known.wait(wiring.rules, now) > 0.0:
-                reason = known.reason or Reason.ATTEMPTS_SPENT
-                return self._denied(wiring, reason, now - known.refused_at, recorded=False)
-        why = self._other_first(wiring, facts, resolved, now)
-        if why is not None:
-            return Wait(why, patience(facts, now))
-        if user.proven(facts.adopted_at):
-            return Permit(resolved)  # its client was refused since, which says nothing of the user
-        return await self._claim(wiring, facts, resolved)
-
-    def take_turns(self, wiring: Wiring, facts: Facts, permit: Permit) -> bool:
-        """A moment before the request is sent: whether no other one is under way with an unproven credential."""
-        resolved = permit.resolved
-        client, user = wiring.shared.client(resolved), wiring.shared.user(resolved)
-        if not client.proven() and not client.take(facts.name, facts.expires_at):
+        if now > permit.until:
             return False
-        if user.proven(facts.adopted_at) or user.take(facts.name, facts.expires_at):
-            return True
-        self._wake(client.given_back(facts.name, self.clock.monotonic()))
-        return False
+        for credential, entrant, why in _turns(facts, permit.known):
+            entered = credential.enter(entrant, wiring.rules, now, permit)
+            if not entered:
+                return False if entered is None else self._queue(wiring, facts, permit.known, why)
+        return True
 
-    async def settle(self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict) -> None:
+    async def settle(self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict) -> Settled:
         """Notes how a permitted request went: a refused client says nothing of the user, and the other way round."""
-        now, name, resolved = self.clock.monotonic(), facts.name, permit.resolved
-        user, client = wiring.shared.user(resolved), wiring.shared.client(resolved)
-        of_client = verdict.refused is Reason.INVALID_CLIENT
-        try:
-            await self._note(wiring, facts, permit, verdict)
-        finally:
-            if verdict.accepted:
-                woken = [*client.accepted(name, now), *user.accepted(name, now)]
-            elif of_client and verdict.refused:
-                woken = [*client.refused(name, verdict.refused, now, wiring.rules), *user.given_back(name, now)]
-            else:
-                proves = verdict.refused in PROVES_CLIENT
-                woken = client.accepted(name, now) if proves else client.given_back(name, now)
-                if verdict.refused is None or verdict.refused is Reason.INVALID_SCOPE:
-                    woken += user.given_back(name, now)
-                else:
-                    woken += user.refused(name, verdict.refused, now, wiring.rules)
-            self._wake([*woken, *wiring.client.passed(name, now)])
+        known, rules, now, reason = permit.known, wiring.rules, self.clock.monotonic(), verdict.refused
+        of_client, of_scope = reason is Reason.INVALID_CLIENT, reason is Reason.INVALID_SCOPE
+        concerned = known.client if of_client else known.scope if of_scope else known.user
+        woken = wiring.client.passed(facts.name, now)
+        for credential in known:
+            accepted = verdict.accepted or (credential is known.client and reason in PROVES_CLIENT)
+            woken += credential.answered(permit, rules, now, accepted or (reason if credential is concerned else None))
+        self._wake(woken)
+        noted, recorded, proven, claim = await self._note(wiring, facts, permit, verdict)
+        spent = noted is not None and guard.exhausted(noted, rules)
+        last = reason is not None and (spent or concerned.wait(rules, now) > 0.0)
+        return Settled(last, recorded, proven, claim)
 
-    async def exhausted(self, wiring: Wiring, facts: Facts, sent: Resolved, failure: Failure) -> bool:
-        """Whether a refused attempt was the last one with this credential."""
-        shared, now = wiring.shared, self.clock.monotonic()
-        if failure.reason is Reason.INVALID_CLIENT:
-            return shared.client(sent).wait(wiring.rules, now) > 0.0
-        if shared.user(sent).wait(wiring.rules, now) > 0.0:
-            return True
-        book = await self.records.read(own_places(wiring, facts), facts.expires_at)
-        credential = sent.scoped if failure.reason is Reason.INVALID_SCOPE else sent.credential
-        known = book.known(credential)
-        return known is not None and guard.exhausted(known, wiring.rules)
-
-    async def allowed(self, wiring: Wiring, facts: Facts, resolved: Resolved) -> tuple[float, bool]:
+    async def allowed(self, wiring: Wiring, facts: Facts, resolved: Resolved) -> tuple[float, Recorded]:
         """In how many seconds a suspended token may make an attempt by its records, read anew, and by what is known.
 
-        Infinity for never. Also whether the records tell of a refusal. One that told and is gone is no permission: an
-        operator's leaves an empty one.
+        Infinity for never. Only what an operator cleared, or was written after the refusals, is a permission: a record
+        that is gone, or was restored from before, is none.
 
         Raises:
             ReasonedError: no record can be read.
         """
-        user, client, suspension = wiring.shared.user(resolved), wiring.shared.client(resolved), facts.suspended
+        suspension, known, book = facts.suspended, wiring.shared.known(resolved), await self._read(wiring, facts)
         assert suspension is not None  # noqa: S101 -- asked for a suspended token alone
-        book = await self.records.read(own_places(wiring, facts), facts.expires_at)
-        if not book.readable:
+        if book.error is not None:
             raise book.error
-        monotonic, now = self.clock.monotonic(), self.records.now()
-        entry, waits = book.known(resolved.credential), [0.0]
-        if entry is None and suspension.recorded:
-            if book.cleared(resolved.credential):
-                user.cleared()
-                client.cleared()
-            else:
-                waits.append(max(suspension.cautious_at(facts.config) - monotonic, 0.0))
-        for credential in (resolved.credential, resolved.scoped):
-            known = self._aged(user, book.known(credential))
-            if known is not None and known.reason is Reason.INVALID_CLIENT and client.proven():
-                continue
-            decision = guard.claim(known, credential, now, wiring.rules)
+        now, before, waits = self.clock.monotonic(), suspension.recorded, [0.0]
+        entry = book.known(suspension.credential)
+        later = entry is not None and before.refused_at is not None and entry.changed_at > before.refused_at
+        spent = entry is not None and guard.exhausted(entry, wiring.rules)
+        if (later and not spent) or (book.cleared and not before.cleared):
+            for credential in known:
+                credential.cleared(now, suspension.refused_at)
+        for named in (resolved.credential, resolved.scoped):
+            counted = self._counted(known, book.known(named))
+            decision = guard.claim(counted, named, self.records.now(), wiring.rules, _proof_ends(facts))
             if isinstance(decision, Denied):
                 waits.append(math.inf if decision.wait_seconds is None else decision.wait_seconds)
-        waits += [known.wait(wiring.rules, monotonic) for known in (user, client)]
-        return max(waits), suspension.recorded or entry is not None
+        waits += [credential.wait(wiring.rules, now) for credential in known]
+        refused_at = entry.changed_at if entry is not None and later and spent else before.refused_at
+        return max(waits), Recorded(refused_at, book.cleared)
+
+    def ended(self, wiring: Wiring, facts: Facts) -> None:
+        """An attempt ended: if it was its turn and it does not wait for another's, the next comes."""
+        now, waits = self.clock.monotonic(), facts.waiting is not None and facts.waiting.why in UNPROVEN
+        self._wake(wiring.client.passed(facts.name, now))
+        self._wake([] if waits else wiring.shared.passed(facts.name, now))
 
     # ── before a request ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _other_first(self, wiring: Wiring, facts: Facts, resolved: Resolved, now: float) -> str | None:
-        """Why this token waits for another one's request with the same credential."""
-        name, expires = facts.name, facts.expires_at
-        client = wiring.shared.client(resolved)
-        if not client.proven():
-            untried = client.refusals == 0 and wiring.client.is_before(name, now)
-            if untried or not client.free_for(name, expires):
-                return "client_unproven"
-        return None if wiring.shared.user(resolved).free_for(name, expires) else "user_unproven"
+    def _other_first(self, wiring: Wiring, facts: Facts, known: Known, now: float) -> Wait | None:
+        """Whether this token waits for another one's request with the same credential."""
+        if not known.client.proven() and not known.client.refusals:
+            first = wiring.client.before(facts.name, now)
+            if first > 0.0:
+                return Wait("client_unproven", min(first, patience(facts, now)))
+        for credential, entrant, why in _turns(facts, known):
+            if not credential.enter(entrant, wiring.rules, now):
+                return self._queue(wiring, facts, known, why)
+        return None
 
-    async def _claim(self, wiring: Wiring, facts: Facts, resolved: Resolved) -> Permit | Wait | Denial | Unrecorded:
+    def _queue(self, wiring: Wiring, facts: Facts, known: Known, why: str) -> Wait:
+        wiring.shared.queue(facts.name, known)
+        return Wait(why, patience(facts, self.clock.monotonic()))
+
+    async def _claim(
+        self, wiring: Wiring, facts: Facts, resolved: Resolved, known: Known
+    ) -> Permit | Wait | Denial | Unrecorded:
         """Records an attempt at this token's own places."""
-        rules, now = wiring.rules, self.clock.monotonic()
-        user, client = wiring.shared.user(resolved), wiring.shared.client(resolved)
-        book = await self.records.read(own_places(wiring, facts), facts.expires_at)
-        scoped = self._aged(user, book.known(resolved.scoped))
-        known = book.known(resolved.credential)
-        if scoped is not None:
-            decision = guard.claim(scoped, resolved.scoped, self.records.now(), rules)
-            if isinstance(decision, Denied):
-                return self._of(wiring, facts, decision)
-        if known is not None and known.reason is Reason.INVALID_CLIENT and not client.proven():
-            client.exhausted(Reason.INVALID_CLIENT, known.spent, self._since(known))
-        forgiven = known is not None and known.reason is Reason.INVALID_CLIENT and client.proven()
+        book, mine, ends = await self._read(wiring, facts), facts.claim, _proof_ends(facts)
 
-        def aged(attempts: Attempts | None) -> Attempts | None:
-            return None if forgiven else self._aged(user, attempts)
+        def decide(entry: Attempts | None, named: str = resolved.credential) -> Claim | Denied:
+            if mine is not None and entry == mine.attempts:
+                entry = mine.previous  # ours that nobody knew whether it was recorded: no request was sent for it
+            entry = self._counted(known, entry)
+            decision = guard.claim(entry, named, self.records.now(), wiring.rules, ends)
+            self._remember(known, named == resolved.scoped, entry, decision)
+            return decision
 
-        mine: Claim | None = facts.claim
-        try:
-            decision, book = await self.records.claim(
-                book, Wanted(resolved.credential, rules, mine, aged), facts.expires_at
+        decision: Claim | Denied | Unwritten = decide(book.known(resolved.scoped), resolved.scoped)
+        if not isinstance(decision, Denied):
+            decision, book = await self.records.claim(book, resolved.credential, decide, facts.expires_at)
+        match decision:
+            case Claim(attempts):
+                return Permit(resolved, known, self._since(attempts) + SEND_WITHIN_SECONDS, decision, book)
+            case Unwritten() if known.user.proven(facts.adopted_at) and known.client.proven():
+                return Permit(resolved, known, math.inf)  # late: better one attempt too many than an expired token
+            case Unwritten(error, claim):
+                message = f"no attempt without its record: {error.message}"
+                return Unrecorded(Failure(Step.GRANT, error.reason, message, error.retry_after_seconds), claim or mine)
+            case Denied(claimed=True, wait_seconds=float(wait)):
+                return Wait("claimed_elsewhere", min(wait, patience(facts, self.clock.monotonic())))
+            case Denied(reason, wait):
+                ago = wiring.rules.retry_rejected_seconds - wait if wait is not None else 0.0
+                entry = book.known(resolved.scoped if reason is Reason.INVALID_SCOPE else resolved.credential)
+                recorded = Recorded(entry.changed_at if entry else None, cleared=False)
+                return _denial(wiring, reason or Reason.ATTEMPTS_SPENT, ago, recorded)
+
+    async def _refused_elsewhere(
+        self, wiring: Wiring, facts: Facts, credential: Credential, named: str
+    ) -> Denial | None:
+        """This process knows that no attempt is left: the token's own records are to tell that after a restart too.
+
+        None where they tell of a later success. A refused client is told by the records of who was refused alone.
+        """
+        book, now = await self._read(wiring, facts), self.clock.monotonic()
+        entry, ago = book.known(named), now - credential.refused_at
+        if entry is not None and entry.proven and self._since(entry) > credential.refused_at:
+            credential.cleared(now)
+            return None
+        reason = credential.reason or Reason.ATTEMPTS_SPENT
+        if reason is not Reason.INVALID_CLIENT and not (entry and guard.exhausted(entry, wiring.rules)):
+            shown = None if reason is Reason.ATTEMPTS_SPENT else reason
+            count, at = credential.refusals, self.records.now() - timedelta(seconds=ago)
+            entry, book = await self.records.note(
+                book,
+                named,
+                lambda it: guard.refused_elsewhere(it, named, count, shown, at),
+                facts.expires_at,
+                everywhere=True,
             )
-        except ReasonedError as error:
-            error.__traceback__ = None  # it leads to the credential, and from there to the error
-            message = f"no attempt without its record: {error.message}"
-            failure = Failure(Step.GRANT, error.reason, message, error.retry_after_seconds)
-            return Unrecorded(failure, mine)
-        if isinstance(decision, Denied):
-            return self._of(wiring, facts, decision)
-        return Permit(resolved, now + SEND_WITHIN_SECONDS, decision, book)
+        return _denial(wiring, reason, ago, Recorded(entry.changed_at if entry else None, book.cleared))
 
-    def _of(self, wiring: Wiring, facts: Facts, denied: Denied) -> Wait | Denial:
-        """What a denied attempt means: suspended, or only wait until a claim whose process died has run out."""
-        rules, wait = wiring.rules, denied.wait_seconds
-        if denied.reason is None and wait is not None and wait <= rules.lease_seconds:
-            return Wait("claimed_elsewhere", min(wait, patience(facts, self.clock.monotonic())))
-        ago = rules.retry_rejected_seconds - wait if wait is not None else 0.0
-        return self._denied(wiring, denied.reason or Reason.ATTEMPTS_SPENT, ago, recorded=True)
+    def _counted(self, known: Known, entry: Attempts | None) -> Attempts | None:
+        """What an entry counts for by what this process knows.
 
-    def _denied(self, wiring: Wiring, reason: Reason, ago: float, *, recorded: bool) -> Denial:
-        message = f"acaengine.{wiring.endpoint.name}: this credential has no attempt left; refused before"
-        return Denial(Failure(Step.GRANT, reason, message, suspends=True), ago, recorded)
+        What was written by a clock that runs ahead is no younger than when we first saw it.
+        """
+        if entry is None or entry.proven:
+            return entry
+        wall, now = self.records.now(), self.clock.monotonic()
+        if entry.changed_at > wall:
+            entry = replace(entry, changed_at=wall - timedelta(seconds=now - known.user.sighted(entry, now)))
+        if entry.reason is Reason.INVALID_CLIENT and known.client.proven():
+            return None
+        if known.user.proven(self._since(entry)):  # by another token, or before the record told so
+            return replace(entry, proven=True, spent=0, reserved=False, reason=None)
+        return entry
+
+    def _remember(self, known: Known, of_scope: bool, entry: Attempts | None, decision: Claim | Denied) -> None:
+        """What a token's record tells of refusals holds for the other tokens with the credential too."""
+        if entry is None or entry.proven or (isinstance(decision, Denied) and decision.claimed):
+            return
+        reason = entry.reason or (Reason.ATTEMPTS_SPENT if isinstance(decision, Denied) else None)
+        if reason is not None:
+            of_client = reason is Reason.INVALID_CLIENT
+            credential = known.scope if of_scope else known.client if of_client else known.user
+            credential.recorded(reason, entry.spent, self._since(entry))
 
     # ── after an answer ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _note(self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict) -> None:
+    async def _note(
+        self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict
+    ) -> tuple[Attempts | None, Recorded, bool, Claim | None]:
         """Changes the records, where the answer tells something that they do not."""
-        claim, book, urgency = permit.claim, permit.book, facts.expires_at
-        refused, sent, now = verdict.refused, permit.resolved, self.records.now()
-        if claim is None and (refused is None or refused is Reason.INVALID_CLIENT):
-            return
-        if book is None:
-            book = await self.records.read(own_places(wiring, facts), urgency)
-        if refused is Reason.INVALID_SCOPE:
-            scope = guard.refused(book.known(sent.scoped), sent.scoped, refused, now, claimed=False)
-            await self.records.note(book, lambda _: scope, sent.scoped, urgency)
-            book = await self.records.read(own_places(wiring, facts), urgency)
-        known = book.known(sent.credential)
+        sent, claim, refused, now = permit.resolved, permit.claim, verdict.refused, self.records.now()
+        proven, urgency, credential = facts.noted == sent.credential, facts.expires_at, sent.credential
+        if claim is None and (proven if verdict.accepted else refused in {None, Reason.INVALID_CLIENT}):
+            return None, Recorded(), proven, None
+        book, noted = permit.book or await self._read(wiring, facts), None
         if verdict.accepted:
-            await self.records.note(
-                book, lambda it: it and guard.succeeded(it, sent.credential, now), sent.credential, urgency
+            noted, book = await self.records.note(
+                book, credential, lambda it: guard.succeeded(it, credential, now), urgency
             )
-        elif refused is not None and refused is not Reason.INVALID_SCOPE:
-            spent = guard.refused(known, sent.credential, refused, now, claimed=claim is not None)
-            await self.records.note(book, lambda it: None if it == spent else spent, sent.credential, urgency)
-        elif claim is not None:
-            pages = [it for it in book.pages if it.record and it.record.of(sent.credential) == claim.attempts]
-            await self.records.note(
-                Book(tuple(pages)), lambda it: guard.given_back(it, claim, now), sent.credential, urgency
+            return noted, Recorded(), noted is not None, None
+        if refused is not None:
+            of_scope = refused is Reason.INVALID_SCOPE
+            named, claimed = sent.scoped if of_scope else credential, claim is not None and not of_scope
+            noted, book = await self.records.note(
+                book,
+                named,
+                lambda it: guard.refused(it, named, refused, now, claimed=claimed),
+                urgency,
+                everywhere=True,
             )
+            proven, claim = proven and of_scope, claim if of_scope else None
+        recorded = Recorded(noted.changed_at if noted else None, book.cleared)
+        if claim is not None:
+            mine = claim
+            back, _ = await self.records.note(book, credential, lambda it: guard.given_back(it, mine, now), urgency)
+            claim = claim if back is None else None
+        return noted, recorded, proven, claim
 
-    def _aged(self, user: Credential, attempts: Attempts | None) -> Attempts | None:
-        """As old as it can be: what was written by a clock that runs ahead is no younger than when we first saw it."""
-        wall = self.records.now()
-        if attempts is None or attempts.changed_at <= wall:
-            return attempts
-        now = self.clock.monotonic()
-        return replace(attempts, changed_at=wall - timedelta(seconds=now - user.sighted(attempts, now)))
+    async def _read(self, wiring: Wiring, facts: Facts) -> Book:
+        return await self.records.read(own_places(wiring, facts), facts.expires_at)
 
     def _since(self, attempts: Attempts) -> float:
         """When an entry was written, in monotonic seconds."""
@@ -291,3 +343,19 @@ def patience(facts: Facts, now: float) -> float:
     cap = facts.config.rotation.backoff.cap
     remaining = facts.expires_at - now
     return min(cap, max(remaining * SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS)) if remaining > 0 else cap
+
+
+def _turns(facts: Facts, known: Known) -> Iterator[tuple[Credential, Entrant, str]]:
+    """Whose requests may have to go first, as whom, and what that is called."""
+    if not known.client.proven():
+        yield known.client, Entrant(facts.name, facts.expires_at), "client_unproven"
+    yield known.user, Entrant(facts.name, facts.expires_at, facts.adopted_at), "user_unproven"
+
+
+def _proof_ends(facts: Facts) -> datetime:
+    return guard.proof_ends(facts.current.document if facts.current else None)
+
+
+def _denial(wiring: Wiring, reason: Reason, ago: float, recorded: Recorded) -> Denial:
+    message = f"acaengine.{wiring.endpoint.name}: this credential has no attempt left; refused before"
+    return Denial(Failure(Step.GRANT, reason, message, suspends=True), ago, recorded)

@@ -55,6 +55,7 @@ class Publisher:
         facts = facts.with_place(number, failures=0, conflicts=0, reported=None)._replace(
             held=Held(document, issued_at, lifetime, None, facts.config.scope),
             adopted_at=now,
+            noted="",
             turn_at=float("inf"),
         )
         if need_at(facts) > now:

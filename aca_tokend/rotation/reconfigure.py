@@ -36,10 +36,11 @@ def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float
     )
     known = facts
     facts = facts._replace(config=after.config, places=places, waiting=None)
-    if _account(before) != _account(after):
+    moved = _account(before) != _account(after)
+    if moved:
         literal = literal_identity(after.config, after.endpoint)
         facts = ours_by_mark(facts)._replace(identity=None) if literal is None else identified(facts, literal, now)
-    if message.tried_anew or known.waiting is not None:
+    if moved or message.tried_anew or known.waiting is not None:
         # what failed may succeed by now, and the token that this one waited for may not wake it any more
         facts = hastened(facts, now)
         suspended = facts.suspended

@@ -20,23 +20,7 @@ from aca_tokend.core.outcome import Component, Event, Failed, Step
 from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
 from aca_tokend.rotation.attempts import AttemptRecords
 from aca_tokend.rotation.credentials import Resolver
-from aca_tokend.rotation.decide import (
-    Action,
-    Adopt,
-    AskHooks,
-    AskTurn,
-    Check,
-    Grant,
-    Identify,
-    Look,
-    Poll,
-    Publish,
-    Rest,
-    Try,
-    decide,
-    need_at,
-    serviceable_at,
-)
+from aca_tokend.rotation.decide import Action, Do, Rest, decide, need_at, serviceable_at
 from aca_tokend.rotation.facts import Moment
 from aca_tokend.rotation.grant import Granter, expires_at
 from aca_tokend.rotation.hook_runner import ask
@@ -117,34 +101,32 @@ class Rotator:
 
     async def _act(self, token: ManagedToken, action: Action, began: float) -> Facts:
         """Does one thing, and returns what is known then."""
-        match action:
-            case Look(places):
-                return await self.looker.look(token, places)
-            case Adopt(place):
-                return self.publisher.adopt(token, place)
-            case Publish(places):
-                return await self.publisher.publish(token, places)
-            case AskHooks(places):
-                return ask(token, places, self.clock.monotonic(), self.wake)
+        match action.do:
+            case Do.LOOK:
+                return await self.looker.look(token, action.places)
+            case Do.ADOPT:
+                return self.publisher.adopt(token, action.places[0])
+            case Do.PUBLISH:
+                return await self.publisher.publish(token, action.places)
+            case Do.ASK_HOOKS:
+                return ask(token, action.places, self.clock.monotonic(), self.wake)
             case _:
-                return await self._obtain(token, action, self._moment(began))
+                return await self._obtain(token, action.do, self._moment(began))
 
-    async def _obtain(
-        self, token: ManagedToken, action: AskTurn | Identify | Poll | Try | Grant | Check, moment: Moment
-    ) -> Facts:
+    async def _obtain(self, token: ManagedToken, do: Do, moment: Moment) -> Facts:
         """The same for what concerns the endpoint."""
-        match action:
-            case AskTurn():
+        match do:
+            case Do.ASK_TURN:
                 return self.granter.ask_turn(token)
-            case Identify():
+            case Do.IDENTIFY:
                 return await self.granter.identify(token, moment)
-            case Poll(records):
-                return await self.granter.poll(token, moment, records=records)
-            case Try():
+            case Do.POLL:
+                return await self.granter.poll(token, moment)
+            case Do.TRY:
                 return await self.granter.try_pending(token)
-            case Grant():
+            case Do.GRANT:
                 return await self.granter.grant(token, moment)
-            case Check():
+            case _:
                 return await self.granter.check(token)
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,13 +177,12 @@ class Rotator:
 
     def _pass_turns(self, token: ManagedToken, began: float) -> None:
         """Where it asked the endpoint for nothing and does not wait to: if it was its turn, another token's comes."""
-        facts, now = token.facts, self.clock.monotonic()
+        facts, gate = token.facts, token.wiring.gate
         waits = facts.waiting is not None and facts.waiting.why == "endpoint_held"
         if not waits and facts.requested_at < began:
-            for wake in token.wiring.gate.passed(token.name, now):
+            for wake in gate.passed(token.name, self.clock.monotonic()):
                 self.wake(wake)
-        for wake in token.wiring.client.passed(token.name, now):
-            self.wake(wake)
+        self.granter.lockout.ended(token.wiring, facts)
 
     def _report(self, token: ManagedToken, began: float, until: float) -> None:
         """Where this attempt was to bring a new token to readers and no place could be served, it failed."""

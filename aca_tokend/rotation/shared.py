@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aca_tokend.core.guard import REMEMBERED, Rules
 from aca_tokend.rotation.admission import FIRST_SECONDS, Client, Credential, Gate
@@ -11,11 +11,20 @@ from aca_tokend.rotation.admission import FIRST_SECONDS, Client, Credential, Gat
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
+    from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import Reference, TokenConfig
     from aca_tokend.rotation.credentials import Resolved
 
     # An application: its endpoint, and its id as it is configured.
     ClientKey = tuple[str, str | Reference]
+
+
+class Known(NamedTuple):
+    """What is known of a credential: of the user's, of that with its scope, and of the client's."""
+
+    user: Credential
+    scope: Credential
+    client: Credential
 
 
 class Shared:
@@ -27,6 +36,7 @@ class Shared:
         self._clients: dict[ClientKey, Client] = {}
         self._rules: dict[Rules, Rules] = {}  # equal ones are one: there are thousands of tokens
         self._credentials: dict[Hashable, tuple[tuple[str, Credential], ...]] = {}  # by whose they are: the latest
+        self._queued: dict[str, Known] = {}  # the tokens that wait for another's request, or were woken after it
         self._lock = threading.Lock()
 
     def gate(self, endpoint: str, timeout: float, probe_cap: float) -> Gate:
@@ -46,13 +56,20 @@ class Shared:
         """The application of a token, as it is configured."""
         return self._clients.setdefault((token.acaengine, token.client_id), Client(token.name, self._first_until))
 
-    def user(self, resolved: Resolved) -> Credential:
-        """What is known of a user's credential."""
-        return self._credential(resolved.account, resolved.credential)
+    def known(self, resolved: Resolved) -> Known:
+        """What is known of a credential."""
+        user = self._credential(resolved.account, resolved.credential)
+        scope = self._credential((resolved.account, "scoped"), resolved.scoped)
+        return Known(user, scope, self._credential((resolved.host, resolved.credentials.client_id), resolved.client))
 
-    def client(self, resolved: Resolved) -> Credential:
-        """What is known of a client's credential."""
-        return self._credential((resolved.host, resolved.credentials.client_id), resolved.client)
+    def queue(self, token: str, known: Known) -> None:
+        """This token waits for another's request with its credential."""
+        self._queued[token] = known
+
+    def passed(self, token: str, now: float) -> list[Wake]:
+        """An attempt of this token ended without waiting for another's. If it was its turn, another's comes."""
+        known = self._queued.pop(token, None)
+        return [] if known is None else [*known.user.passed(token, now), *known.client.passed(token, now)]
 
     def _credential(self, owner: Hashable, fingerprint: str) -> Credential:
         for known, credential in self._credentials.get(owner, ()):

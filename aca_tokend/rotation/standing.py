@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from aca_tokend.core.policy import SHARE_OF_REMAINING
 from aca_tokend.core.token import implausible, owned
 
 if TYPE_CHECKING:
@@ -101,7 +102,11 @@ def writable_at(facts: Facts, number: int, moment: Moment) -> float:
         return rival_until(facts, place, moment) if _tried(facts, held) else math.inf
     read_before = held.asked_at is not None and place.looked_at <= held.asked_at
     at = -math.inf if read_before or held.document.issued_after(document) else expiry
-    return at if _works(facts, held) else max(at, expiry) if _tried(facts, held) else math.inf
+    if works(facts, held):
+        return at
+    # one that could not be tried is brought there once readers are about to meet an expired token
+    tolerance = (document.expires_at - document.refresh_after).total_seconds()
+    return max(at, expiry - tolerance * SHARE_OF_REMAINING) if _tried(facts, held) else math.inf
 
 
 def rival_until(facts: Facts, place: Place, moment: Moment) -> float:
@@ -115,8 +120,9 @@ def rival_until(facts: Facts, place: Place, moment: Moment) -> float:
         return -math.inf
     if document.issued_at.timestamp() <= wrote.wall:
         return -math.inf
-    longest = document.issued_at.timestamp() + facts.config.rotation.max_lifetime
-    return moment.monotonic(min(document.refresh_after.timestamp(), longest))
+    first_seen = place.first_seen[1] if place.first_seen else place.looked_at
+    # whatever times it tells of itself, it is not believed for longer than a token of ours
+    return min(moment.monotonic(document.refresh_after.timestamp()), first_seen + facts.config.rotation.max_lifetime)
 
 
 def fenced(facts: Facts, number: int, moment: Moment) -> bool:
@@ -153,11 +159,11 @@ def adoptable(facts: Facts, place: Place, moment: Moment) -> Document | None:
     return document if why is None else None
 
 
-def _works(facts: Facts, held: Held) -> bool:
+def works(facts: Facts, held: Held) -> bool:
     """Whether it may be brought everywhere: what we were granted was tried before we held it."""
     return held.asked_at is not None or facts.config.verify is None or held.works
 
 
 def _tried(facts: Facts, held: Held) -> bool:
     """Whether it may be brought where readers have nothing better: it could at least not be refused."""
-    return _works(facts, held) or held.checked_at is not None
+    return works(facts, held) or held.checked_at is not None

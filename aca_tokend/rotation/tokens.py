@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from aca_tokend.core.config import vaults_of
+from aca_tokend.rotation.lockout import UNPROVEN
 from aca_tokend.rotation.managed import ClockStepped, Late, ManagedToken, Reconfigured, VaultBack, Woken
 from aca_tokend.rotation.reconfigure import begin
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 BACK_SPREAD_SECONDS = 1.0
 # After the wall clock was set every token reckons anew, within so many seconds rather than all at once.
 STEP_SPREAD_SECONDS = 2.0
-# Why a token waits that would try a credential that another is trying.
-OTHERS_FIRST = frozenset({"client_unproven", "user_unproven"})
 # A token for which nothing is due without a message comes again all the same.
 HEARTBEAT_SECONDS = 3600.0
 
@@ -90,10 +89,11 @@ class Tokens:
             self._keep(token, self.clock.monotonic())
 
     def pass_turns(self, token: ManagedToken) -> None:
-        """A token that left asks its endpoint no more: another that waits does."""
-        now = self.clock.monotonic()
-        for wake in [*token.wiring.gate.passed(token.name, now), *token.wiring.client.passed(token.name, now)]:
-            self.wake(wake)
+        """A token that left sends no more requests: another that waits does."""
+        name, wiring, now = token.name, token.wiring, self.clock.monotonic()
+        for shared in (wiring.gate, wiring.client, wiring.shared):
+            for wake in shared.passed(name, now):
+                self.wake(wake)
 
     def follow(self, changes: Changes) -> list[ManagedToken]:
         """Adds, changes and removes tokens, as a reload says. Returns those that left."""
@@ -140,7 +140,7 @@ class Tokens:
         until = await self.rotator.attempt(token)
         self.ended(token, until)
         # a token that waits for another to try their credential, or for a place, has not had its attempt yet
-        waits = token.facts.waits_for in OTHERS_FIRST or any(place.busy for place in token.facts.places)
+        waits = token.facts.waits_for in UNPROVEN or any(place.busy for place in token.facts.places)
         if self.once and not waits:
             return math.inf
         return until if until < math.inf else self.clock.monotonic() + HEARTBEAT_SECONDS

@@ -185,17 +185,6 @@ class RotationScheduler:
                 self._take_off(name)
                 self._lock.notify_all()
 
-    def withdraw(self, name: str) -> bool:
-        """Takes a token off the schedule where no attempt of it is under way. Whether that is so.
-
-        Then none begins until it is put on schedule again.
-        """
-        with self._lock:
-            if name in self._under_way:
-                return False
-            self._take_off(name)
-            return True
-
     def hasten(self, name: str, at: float) -> None:
         """Brings the next attempt of a token forward to `at`, also while one of it is under way."""
         with self._lock:

@@ -104,13 +104,6 @@ class SimDriver:
         if task is not None:
             task.successor, task.dropped = None, True
 
-    def withdraw(self, name: str) -> bool:
-        """Takes a token off the schedule where no attempt of it is under way. Whether that is so."""
-        if name in self._under_way:
-            return False
-        self._due.pop(name, None)
-        return True
-
     def kill(self) -> None:
         """The process is no more: nothing goes on but what was sent already."""
         self.dead = True

@@ -688,52 +688,6 @@ def test_dropped_token_is_not_run(rig: Rig) -> None:
     assert rig.scheduler.overdue() == []
 
 
-def test_withdrawn_token_is_not_run_until_it_is_put_back(rig: Rig) -> None:
-    """A token that was withdrawn has no attempt, though it was due, before it is put on schedule again."""
-    started, release, ran, done = (threading.Event() for _ in range(4))
-
-    async def attempt() -> float:
-        await Call("a", lambda: held(started, release))
-        return math.inf
-
-    rig.keep("one", attempt)
-    rig.keep("two", attempt)
-    rig.scheduler.start()
-    assert started.wait(GENEROUS)
-    rig.keep("withdrawn", counting(ran, 1))  # handed to its pool, which is busy
-    rig.keep("later", counting(done, 1), at=rig.clock.monotonic() + 3600.0)
-    assert rig.scheduler.withdraw("withdrawn")
-    assert rig.scheduler.withdraw("later")
-    release.set()
-    assert rig.scheduler.wait_until_done(GENEROUS)
-    assert not ran.is_set()
-
-    rig.keep("withdrawn", counting(done, 1))
-    assert done.wait(GENEROUS)
-
-
-def test_token_under_way_is_not_withdrawn(rig: Rig) -> None:
-    """An attempt under way keeps its token on schedule: withdrawing it changes nothing, and says so."""
-    started, release, done = threading.Event(), threading.Event(), threading.Event()
-    runs: list[int] = []
-
-    async def attempt() -> float:
-        await Call("a", lambda: held(started, release))
-        runs.append(1)
-        if len(runs) == 2:
-            done.set()
-            return math.inf
-        return time.monotonic()
-
-    rig.scheduler.start()
-    rig.keep("one", attempt)
-    assert started.wait(GENEROUS)
-    assert not rig.scheduler.withdraw("one")
-    release.set()
-
-    assert done.wait(GENEROUS)
-
-
 def test_token_dropped_while_under_way_is_not_put_back(rig: Rig) -> None:
     """An attempt under way goes on to its end though its token was dropped, and no other follows."""
     started, release = threading.Event(), threading.Event()
