@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from aca_tokend.core.outcome import Failure, Reason, Step
 from aca_tokend.core.status import Query, State
-from aca_tokend.rotation.facts import Suspension, Trouble
+from aca_tokend.rotation.facts import Recorded, Suspension, Trouble
 from tests.fakes import Crowd
 from tests.unit.status_bench import Seen
 
@@ -41,7 +41,7 @@ def prepared(signs: list[tuple[bool, bool, bool, int]]) -> Seen:
         token.facts = token.facts._replace(
             tried_once=tried,
             trouble=Trouble(FAILURE, 1, now, 0.0, 0.0) if fails else None,
-            suspended=Suspension(REFUSAL, account, "", now, now, now, recorded=True) if suspended else None,
+            suspended=Suspension(REFUSAL, account, "", now, now, now, Recorded()) if suspended else None,
             held=held._replace(issued_at=now - 100.0, lifetime=100.0 + left),
         )
         seen.more[token.name] = token

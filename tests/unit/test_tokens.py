@@ -11,7 +11,9 @@ import pytest
 
 from aca_tokend.core.errors import GrantUnavailable
 from aca_tokend.core.outcome import Reason
+from aca_tokend.rotation.admission import FIRST_SECONDS
 from aca_tokend.rotation.changes import Change, Changes
+from aca_tokend.rotation.facts import Place
 from aca_tokend.rotation.managed import Reconfigured, VaultBack
 from aca_tokend.rotation.rotator import Rotator
 from aca_tokend.rotation.shared import Shared
@@ -70,21 +72,28 @@ class Rig:
 
 def test_only_attempt_waits_for_another() -> None:
     """The single attempt of a token is not over while another tries what they share, or while a place hangs."""
-    rig = Rig()
+    rig, other = Rig(), token_config().model_copy(update={"name": "other", "username": "svc-other"})
     rig.tokens.once = True
-    first, second = (rig.tokens.by_name[name] for name in ("one", "two"))
-    resolved = drive(rig.tokens.rotator.granter.resolver.resolve(second.facts.config, rig.endpoint, 0.0))
-    rig.shared.client(resolved).accepted("another", rig.clock.now)
-    rig.shared.user(resolved).take("another", 0.0)
-    assert rig.attempt("two") < math.inf
-    assert second.facts.waits_for == "user_unproven"
-    assert rig.attempt("one", lambda call: call.pool == "vault.main") == pytest.approx(HEARTBEAT_SECONDS)
-    assert first.facts.places[0].busy is not None
+    rig.tokens.add(other, rig.clock.now)
+    rig.clock.advance(FIRST_SECONDS)  # else the first of the configuration goes first
+    one, two = (rig.tokens.by_name[name] for name in ("one", "two"))
+    waited: list[tuple[float, str]] = []
 
-    for wake in rig.shared.user(resolved).accepted("another", rig.clock.now):
-        rig.tokens.wake(wake)
+    def meanwhile() -> None:
+        rig.endpoint.before_answer = None
+        waited.append((rig.attempt("two"), two.facts.waits_for))
+
+    for name in ("other", "one"):
+        rig.endpoint.before_answer = meanwhile
+        assert rig.attempt(name) == math.inf
+    assert [why for _, why in waited] == ["client_unproven", "user_unproven"]
+    assert all(wait < math.inf for wait, _ in waited)
     assert rig.attempt("two") == math.inf
-    assert second.facts.everywhere
+    assert two.facts.everywhere
+
+    assert one.facts.everywhere
+    one.facts = one.facts._replace(places=(Place(),))
+    assert rig.attempt("one", lambda call: call.pool == "vault.main") == pytest.approx(HEARTBEAT_SECONDS)
 
 
 def test_changed_token_begins_in_its_new_pool() -> None:
