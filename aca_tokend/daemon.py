@@ -1,8 +1,8 @@
 """The daemon: puts the parts together, starts them, watches over them and stops them. The file to read first.
 
-    build      configuration ─► endpoints, Vault sessions, pools (parts.py), one state per token
+    build      configuration ─► endpoints, Vault sessions, pools (parts.py), what is known of each token
     start      every token is put on schedule for now: its first attempt looks, and adopts or rotates
-    watch      once a second: has the wall clock been stepped; /-/healthy asks for lost jobs and hanging calls
+    watch      once a second: has the wall clock been stepped; /-/healthy asks for lost jobs
     reload     on SIGHUP or a changed file: read, validate whole, then swap; what did not change goes on undisturbed
     tell       logs, metrics, pages and, where there is one, the service manager
     stop       nothing new starts, rotations under way finish through publish
@@ -193,10 +193,11 @@ class Daemon:
         changes = compare(self.config, config)
         others = _others(self.config, config)
         keepers = [_keeper(name) for name in self.config.vault.keys() - config.vault.keys()]
-        pools = frozenset(self.parts.pools())
+        before = self.parts.pools().keys()
         self.config = config
         closing = self.parts.follow(config)
-        self.scheduler.set_pools(self.parts.pools())
+        pools = self.parts.pools()
+        self.scheduler.set_pools(pools)
         self.metrics.follow(config.acaengine, self.parts.methods())
         log.set_level(config.log.level)
         gone = self.tokens.follow(changes)
@@ -205,7 +206,7 @@ class Daemon:
             self.scheduler.drop(name)
         for name in [*others, *(change.config.name for change in changes.changed)]:
             self.events.forget(name)
-        left = pools - self.parts.pools().keys()
+        left = frozenset(before - pools.keys())
         self._leaving.append(left)
         ending: list[Callable[[], None]] = [
             *closing,
@@ -368,11 +369,11 @@ class Daemon:
             yield token_view(token, offset)
 
     def checks(self) -> list[Check]:
-        """What a restart would mend, and whether it is needed."""
+        """What a restart would fix, and whether it is needed."""
         return health.checks(self.scheduler, self._who, bug=self.bug is not None)
 
     def unhealthy(self) -> list[str]:
-        """What is wrong that a restart would mend."""
+        """What is wrong that a restart would fix."""
         return problems(self.checks())
 
     def readiness(self) -> list[Check]:

@@ -1,6 +1,6 @@
-"""How the process is, for probes and for the service manager: what a restart would mend, who was not looked at yet.
+"""How the process is, for probes and for the service manager: what a restart would fix, who was not looked at yet.
 
-An endpoint or a Vault that fails is none of what a restart would mend: it says nothing of them but in the status line.
+A restart cannot fix an endpoint, a Vault or a mount that fails or hangs: only the status line says anything of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def checks(scheduler: RotationScheduler, who: Callable[[str], str], *, bug: bool) -> list[Check]:
-    """What a restart would mend. `who` is a name on the schedule as people are told it."""
+    """What a restart would fix. `who` is a name on the schedule as people are told it."""
     overdue = tuple(map(who, scheduler.overdue()))
     return [
         Check("process", "a bug ended its work" if bug else ""),

@@ -93,7 +93,7 @@ class Source:
             if asked or problems != self._problems:
                 self.logger.error("config_rejected", problems=[str(problem) for problem in problems])
             self._problems = problems
-            # What is mended may be in a file that only the new one includes.
+            # What is fixed may be in a file that only the new one includes.
             self.include = (*self.written.include, *config_files.patterns(self.path))
             return None
         written = _sharing_tokens(written, self.written)

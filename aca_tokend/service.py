@@ -111,9 +111,6 @@ def run_once(config: Config) -> int:
     if daemon.bug is not None:
         _stopped_by(daemon.bug, daemon.logger)
         return 1
-    hooked = not any(hook.failures for hook in daemon.parts.hooks.values())
-    return (
-        0
-        if hooked and all(it.facts.everywhere and it.facts.trouble is None for it in daemon.tokens.by_name.values())
-        else 1
-    )
+    failed = any(hook.failures for hook in daemon.parts.hooks.values())
+    every = (token.facts for token in daemon.tokens.by_name.values())
+    return 1 if failed or not all(it.everywhere and it.trouble is None for it in every) else 0

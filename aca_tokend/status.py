@@ -209,16 +209,14 @@ def _suspension(subject: Subject, facts: Facts) -> Suspension | None:
         return None
     failure, cautious_at = suspension.failure, subject.at(suspension.cautious_at(facts.config))
     if failure.reason is Reason.UNSUPPORTED_GRANT_TYPE:
-        mended = "No other credential would help. Once the server offers the password grant again"
+        after = "No other credential would help. Once the server offers the password grant again"
     else:
-        mended = f"{_noticed(facts)} After the server's side was mended"
+        after = f"{_noticed(facts)} After the server's side was mended"
     if cautious_at is None:
         alone = "By itself no attempt is made."
     else:
         alone = f"By itself one cautious attempt is made at {saying.clock(cautious_at, subject.now)}."
-    return Suspension(
-        failure.reason, ADVICE[failure.reason], f"{mended} call `aca-tokend resume {facts.name}`. {alone}"
-    )
+    return Suspension(failure.reason, ADVICE[failure.reason], f"{after} call `aca-tokend resume {facts.name}`. {alone}")
 
 
 def _noticed(facts: Facts) -> str:

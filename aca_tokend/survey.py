@@ -41,7 +41,7 @@ class Subject:
     Attributes:
         config: in effect, with the tokens of this shard.
         everywhere: the names of the tokens of all shards, looked through only for one that is not here.
-        unhealthy: what a restart would mend.
+        unhealthy: what a restart would fix.
         rejected: what is wrong with the files of the configuration by now.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -22,10 +23,10 @@ from aca_tokend.core.grant import Credentials, Grant
 from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.outcome import Component, Event, Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.core.steps import make
+from aca_tokend.core.steps import BUSY, make
 from aca_tokend.core.token import Document, Seen
 from aca_tokend.event_log import EventLog
-from aca_tokend.rotation.managed import ClockStepped, ManagedToken, VaultBack, Wiring, Woken
+from aca_tokend.rotation.managed import ClockStepped, Late, ManagedToken, VaultBack, Wiring, Woken
 from aca_tokend.rotation.reconfigure import begin
 from aca_tokend.rotation.rotator import Rotator
 from aca_tokend.rotation.shared import Shared
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import AnyPublish, Reference, TokenConfig
     from aca_tokend.core.ports import Sink
+    from aca_tokend.core.steps import Call
     from aca_tokend.rotation.facts import Facts
     from aca_tokend.rotation.hook_runner import HookState
 
@@ -63,8 +65,8 @@ class FakeClock:
         self.offset += seconds
 
 
-def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs an attempt in this thread, each call in its turn."""
+def drive(coroutine: Coroutine[Any, Any, T], hangs: Callable[[Call[Any]], bool] = lambda _call: False) -> T:
+    """Runs an attempt in this thread, each call in its turn, without those that hang."""
     results: Sequence[Any] | None = None
     while True:
         try:
@@ -72,7 +74,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
         except StopIteration as done:
             value: T = done.value
             return value
-        results = [make(call) for call in calls.calls]
+        results = [BUSY if calls.patience < math.inf and hangs(call) else make(call) for call in calls.calls]
 
 
 def log_bug(page: str, error: BaseException) -> None:
@@ -328,6 +330,8 @@ class Bench:
     next_at: float = 0.0
     woken: list[Wake] = field(default_factory=list)  # hooks that were put on schedule
     hooks: list[HookState | None] = field(default_factory=list)
+    hanging: str = ""  # the pool in which calls hang that an attempt need not wait for
+    hung: list[Call[Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.endpoint = ScriptedEndpoint(self.clock, suffix=self.suffix)
@@ -337,7 +341,7 @@ class Bench:
         """A new process: nothing is remembered but what the sinks hold."""
         self.shared = Shared(self.clock.now)
         rng = random.Random(7)  # noqa: S311 -- a test
-        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake, never_late)
+        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake, self._late)
         config = self.config.model_copy(update={"publish": tuple(self._places())})
         wiring = wired(config, self.endpoint, self.sinks, self.shared, self.hooks)
         self.token = ManagedToken(wiring, begin(wiring, self.draw))
@@ -373,6 +377,9 @@ class Bench:
         """A Vault that could not be logged in to can be."""
         self.token.inbox.append(VaultBack())
 
+    def _late(self, token: ManagedToken, number: int, result: object) -> None:
+        token.inbox.append(Late(number, result))
+
     def _wake(self, wake: Wake) -> None:
         if wake.token == self.token.name:
             self.token.inbox.append(Woken(wake.at))
@@ -381,8 +388,20 @@ class Bench:
 
     def attempt(self) -> float:
         """One attempt now; returns in how many seconds the next is due."""
-        self.next_at = drive(self.rotator.attempt(self.token))
+        self.next_at = drive(self.rotator.attempt(self.token), self._hangs)
         return self.next_at - self.clock.now
+
+    def _hangs(self, call: Call[Any]) -> bool:
+        if call.pool == self.hanging:
+            self.hung.append(call)
+        return call.pool == self.hanging
+
+    def answer_late(self) -> None:
+        """What hung so far comes to its end, and its answers to the token."""
+        self.hanging, hung, self.hung = "", self.hung, []
+        for call in hung:
+            assert call.late is not None
+            call.late(make(call))
 
     def run_for(self, seconds: float) -> None:
         """Makes every attempt that falls due within `seconds`."""

@@ -1,6 +1,6 @@
 """How a token is, from the few signs that tell it: its state, whether a person is needed, which runbook fits.
 
-Pure. The rule for a person: what readers feel by now needs one, and so does what the daemon's own attempts cannot mend.
+Pure. The rule for a person: what readers feel by now needs one, and so does what the daemon's own attempts cannot fix.
 What may pass by itself needs one once less than 70 % of the outage tolerance is left, as the alert
 ACATokenExpiringSoon says it too.
 """
@@ -75,7 +75,7 @@ class Signs:
 
     @property
     def needs_a_person(self) -> bool:
-        """Whether attempts alone will not mend it, or not in time."""
+        """Whether attempts alone will not fix it, or not in time."""
         match self.state:
             case State.EXPIRED | State.SUSPENDED:
                 return True

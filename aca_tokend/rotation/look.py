@@ -50,7 +50,7 @@ class Looker:
         results = await Calls(calls, PATIENCE_SECONDS)
         for number, ident, result in zip(numbers, idents, results, strict=True):
             if result is BUSY:
-                facts = facts.with_place(number, busy=Busy(ident, began, None))
+                facts = self.hangs(wiring, facts, number, Busy(ident, began, None))
             else:
                 facts = self.take_in(wiring, facts, number, result, began)
         waiting = facts.waiting
@@ -67,6 +67,13 @@ class Looker:
             first_seen = (mark, self.clock.monotonic())
         place = place._replace(seen=seen, last=seen, looked_at=began, trouble=None, busy=None, first_seen=first_seen)
         return self._report(wiring, facts.with_places({number: place}), number)
+
+    def hangs(self, wiring: Wiring, facts: Facts, number: int, busy: Busy) -> Facts:
+        """A place did not answer in time, which counts as its failure until it holds what it should."""
+        sink, step = wiring.sinks[number].name, Step.LOOK if busy.writing is None else Step.PUBLISH
+        failure = Failure(step, Reason.TIMEOUT, f"{sink}: no answer yet", sink=sink)
+        tell(self.observe, wiring, facts, number, failure)
+        return facts.with_place(number, busy=busy, trouble=None, reported=failure)
 
     def failed(self, wiring: Wiring, facts: Facts, number: int, failure: Failure, error: ReasonedError) -> Facts:
         """A try at a place failed. One that met another writer is repeated at once, a few times."""

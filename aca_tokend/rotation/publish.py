@@ -115,7 +115,7 @@ class Publisher:
         results = await Calls(calls, PATIENCE_SECONDS)
         for number, ident, result in zip(numbers, idents, results, strict=True):
             if result is BUSY:
-                facts = facts.with_place(number, busy=Busy(ident, began, held.document))
+                facts = self.looker.hangs(wiring, facts, number, Busy(ident, began, held.document))
             else:
                 facts = self.take_in(wiring, facts, number, result, held.document)
         return self.reported(wiring, facts)

@@ -65,10 +65,7 @@ def published(facts: Facts, number: int) -> Document | None:
 def readable(facts: Facts, number: int) -> Document | None:
     """The token of ours that readers find there, also one of the account that was configured before."""
     place = facts.places[number]
-    last = place.last
-    if last is None or last.document is None:
-        return None
-    return last.document if of_account(facts, last.document) or _ours(facts, place, last) else None
+    return place.last.document if place.last and _ours(facts, place, place.last) else None
 
 
 def holds(place: Place, held: Held) -> bool:

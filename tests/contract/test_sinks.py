@@ -569,11 +569,11 @@ def test_record_is_read_back(place: Place) -> None:
 
 
 def test_record_of_another_name_is_another(place: Place) -> None:
-    """The record of the token and that of its client are told apart."""
+    """Records of two names beside one token are told apart."""
     sink = place.sink()
     sink.write_record("attempts", {"f": {"spent": 1}}, sink.read_record("attempts").stamp)
 
-    assert sink.read_record("client-attempts").fields is None
+    assert sink.read_record("another").fields is None
 
 
 def test_record_changed_since_is_a_conflict(fenced_place: Place) -> None:

@@ -165,7 +165,7 @@ def test_wrong_client_secret_of_many_users(stage: Stage) -> None:
 
     daemon.wait_for("token_suspended", len(names), reason="invalid_client")
     assert refused(stage) <= 2
-    assert_gives_nothing_away(record_in_vault(stage, "svc-0.client-attempts"))
+    assert_gives_nothing_away(record_in_vault(stage, "svc-0.attempts"))
     before = attempts(stage)
     mended = time.monotonic()
     stage.write_secret("client-secret", stage.passwords.client_secret)
@@ -240,7 +240,7 @@ def test_transient_failures_never_count(stage: Stage) -> None:
 
 def test_policy_without_the_record(stage: Stage) -> None:
     """Where Vault's policy forbids the record, an unproven credential waits and says why; a proven one goes on."""
-    allow(stage, "aca/bookings", "aca/bookings.attempts", "aca/bookings.client-attempts")
+    allow(stage, "aca/bookings", "aca/bookings.attempts")
     config = stage.config(["bookings"], Settings(rotation=ROTATION, auth=approle(stage), files=False))
     proven = stage.daemon(config, log="proven.log")
     proven.wait_for("token_rotated")
@@ -262,7 +262,7 @@ def test_policy_without_the_record(stage: Stage) -> None:
     assert failed["next_attempt_at"] > failed["timestamp"], "it waits, and is not suspended"
     assert attempts(stage) == before, "no attempt is made that could not be counted"
 
-    allow(stage, "aca/bookings", "aca/bookings.attempts", "aca/bookings.client-attempts")
+    allow(stage, "aca/bookings", "aca/bookings.attempts")
     unproven.wait_for("token_rotated")
     assert_nothing_leaked(stage, unproven)
 

@@ -11,7 +11,7 @@ from aca_tokend.core.config import FileReference
 from aca_tokend.core.demand import Load
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, Problem, VerifyError
 from aca_tokend.core.login import LoggedIn, LoginFailed, RenewalFailed
-from aca_tokend.core.outcome import ADVICE, Failure, Reason, Step
+from aca_tokend.core.outcome import ADVICE, Failure, Published, Reason, Step
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.status import STATUS, TOKEN, ApiError, Circuit, Query, Result, State
 from aca_tokend.rotation.hook_runner import HookState
@@ -378,6 +378,33 @@ def test_place_that_cannot_be_read_any_more() -> None:
     assert token.summary.endswith(": Vault is sealed; readers are safe for 20 min, until 10:00 UTC.")
     seen.bench.run_for(1200)
     assert seen.token.state is State.EXPIRED
+
+
+@pytest.mark.parametrize("step", [Step.LOOK, Step.PUBLISH])
+def test_place_that_hangs(step: Step) -> None:
+    """A place that does not answer fails until it holds what it should; that is told once, and holds up no other."""
+    seen = Seen(Bench(sinks=[MemorySink(), MemorySink(name="file:/run/aca/x.json", kind="file", pool="file")]))
+    seen.bench.attempt()
+    due(seen)
+    if step is Step.LOOK:
+        seen.bench.hanging = "file"
+    else:
+        seen.bench.sinks[0].before_publish = lambda: setattr(seen.bench, "hanging", "file")
+    before = seen.token.expires_at
+    seen.bench.run_for(300)
+    token = seen.token
+    assert (token.state, token.runbook, token.safe_until) == (State.FAILING, "ACATokenPublishStale", before)
+    assert token.summary.startswith("file:/run/aca/x.json: the file system gave no answer in time; readers are safe ")
+    well, hung = token.sinks
+    assert well.ok
+    assert (hung.ok, hung.step, hung.reason, hung.expires_at) == (False, step, Reason.TIMEOUT, before)
+    assert [told.sink for told in seen.bench.told(Published) if told.failure] == ["file:/run/aca/x.json"]
+
+    seen.bench.answer_late()
+    seen.bench.attempt()
+    assert seen.token.state is State.READY
+    assert seen.bench.sinks[1].content == seen.bench.sinks[0].content
+    assert [told.recovered for told in seen.bench.told(Published)][-1]
 
 
 def test_next_attempt_before_a_grant_can_be_due() -> None:

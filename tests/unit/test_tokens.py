@@ -1,0 +1,120 @@
+"""All tokens of a process: who is put on schedule, where, and who is told what, on a schedule in memory."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aca_tokend.core.errors import GrantUnavailable
+from aca_tokend.core.outcome import Reason
+from aca_tokend.rotation.changes import Change, Changes
+from aca_tokend.rotation.managed import Reconfigured, VaultBack
+from aca_tokend.rotation.rotator import Rotator
+from aca_tokend.rotation.shared import Shared
+from aca_tokend.rotation.tokens import BACK_SPREAD_SECONDS, HEARTBEAT_SECONDS, Tokens
+from tests.fakes import FakeClock, FakeSecrets, MemorySink, ScriptedEndpoint, drive, token_config, wired
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from aca_tokend.core.config import TokenConfig
+    from aca_tokend.core.steps import Call, Work
+    from aca_tokend.rotation.managed import Wiring
+
+
+@dataclass
+class Schedule:
+    """What is on schedule, and when."""
+
+    work: dict[str, Work] = field(default_factory=dict)
+    due: dict[str, float] = field(default_factory=dict)
+
+    def keep(self, work: Work, at: float) -> None:
+        self.work[work.name], self.due[work.name] = work, at
+
+    def hasten(self, name: str, at: float) -> None:
+        self.due[name] = min(self.due.get(name, math.inf), at)
+
+    def drop(self, name: str) -> None:
+        del self.work[name], self.due[name]
+
+
+class Rig:
+    """Two tokens of one user, each with a place of its own."""
+
+    def __init__(self) -> None:
+        self.clock, self.schedule = FakeClock(), Schedule()
+        self.endpoint = ScriptedEndpoint(self.clock)
+        self.shared = Shared(self.clock.now)
+        rng = random.Random(7)  # noqa: S311 -- a test
+        self.tokens = Tokens(self.clock, rng, self.schedule, self.wire)
+        secrets = FakeSecrets({"PASSWORD": "p", "CLIENT_SECRET": "s"})
+        self.tokens.rotator = Rotator(self.clock, secrets, rng, lambda _event: None, self.tokens.wake, self.tokens.late)
+        for name in ("one", "two"):
+            self.tokens.add(token_config().model_copy(update={"name": name}), self.clock.now)
+        self.pool = "vault.main"
+
+    def wire(self, config: TokenConfig) -> Wiring:
+        pool = getattr(self, "pool", "vault.main")
+        return wired(config, self.endpoint, [MemorySink(f"vault:secret/{config.name}", pool=pool)], self.shared)
+
+    def attempt(self, name: str, hangs: Callable[[Call[Any]], bool] = lambda _call: False) -> float:
+        """An attempt; in how many seconds the next is due."""
+        return drive(self.schedule.work[name].attempt(), hangs) - self.clock.now
+
+
+def test_only_attempt_waits_for_another() -> None:
+    """The single attempt of a token is not over while another tries what they share, or while a place hangs."""
+    rig = Rig()
+    rig.tokens.once = True
+    first, second = (rig.tokens.by_name[name] for name in ("one", "two"))
+    resolved = drive(rig.tokens.rotator.granter.resolver.resolve(second.facts.config, rig.endpoint, 0.0))
+    rig.shared.client(resolved).accepted("another", rig.clock.now)
+    rig.shared.user(resolved).take("another", 0.0)
+    assert rig.attempt("two") < math.inf
+    assert second.facts.waits_for == "user_unproven"
+    assert rig.attempt("one", lambda call: call.pool == "vault.main") == pytest.approx(HEARTBEAT_SECONDS)
+    assert first.facts.places[0].busy is not None
+
+    for wake in rig.shared.user(resolved).accepted("another", rig.clock.now):
+        rig.tokens.wake(wake)
+    assert rig.attempt("two") == math.inf
+    assert second.facts.everywhere
+
+
+def test_changed_token_begins_in_its_new_pool() -> None:
+    """A reload puts a changed token on schedule anew, for the pool that it had may be removed before its attempt."""
+    rig = Rig()
+    rig.attempt("one")
+    rig.schedule.due["one"] = rig.clock.now + 3600.0
+    rig.pool = "vault.other"
+    config = rig.tokens.by_name["one"].facts.config
+
+    gone = rig.tokens.follow(Changes((), (Change(config, (None,), (False,), tried_anew=False),), ("two",), 0))
+
+    assert [token.name for token in gone] == ["two"]
+    assert rig.schedule.due == {"one": rig.clock.now}
+    assert rig.schedule.work["one"].pool == "vault.other"
+    assert [type(message) for message in rig.tokens.by_name["one"].inbox] == [Reconfigured]
+
+
+def test_vault_that_is_back_is_told_to_whom_it_concerns() -> None:
+    """Only tokens that fail and have something in that Vault are told, within a second rather than all at once."""
+    rig = Rig()
+    rig.attempt("one")
+    rig.clock.advance(6000.0)
+    rig.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
+    rig.attempt("two")
+    rig.schedule.due = dict.fromkeys(rig.schedule.due, math.inf)
+
+    rig.tokens.vault_back("other")
+    assert not any(token.inbox for token in rig.tokens.by_name.values())
+    rig.tokens.vault_back("main")
+    assert not rig.tokens.by_name["one"].inbox
+    assert list(rig.tokens.by_name["two"].inbox) == [VaultBack()]
+    assert rig.clock.now <= rig.schedule.due["two"] <= rig.clock.now + BACK_SPREAD_SECONDS
