@@ -220,7 +220,7 @@ class AgelessAdoption(Publisher):
 
 plant(
     "adopted_life_begins_anew",
-    ["fresh_when_quiet", "never_stale"],
+    ["fresh_when_quiet", "never_stale", "waits_for_no_expiry"],
     "quiet",
     rotator(publisher=AgelessAdoption),
     tokens=3,

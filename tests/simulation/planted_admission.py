@@ -227,5 +227,9 @@ class Stormy(Rotator):
 
 
 plant(
-    "grant_storm", ["no_grant_storm"], "deaths", rotator(Stormy), faults=(Fault("api", 4000.0, 9000.0, how="refuses"),)
+    "grant_storm",
+    ["no_grant_storm", "no_tight_loop"],
+    "deaths",
+    rotator(Stormy),
+    faults=(Fault("api", 4000.0, 9000.0, how="refuses"),),
 )
