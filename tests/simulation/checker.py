@@ -202,12 +202,14 @@ class Checker:
         life, rotation = engine_view.life(state), self.scenario.rotation
         key = (replica.number, replica.starts, state.name)
         self.pace.ended(key, state)
-        self._comes_again(state, next_at)
+        self._comes_again(replica, state, next_at)
         self._waits_for_no_expiry(replica, state, next_at)
         if life and not self.scenario.odd_clocks and life.rotate - life.issued > rotation.min_interval + EPSILON:
             self._kept_jitter(key, state, (life.rotate - life.issued) / (life.expires - life.issued))
 
-    def _comes_again(self, state: TokenState, next_at: float) -> None:
+    def _comes_again(self, replica: Replica, state: TokenState, next_at: float) -> None:
+        if all(place.hand is Hand.STRANGER for place in replica.places[state.name]):
+            return  # nothing can be done before somebody clears a place, and how often it looks is its own affair
         now, life, rotation = self.cluster.world.now, engine_view.life(state), self.scenario.rotation
         wait = next_at - now
         if engine_view.suspended(state):
@@ -238,16 +240,14 @@ class Checker:
         wish = engine_view.retry_after_seconds(state) or 0.0
         for number, place in enumerate(replica.places[state.name]):
             there = place.minted
-            if there is None or place.hand is not Hand.OURS:
+            if there is None or next_at <= there.expires or place.hand is not Hand.OURS:
                 continue
             expires = there.sent + there.expires - there.issued  # as a document says, which errs on the safe side
             ours = there.account == self.accounts.fingerprint(state.name, replica.number)
             soon = max(scenario.min_interval, 2 * URGENT_INTERVAL_SECONDS)
             waits = soon if ours and expires > now else max(CAP, wish)
-            if next_at <= max(there.expires, now + waits) + EPSILON:
-                continue
             known = engine_view.knows(state, number)
-            if known and engine_view.seen_at(state, number) >= self.published_at[id(place)]:
+            if known and next_at > now + waits and engine_view.seen_at(state, number) >= self.published_at[id(place)]:
                 message = f"{state.name}: next attempt at {next_at:.1f}, {place.name} expires at {there.expires:.1f}"
                 self.broken("waits_for_no_expiry", message)
 

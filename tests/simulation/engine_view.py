@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aca_tokend.core.policy import Life
     from aca_tokend.state import TokenState
 
@@ -56,3 +58,9 @@ def knows(state: TokenState, number: int) -> bool:
     """Whether its last call to the place of this number succeeded."""
     sink = state.sinks[number]
     return sink.seen is not None and sink.failure is None
+
+
+def spent_unseen(record: Mapping[str, object], most: int) -> bool:
+    """Whether an attempt record has all attempts with a credential spent, and does not know how they ended."""
+    entries = [entry for entry in record.values() if isinstance(entry, dict)]
+    return any(not entry["proven"] and entry["spent"] >= most and not entry["reason"] for entry in entries)

@@ -38,10 +38,18 @@ class Refusals:
             return
         user = credentials.authority, credentials.username, credentials.password.reveal(), client
         self._limit("within_max_rejections", (process, user), most)
+        self._unwritten(endpoint.token)
         of_token = endpoint.token, user
         since = self.first.get(of_token, self.checker.cluster.world.now)
         losses = sum(moment >= since for moment in self.lost[endpoint.token])
         self._limit("within_max_rejections", of_token, most * (1 + losses))
+
+    def _unwritten(self, token: str) -> None:
+        """A refusal that cannot be noted in every place of the token may be forgotten with the process."""
+        checker = self.checker
+        places = [place for replica in checker.cluster.replicas for place in replica.places[token]]
+        if any(checker.conditions.ill.get(what) for place in places for what in (place.name, place.store.name)):
+            self.lost[token].append(checker.cluster.world.now)
 
     def _limit(self, name: str, what: Hashable, most: int) -> None:
         """Counts, and allows one more for each time after which a refused credential may be tried again."""
