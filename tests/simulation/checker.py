@@ -85,6 +85,7 @@ class Checker:
 
     def restarted(self, replica: int) -> None:
         """A new process knows nothing."""
+        self.pace.restarted()
         self.asking.works(replica)
 
     def reconfigured(self, replica: Replica, tokens: set[str]) -> None:

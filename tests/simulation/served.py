@@ -96,7 +96,9 @@ class Served:
         for replica in replicas:
             for place in replica.places[token]:
                 whats += self.parts(place)
-        return checker.accounts.agreed(token, seconds) and not checker.conditions.unsettled(whats, now, seconds)
+        if self._spent_in_crashes(token, now) or not checker.accounts.agreed(token, seconds):
+            return False
+        return not checker.conditions.unsettled(whats, now, seconds)
 
     def late(self, place: Place) -> None:
         """Its token is not past its rotation point for long, while all has been well with it for long."""
