@@ -83,7 +83,7 @@ class Granter:
             return replace(facts, waiting=None)
         by_itself = facts.waiting is not None and facts.waiting.until <= now
         facts = self._wait(facts, wait)
-        return replace(facts, waiting=facts.waiting and replace(facts.waiting, look=by_itself))
+        return replace(facts, waiting=replace(facts.waiting, look_before=now)) if by_itself and facts.waiting else facts
 
     async def identify(self, token: ManagedToken, moment: Moment) -> Facts:
         """Resolves whose token it is."""
