@@ -78,7 +78,8 @@ class Rest(NamedTuple):
 def decide(facts: Facts, moment: Moment, chain: tuple[Rule, ...] | None = None) -> Action | Rest:
     """What is due now; where nothing is, until when to rest.
 
-    Attempts of one token begin at least half a second apart, but for a message. Tests pass a chain in another order.
+    An attempt does what was due when it began, and what follows from that: what fails in it waits for the next one, and
+    holds up no later rule. They begin at least half a second apart, but for a message. Tests pass another chain.
     """
     grant = grant_at(facts, moment)
     until, then = math.inf, None
@@ -86,11 +87,11 @@ def decide(facts: Facts, moment: Moment, chain: tuple[Rule, ...] | None = None) 
         action = rule(facts, moment, grant)
         if action is None:
             continue
-        if action.at <= moment.now:
+        if action.at <= moment.began:
             return action
         if action.at < until:
             until, then = action.at, action.do
-    return Rest(max(until, moment.began + URGENT_INTERVAL_SECONDS), then)
+    return Rest(max(until, moment.now, moment.began + URGENT_INTERVAL_SECONDS), then)
 
 
 # ── when a grant is due ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,7 +197,7 @@ def look(facts: Facts, moment: Moment, grant: float) -> Action | None:
             at = _changes_at(facts, number, moment)
         if place.looked_at < stale:
             at = min(at, grant)
-        if at <= moment.now:
+        if at <= moment.began:
             due.append(number)
         first = min(first, at)
     return Action(Do.LOOK, tuple(due), first)
@@ -207,7 +208,7 @@ def _changes_at(facts: Facts, number: int, moment: Moment) -> float:
     place, at = facts.places[number], math.inf
     if facts.suspension is not None:  # another process may be granted the token that we cannot have
         at = max(need_at(facts), place.looked_at + max(facts.config.rotation.backoff.cap, SAME_LOOK_SECONDS))
-    elif facts.waiting is not None and facts.waiting.look:
+    elif facts.waiting is not None and place.looked_at < facts.waiting.look_before:
         at = place.looked_at + LOOK_AGAIN_SECONDS
     match standing(facts, number):
         case Standing.STRANGER:
@@ -242,7 +243,7 @@ def publish(facts: Facts, moment: Moment, _grant: float) -> Action | None:
     first = min(times)
     if first >= held.expires_at:
         return None
-    return Action(Do.PUBLISH, tuple(number for number, at in enumerate(times) if at <= moment.now), first)
+    return Action(Do.PUBLISH, tuple(number for number, at in enumerate(times) if at <= moment.began), first)
 
 
 def hook(facts: Facts, _moment: Moment, _grant: float) -> Action | None:

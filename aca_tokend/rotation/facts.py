@@ -123,12 +123,12 @@ class Asked(NamedTuple):
 class Waiting(NamedTuple):
     """Why no request was sent though a grant is due, and until when at the latest.
 
-    `look`: meanwhile a replica may have published a token, and the last look was long ago.
+    Places that were last read before `look_before` are read meanwhile: a replica may have published a token.
     """
 
     why: str
     until: float
-    look: bool = False
+    look_before: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,9 @@ class Granter:
             return facts._replace(waiting=None)
         by_itself = facts.waiting is not None and facts.waiting.until <= now
         facts = self._wait(facts, wait)
-        return facts._replace(waiting=facts.waiting and facts.waiting._replace(look=by_itself))
+        if by_itself and facts.waiting is not None:
+            facts = facts._replace(waiting=facts.waiting._replace(look_before=now))
+        return facts
 
     async def identify(self, token: ManagedToken, moment: Moment) -> Facts:
         """Resolves whose token it is."""

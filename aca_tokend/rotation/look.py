@@ -53,8 +53,7 @@ class Looker:
                 facts = self.hangs(wiring, facts, number, Busy(ident, began, None))
             else:
                 facts = self.take_in(wiring, facts, number, result, began)
-        waiting = facts.waiting
-        return facts._replace(waiting=waiting._replace(look=False)) if waiting and waiting.look else facts
+        return facts
 
     def take_in(self, wiring: Wiring, facts: Facts, number: int, result: object, began: float) -> Facts:
         """What a read that `began` then tells of a place."""

@@ -91,7 +91,7 @@ class Rotator:
             decision = self.decide(token.facts, self._moment(began))
             if not isinstance(decision, Rest):
                 token.facts = await self._act(token, decision, began)
-            elif token.facts.turn_at <= self.clock.monotonic():
+            elif token.facts.turn_at <= began:
                 token.facts = token.facts._replace(turn_at=math.inf)  # it needs no turn, or cannot use it
             elif not token.inbox:
                 self._pass_turns(token, began)

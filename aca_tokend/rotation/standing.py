@@ -76,6 +76,8 @@ def holds(place: Place, held: Held) -> bool:
     document = place.seen.document if place.seen else None
     if document is None or document.access_token != held.document.access_token:
         return False
+    if document.account != held.document.account:
+        return False
     return held.asked_at is None or document.issued_at == held.document.issued_at
 
 
@@ -95,11 +97,11 @@ def writable_at(facts: Facts, number: int, moment: Moment) -> float:
     document = place.seen.document if place.seen else None
     if document is None:
         return -math.inf if _tried(facts, held) else math.inf
-    expiry = moment.monotonic(document.expires_at.timestamp())
-    if document.access_token == held.document.access_token:
-        return -math.inf  # never fenced: a token whose dates were set anew may look earlier
     if not of_account(facts, document):
         return rival_until(facts, place, moment) if _tried(facts, held) else math.inf
+    if document.access_token == held.document.access_token:
+        return -math.inf  # never fenced: a token whose dates were set anew may look earlier
+    expiry = moment.monotonic(document.expires_at.timestamp())
     read_before = held.asked_at is not None and place.looked_at <= held.asked_at
     at = -math.inf if read_before or held.document.issued_after(document) else expiry
     if works(facts, held):

@@ -90,7 +90,9 @@ dice = st.binary(min_size=160, max_size=160).map(Dice)
 
 
 @cache
-def configured(rotation: int = 0, layout: tuple[int, ...] = (0,), every: str = "", *, vault: bool = False) -> TokenConfig:
+def configured(
+    rotation: int = 0, layout: tuple[int, ...] = (0,), every: str = "", *, vault: bool = False
+) -> TokenConfig:
     """One token. `every`: how often its token is tried, nothing for no verify. `vault`: its password lies in Vault."""
     token: dict[str, object] = {
         "name": NAME,
@@ -213,8 +215,8 @@ def any_suspension(roll: Dice) -> Suspension:
 def any_waiting(roll: Dice) -> Waiting:
     """What a due grant waits for."""
     why = roll.pick(("endpoint_held", "claimed_elsewhere", "user_unproven"))
-    look = why == "endpoint_held" and roll.pick((False, True))
-    return Waiting(why, NOW + roll.pick((-1.0, 0.0, 0.2, 5.0, 60.0)), look=look)
+    look_before = roll.pick((-math.inf, NOW - 5.0)) if why == "endpoint_held" else -math.inf
+    return Waiting(why, NOW + roll.pick((-1.0, 0.0, 0.2, 5.0, 60.0)), look_before)
 
 
 def any_place(roll: Dice, token: Held | None) -> Place:
@@ -250,13 +252,18 @@ def any_content(roll: Dice, token: Held | None) -> Seen:
             return Seen(None, 2, foreign="access_token is missing", token=roll.pick((NAME, "")))
         case "ours":
             return Seen(redated(ours, roll.pick((0.0, 0.0, 0.0, -50.0, 50.0))), 3, outdated=outdated)
-    lifetime = roll.pick(LIFETIMES)
-    found = document(
-        roll.pick(("other-1", "other-2")), roll.pick((-7000.0, -100.0, -29.0, -5.0, -1.0, 100.0)), lifetime
-    )
+    issued, lifetime = roll.pick((-7000.0, -100.0, -29.0, -5.0, -1.0, 100.0)), roll.pick(LIFETIMES)
+    found = document(f"other-{issued}-{lifetime}", issued, lifetime)
     match what:
         case "another":
-            forged: tuple[dict[str, object], ...] = ({}, {}, {}, {"username": "x"}, {"token_type": "MAC"}, {"token": ""})
+            forged: tuple[dict[str, object], ...] = (
+                {},
+                {},
+                {},
+                {"username": "x"},
+                {"token_type": "MAC"},
+                {"token": ""},
+            )
             changed = roll.pick(forged)
             return Seen(replace(found, **changed) if changed else found, 4, outdated=outdated)  # type: ignore[arg-type]
         case "former":

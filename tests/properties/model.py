@@ -6,7 +6,7 @@ It has no servers and no threads; the actions themselves are held to the same by
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.outcome import Failure, Reason, Step
@@ -14,6 +14,8 @@ from aca_tokend.core.policy import SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS
 from aca_tokend.core.token import Seen
 from aca_tokend.rotation.decide import Action, Do, Rest, decide, need_at, needed_at, records_at
 from aca_tokend.rotation.facts import Asked, Busy, Held, Identity, Place, Suspension, Trouble, Waiting, Wrote
+from aca_tokend.rotation.standing import holds
+from tests.changed import replace
 from tests.properties.facts import AUTHORITY, NOW, OURS, USER, WALL, document, moment
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class World:
     identify: str = "works"
     grant: str = "works"
     verify: str = "works"
-    poll: str = "resumed"
+    poll: str = "works"
     gate: str = "open"
     seconds: float = 0.0
 
@@ -49,7 +51,7 @@ def failing(roll: Dice) -> World:
         roll.pick(("works", "fails")),
         roll.pick(("fails", "refused", "waits", "again", "works")),
         roll.pick(("fails", "refused")),
-        roll.pick(("fails", "resumed")),
+        roll.pick(("fails", "works")),
         roll.pick(("held", "open")),
         roll.pick((0.0, 0.1, 3.0)),
     )
@@ -60,7 +62,8 @@ def any_world(roll: Dice) -> World:
     broken = failing(roll)
     return World(
         tuple(roll.pick(("works", "works", it)) for it in broken.place),
-        *(roll.pick(("works", it)) for it in (broken.identify, broken.grant, broken.verify, broken.poll, broken.gate)),
+        *(roll.pick(("works", it)) for it in (broken.identify, broken.grant, broken.verify, broken.poll)),
+        broken.gate,
         broken.seconds,
     )
 
@@ -87,7 +90,7 @@ class Model:
                 self.log.append((decision, self.facts, at))
                 self.now += self.world.seconds
                 self.facts = ACTS[decision.do](self, self.facts, decision.places)
-            elif self.facts.turn_at <= self.now:
+            elif self.facts.turn_at <= self.began:
                 self.facts = replace(self.facts, turn_at=math.inf)
             else:
                 return decision
@@ -119,10 +122,11 @@ class Model:
                 first = place.first_seen
                 if first is None or first[0] != hash(seen.document):
                     first = (hash(seen.document), self.now)
-                read = replace(place, seen=seen, looked_at=self.now, first_seen=first, trouble=None, failures=0)
+                read = replace(place, seen=seen, looked_at=self.now, first_seen=first, trouble=None)
+                if facts.current is not None and holds(read, facts.current) and not seen.outdated:
+                    read = replace(read, failures=0)
                 facts = facts.with_places({number: read})
-        waiting = facts.waiting
-        return replace(facts, waiting=replace(waiting, look=False)) if waiting else facts
+        return facts
 
     def place_failed(self, facts: Facts, number: int) -> Facts:
         """A try at a place failed."""
@@ -192,21 +196,21 @@ class Model:
         if self.world.gate == "open":
             return replace(facts, waiting=None)
         by_itself = facts.waiting is not None and facts.waiting.until <= self.now
-        return self.waits(facts, "endpoint_held", look=by_itself)
+        return self.waits(facts, "endpoint_held", self.now if by_itself else -math.inf)
 
-    def waits(self, facts: Facts, why: str, *, look: bool = False) -> Facts:
+    def waits(self, facts: Facts, why: str, look_before: float = -math.inf) -> Facts:
         """No request was sent."""
         token, cap = facts.held, facts.config.rotation.backoff.cap
         remaining = token.expires_at - self.now if token else 0.0
         urgent = max(remaining * SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS)
         patience = min(cap, urgent) if remaining > 0 else cap
-        return replace(facts, waiting=Waiting(why, self.now + patience, look=look), turn_at=math.inf)
+        return replace(facts, waiting=Waiting(why, self.now + patience, look_before), turn_at=math.inf)
 
     def poll(self, facts: Facts, _places: tuple[int, ...]) -> Facts:
         """Looks whether a credential changed."""
         suspension = facts.suspension
         assert suspension is not None
-        if self.world.poll != "resumed":
+        if self.world.poll == "fails":
             read_at = self.now if records_at(facts) <= self.now else suspension.read_at
             return replace(facts, suspended=replace(suspension, polled_at=self.now, read_at=read_at))
         trouble = facts.trouble and replace(facts.trouble, hastened_to=self.now)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +20,7 @@ from aca_tokend.core.token import (
     owned,
     parse_document,
 )
+from tests.changed import replace
 
 NOW = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
 USERNAME, AUTHORITY = "svc-bookings", "authority-ID"

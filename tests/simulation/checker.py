@@ -86,6 +86,7 @@ class Checker:
 
     def restarted(self, replica: int) -> None:
         """A new process knows nothing."""
+        self.pace.restarted()
         self.asking.works(replica)
 
     def reconfigured(self, replica: Replica, tokens: set[str]) -> None:
@@ -213,6 +214,8 @@ class Checker:
             self._kept_jitter(key, state, (life.rotate - life.issued) / (life.expires - life.issued))
 
     def _comes_again(self, replica: Replica, state: ManagedToken, next_at: float) -> None:
+        if all(place.hand is Hand.STRANGER for place in replica.places[state.name]):
+            return  # nothing can be done before somebody clears a place, and how often it looks is its own affair
         now, life, rotation = self.cluster.world.now, engine_view.life(state), self.scenario.rotation
         moment = Moment(now, START + now + replica.clock.skew, now)
         wait = next_at - now
@@ -245,16 +248,14 @@ class Checker:
         wish = engine_view.retry_after_seconds(state) or 0.0
         for number, place in enumerate(replica.places[state.name]):
             there = place.minted
-            if there is None or place.hand is not Hand.OURS:
+            if there is None or next_at <= there.expires or place.hand is not Hand.OURS:
                 continue
             expires = there.sent + there.expires - there.issued  # as a document says, which errs on the safe side
             ours = there.account == self.accounts.fingerprint(state.name, replica.number)
             soon = max(scenario.min_interval, 2 * URGENT_INTERVAL_SECONDS)
             waits = soon if ours and expires > now else max(CAP, wish)
-            if next_at <= max(there.expires, now + waits) + EPSILON:
-                continue
             known = engine_view.knows(state, number)
-            if known and engine_view.seen_at(state, number) >= self.published_at[id(place)]:
+            if known and next_at > now + waits and engine_view.seen_at(state, number) >= self.published_at[id(place)]:
                 message = f"{state.name}: next attempt at {next_at:.1f}, {place.name} expires at {there.expires:.1f}"
                 self.broken("waits_for_no_expiry", message)
 

@@ -13,6 +13,8 @@ from aca_tokend.rotation.decide import poll_seconds as poll
 from aca_tokend.rotation.standing import Standing, rival_until, standing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aca_tokend.core.policy import Life
     from aca_tokend.rotation.facts import Moment
     from aca_tokend.rotation.managed import ManagedToken
@@ -78,3 +80,9 @@ def occupied_until(token: ManagedToken, moment: Moment) -> float:
             case _:
                 pass
     return until
+
+
+def spent_unseen(record: Mapping[str, object], most: int) -> bool:
+    """Whether an attempt record has all attempts with a credential spent, and does not know how they ended."""
+    entries = [entry for entry in record.values() if isinstance(entry, dict)]
+    return any(not entry["proven"] and entry["spent"] >= most and not entry["reason"] for entry in entries)

@@ -50,9 +50,13 @@ class Pace:
         if not 0.0 < left < URGENT_SECONDS:
             self._few(self._attempts, key, ATTEMPTS_A_MINUTE)
         made, places = self._made(state.name)
-        requests, self._last[state.name] = made - self._last.get(state.name, 0), made
+        requests, self._last[state.name] = made - self._last.get(state.name, made), made
         if requests > (REQUESTS_AN_ATTEMPT + REQUESTS_A_PLACE * places) * checker.scenario.replicas:
             checker.broken("no_tight_loop", f"{state.name}: {requests} requests in one attempt")
+
+    def restarted(self) -> None:
+        """Attempts of a process that died ended without a word: what they asked is nobody's."""
+        self._last.clear()
 
     def _few(self, kept: dict[Key, deque[float]], key: Key, most: int) -> None:
         now = self.checker.cluster.world.now

@@ -220,8 +220,10 @@ def _sharing(rng: random.Random, base: Scenario) -> Scenario:
         files=rng.randint(0, 1),
         retry_rejected=rng.choice((0.0, HOUR, 4 * HOUR)),
     )
-    kinds = ("password", "password", "client secret", "client secret", "record", "kill", "kill amid", "crash loop")
-    return replace(base, faults=drawing.faults(rng, base, kinds, 24))
+    kinds = ["password", "password", "client secret", "client secret", "record", "kill", "kill amid", "crash loop"]
+    if base.files:
+        kinds.append("place")
+    return replace(base, faults=drawing.faults(rng, base, tuple(kinds), 24))
 
 
 def _surprises(rng: random.Random, base: Scenario) -> Scenario:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aca_tokend.core.outcome import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
 
     from aca_tokend.core.grant import Credentials
     from aca_tokend.simulation.server import SimEndpoint
@@ -37,17 +37,26 @@ class Refusals:
             self._limit("client_left_alone", (process, client), MOST_OF_A_CLIENT)
             return
         user = credentials.authority, credentials.username, credentials.password.reveal(), client
-        self._limit("within_max_rejections", (process, user), most)
-        of_token = endpoint.token, user
-        since = self.first.get(of_token, self.checker.cluster.world.now)
-        losses = sum(moment >= since for moment in self.lost[endpoint.token])
-        self._limit("within_max_rejections", of_token, most * (1 + losses))
+        self._unwritten(endpoint.token)
+        scenario = self.checker.scenario
+        sharing = [it.name for it in scenario.config.tokens if scenario.user(it.name) == scenario.user(endpoint.token)]
+        # a record that allows it again has a suspended token go on: that is how an operator resumes it
+        self._limit("within_max_rejections", (process, user), most, sharing)
+        self._limit("within_max_rejections", (endpoint.token, user), most, [endpoint.token])
 
-    def _limit(self, name: str, what: Hashable, most: int) -> None:
-        """Counts, and allows one more for each time after which a refused credential may be tried again."""
+    def _unwritten(self, token: str) -> None:
+        """A refusal that cannot be noted in every place of the token may be forgotten with the process."""
+        checker = self.checker
+        places = [place for replica in checker.cluster.replicas for place in replica.places[token]]
+        if any(checker.conditions.ill.get(what) for place in places for what in (place.name, place.store.name)):
+            self.lost[token].append(checker.cluster.world.now)
+
+    def _limit(self, name: str, what: Hashable, most: int, recorded: Iterable[str] = ()) -> None:
+        """Counts, and allows more for each time after which a refused credential may be tried, and each lost record."""
         checker, now = self.checker, self.checker.cluster.world.now
         self.count[what] += 1
         since = self.first.setdefault(what, now)
+        most *= 1 + sum(moment >= since for token in recorded for moment in self.lost[token])
         period = checker.scenario.retry_rejected
         if period:
             most += int((now - since + 2 * checker.scenario.longest_grant) / period)

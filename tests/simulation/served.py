@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aca_tokend.simulation.places import Hand
+from aca_tokend.simulation.places import OWN_RECORD, Hand
+from tests.simulation import engine_view
 
 if TYPE_CHECKING:
     from aca_tokend.simulation.places import Place
@@ -95,7 +96,9 @@ class Served:
         for replica in replicas:
             for place in replica.places[token]:
                 whats += self.parts(place)
-        return checker.accounts.agreed(token, seconds) and not checker.conditions.unsettled(whats, now, seconds)
+        if self._spent_in_crashes(token, now) or not checker.accounts.agreed(token, seconds):
+            return False
+        return not checker.conditions.unsettled(whats, now, seconds)
 
     def late(self, place: Place) -> None:
         """Its token is not past its rotation point for long, while all has been well with it for long."""
@@ -154,11 +157,9 @@ class Served:
         if len(kills) < spent:
             return False
         return any(
-            not it["proven"] and it["spent"] >= spent and not it["reason"]
+            engine_view.spent_unseen(place.records.get(OWN_RECORD, (0, {}))[1], spent)
             for replica in checker.cluster.replicas
             for place in replica.places[token]
-            for it in place.records.get("attempts", (0, {}))[1].values()
-            if isinstance(it, dict)
         )
 
     def _out_of_step(self, minted: Minted) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.catalogue import PLANTED
-from tests.simulation.profiles import PROFILES, drawn
+from tests.simulation.faults import KINDS
+from tests.simulation.profiles import PROFILES, SURPRISES_ARE_VALUES, drawn
 from tests.simulation.scenario import run
 from tests.simulation.shrink import shrink, told
 
@@ -32,6 +33,13 @@ def test_enough_is_simulated() -> None:
     scenarios = [drawn(seed) for seed in SEEDS]
 
     assert sum(it.token_days for it in scenarios if it.profile != "lifetimes") >= TOKEN_DAYS
+
+
+def test_every_kind_of_fault_is_drawn() -> None:
+    """Each kind of fault strikes in some world of a test run."""
+    drawn_kinds = {fault.kind for seed in SEEDS for fault in drawn(seed).faults}
+
+    assert drawn_kinds == KINDS.keys() - (frozenset() if SURPRISES_ARE_VALUES else {"surprise"})
 
 
 def test_failing_run_is_told_with_its_replay_and_made_small() -> None:
