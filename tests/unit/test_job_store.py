@@ -119,13 +119,14 @@ def test_tells_once_of_what_is_due_before_the_next_look() -> None:
 def test_what_comes_back_for_a_moment_that_it_had_before_comes_once() -> None:
     """A job that was brought forward and comes back for its first moment is handed out once then."""
     rig = Rig()
-    job = rig.job("one", 10.0)
+    job, before = rig.job("one", 10.0), rig.job("before", 7.0)
     rig.store.add_job(job)
+    rig.store.add_job(before)
     rig.store.hasten(job, 5.0)
     assert rig.take(5.0) == [job]
     rig.store.take_back(job, 10.0)
 
-    assert rig.take(10.0) == [job]
+    assert rig.take(10.0) == [before, job]
 
 
 def test_what_was_left_behind_goes() -> None:
