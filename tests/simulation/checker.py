@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from aca_tokend.core.outcome import Adopted, Granted
 from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
-from aca_tokend.simulation.places import Hand
 from aca_tokend.rotation.facts import Moment
+from aca_tokend.simulation.places import Hand
 from aca_tokend.simulation.world import START
 from tests.simulation import engine_view
 from tests.simulation.accounts import Accounts
@@ -24,10 +24,10 @@ from tests.simulation.served import Served
 if TYPE_CHECKING:
     from aca_tokend.core.grant import Credentials
     from aca_tokend.core.outcome import Event, Reason
+    from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.simulation.places import Place, SimHook
     from aca_tokend.simulation.replica import Cluster, Replica
     from aca_tokend.simulation.server import Minted, SimEndpoint
-    from aca_tokend.rotation.managed import ManagedToken
     from tests.simulation.scenario import Scenario
 
 RECOVERY_SECONDS = 10.0

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aca_tokend.core.outcome import Event
+    from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.simulation.replica import Replica
     from aca_tokend.simulation.server import Minted, SimEndpoint
-    from aca_tokend.rotation.managed import ManagedToken
 
 HOUR = 3600.0
 POOL = "acaengine.main"

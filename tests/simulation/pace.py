@@ -10,8 +10,8 @@ from tests.simulation import engine_view
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import TokenConfig
-    from aca_tokend.simulation.places import Place
     from aca_tokend.rotation.managed import ManagedToken
+    from aca_tokend.simulation.places import Place
     from tests.simulation.asking import Key
     from tests.simulation.checker import Checker
 

@@ -207,5 +207,9 @@ class Stormy(Granter):
 
 
 plant(
-    "grant_storm", ["no_grant_storm"], "deaths", rotator(granter=Stormy), faults=(Fault("api", 4000.0, 9000.0, how="refuses"),)
+    "grant_storm",
+    ["no_grant_storm"],
+    "deaths",
+    rotator(granter=Stormy),
+    faults=(Fault("api", 4000.0, 9000.0, how="refuses"),),
 )

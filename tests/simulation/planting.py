@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aca_tokend.rotation.attempts import AttemptRecords
 from aca_tokend.rotation.decide import CHAIN, Action, Rest, decide
 from aca_tokend.rotation.grant import Granter
 from aca_tokend.rotation.lockout import Lockout
 from aca_tokend.rotation.look import PATIENCE_SECONDS, Looker
 from aca_tokend.rotation.publish import Publisher
-from aca_tokend.rotation.attempts import AttemptRecords
 from aca_tokend.rotation.rotator import Rotator
 
 if TYPE_CHECKING:
