@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NoReturn
 
-from aca_tokend.core.outcome import Adopted, Granted
+from aca_tokend.core.outcome import Adopted, Granted, Unexpected
 from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
 from aca_tokend.rotation.facts import Moment
 from aca_tokend.simulation.places import Hand
@@ -199,6 +199,8 @@ class Checker:
                 self.broken("own_tokens_only", f"{event.token}: adopted what is not its own")
             if minted.expires <= replica.clock.monotonic() and not self.scenario.odd_clocks:
                 self.broken("adopted_works", f"{event.token}: adopted an expired token")
+        elif isinstance(event, Unexpected) and not event.kind.endswith("Unforeseen"):
+            self.broken("outlives_surprises", f"{event.owner}: a bug: {event.kind} at {event.trace[-1]}")
         elif isinstance(event, Granted):
             self.checks += 1
 
@@ -208,10 +210,19 @@ class Checker:
         life, rotation = engine_view.life(state), self.scenario.rotation
         key = (replica.number, replica.starts, state.name)
         self.pace.ended(key, state)
+        self._revoked_is_true(state)
         self._comes_again(replica, state, next_at)
         self._waits_for_no_expiry(replica, state, next_at)
         if life and not self.scenario.odd_clocks and life.rotate - life.issued > rotation.min_interval + EPSILON:
             self._kept_jitter(key, state, (life.rotate - life.issued) / (life.expires - life.issued))
+
+    def _revoked_is_true(self, state: ManagedToken) -> None:
+        held = state.facts.current
+        if held is None or held.revoked_at is None:
+            return
+        minted = self.cluster.servers["main"].minted.get(held.document.access_token.reveal())
+        if minted is not None and minted.expires <= held.revoked_at < minted.revoked:
+            self.broken("revoked_is_true", f"{state.name}: a token that only expired is taken for revoked")
 
     def _comes_again(self, replica: Replica, state: ManagedToken, next_at: float) -> None:
         if all(place.hand is Hand.STRANGER for place in replica.places[state.name]):

@@ -27,6 +27,7 @@ NAMES = {
     "fresh_after_outage": "tokens that waited for an endpoint are fresh within ten seconds after it is back",
     "life_not_overstated": "what is published never claims to have been issued later than it was",
     "dead_not_published": "where new tokens are tried, one that does not work is not published",
+    "revoked_is_true": "no token is taken for revoked that has only expired",
     "death_noticed": "where the token in use is tried, one that died early is replaced soon",
     "no_grant_storm": "an API that refuses every token does not lead to grant after grant",
     "jitter_kept": "the rotation point of a token lies at the same share of each life",

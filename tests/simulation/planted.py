@@ -276,9 +276,7 @@ def adopts_without_hurry(facts: Facts, moment: Moment, grant: float) -> Action |
     return None if any(place.conflicts for place in facts.places) else rules_of.adopt(facts, moment, grant)
 
 
-UNFENCED = tuple(
-    {rules_of.publish: without_fence, rules_of.adopt: adopts_without_hurry}.get(rule, rule) for rule in rules_of.CHAIN
-)
+UNFENCED = instead(rules_of.publish, without_fence, instead(rules_of.adopt, adopts_without_hurry))
 plant("fence_dropped", ["never_backwards"], "race", rules(UNFENCED), latency=(0.05, 1.0, 0.002))
 
 

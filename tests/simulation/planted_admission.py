@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation import decide as rules_of
 from aca_tokend.rotation.admission import Gate
 from aca_tokend.rotation.grant import Granter
-from aca_tokend.rotation.lockout import Lockout, Permit, Verdict
+from aca_tokend.rotation.lockout import Lockout, Permit, Settled, Verdict
 from aca_tokend.simulation.places import SimSink
 from tests.simulation.faults import Fault
 from tests.simulation.planting import plant, rotator, rules, sink, without
@@ -34,8 +35,8 @@ DAY = 24 * HOUR
 class RejectionForgotten(Lockout):
     """A refused attempt counts as none."""
 
-    async def settle(self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict) -> None:
-        await super().settle(wiring, facts, permit, verdict if verdict.accepted else Verdict())
+    async def settle(self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict) -> Settled:
+        return await super().settle(wiring, facts, permit, verdict if verdict.accepted else Verdict())
 
 
 plant("rejection_not_counted", ["within_max_rejections"], "locks", rotator(lockout=RejectionForgotten))
@@ -48,7 +49,7 @@ class ClaimsAfterwards(Lockout):
         permit = await super().permit(wiring, facts, resolved)
         if isinstance(permit, Permit) and permit.claim is not None:
             await super().settle(wiring, facts, permit, Verdict())
-            return Permit(resolved)
+            return Permit(resolved, permit.known, math.inf)
         return permit
 
 
@@ -89,8 +90,9 @@ class ProvenForEver(Lockout):
     """A credential that worked once needs no claim ever again, whoever was granted a token since."""
 
     async def permit(self, wiring: Wiring, facts: Facts, resolved: Resolved) -> Permit | Wait | Denial | Unrecorded:
-        if wiring.shared.user(resolved).accepted_at > 0.0:
-            return Permit(resolved)
+        known = wiring.shared.known(resolved)
+        if known.user.accepted_at > 0.0:
+            return Permit(resolved, known, math.inf)
         return await super().permit(wiring, facts, resolved)
 
 

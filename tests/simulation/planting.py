@@ -56,12 +56,13 @@ def plant(
 def rotator(kind: type[Rotator] = Rotator, decide: Decide = decide, **parts: type[Any]) -> dict[str, Any]:
     """An engine with this rotator, these rules, and parts of these kinds.
 
-    granter, looker, publisher, lockout, records, gate.
+    granter, looker, publisher, lockout, records, secrets, gate.
     """
 
     def build(replica: Replica, rng: random.Random) -> Rotator:
         clock, observe, wake, late = replica.clock, replica.observe, replica.wake, replica.tokens.late
-        built = kind(clock, replica.cluster.secrets, rng, observe, wake, late, decide)
+        secrets = parts["secrets"](replica.cluster.secrets) if "secrets" in parts else replica.cluster.secrets
+        built = kind(clock, secrets, rng, observe, wake, late, decide)
         records = parts.get("records", AttemptRecords)(clock, PATIENCE_SECONDS)
         lockout = parts.get("lockout", Lockout)(clock, records, wake)
         resolver = built.granter.resolver
@@ -87,9 +88,15 @@ def without(dropped: Rule) -> tuple[Rule, ...]:
     return tuple(rule for rule in CHAIN if rule is not dropped)
 
 
-def instead(of: Rule, planted: Rule) -> tuple[Rule, ...]:
+def instead(of: Rule, planted: Rule, chain: tuple[Rule, ...] = CHAIN) -> tuple[Rule, ...]:
     """All rules, one of them replaced."""
-    return tuple(planted if rule is of else rule for rule in CHAIN)
+    return tuple(planted if rule is of else rule for rule in chain)
+
+
+def moved(rule: Rule, before: Rule) -> tuple[Rule, ...]:
+    """All rules, one of them asked before another that it follows."""
+    rest = [it for it in CHAIN if it is not rule]
+    return (*rest[: rest.index(before)], rule, *rest[rest.index(before) :])
 
 
 def sink(kind: type[SimSink]) -> dict[str, Any]:
