@@ -179,10 +179,10 @@ def succeeded(known: Attempts | None, credential: str, now: datetime) -> Attempt
 
 def refused(known: Attempts | None, credential: str, reason: Reason, now: datetime, *, claimed: bool) -> Attempts:
     """What is known after the server refused the credential. An attempt that was claimed is counted already."""
+    at = _after(known, now)
     if known is None or known.proven:
-        return Attempts(credential, False, 1, False, reason, _after(known, now))
-    spent = known.spent if claimed else known.spent + 1
-    return replace(known, spent=spent, reason=reason, changed_at=_after(known, now))
+        return Attempts(credential, False, 1, False, reason, at)
+    return replace(known, spent=known.spent if claimed else known.spent + 1, reason=reason, changed_at=at)
 
 
 def refused_elsewhere(

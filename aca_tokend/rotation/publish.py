@@ -55,7 +55,6 @@ class Publisher:
         facts = replace(
             facts.with_place(number, failures=0, conflicts=0, reported=None),
             held=Held(document, issued_at, lifetime, None, facts.config.scope),
-            adopted_at=now,
             noted="",
             turn_at=float("inf"),
         )
