@@ -172,8 +172,7 @@ class Lockout:
             for credential in known:
                 credential.cleared(now, suspension.refused_at)
         for named in (resolved.credential, resolved.scoped):
-            counted = self._counted(known, book.known(named))
-            decision = guard.claim(counted, named, self.records.now(), wiring.rules, _proof_ends(facts))
+            decision = self._decide(wiring, facts, known, book.known(named), named)
             if isinstance(decision, Denied):
                 waits.append(math.inf if decision.wait_seconds is None else decision.wait_seconds)
         waits += [credential.wait(wiring.rules, now) for credential in known]
@@ -207,14 +206,13 @@ class Lockout:
         self, wiring: Wiring, facts: Facts, resolved: Resolved, known: Known
     ) -> Permit | Wait | Denial | Unrecorded:
         """Records an attempt at this token's own places."""
-        book, mine, ends = await self._read(wiring, facts), facts.claim, _proof_ends(facts)
+        book, mine = await self._read(wiring, facts), facts.claim
 
         def decide(entry: Attempts | None, named: str = resolved.credential) -> Claim | Denied:
             if mine is not None and entry == mine.attempts:
-                entry = mine.previous  # ours that nobody knew whether it was recorded: no request was sent for it
-            entry = self._counted(known, entry)
-            decision = guard.claim(entry, named, self.records.now(), wiring.rules, ends)
-            self._remember(known, named == resolved.scoped, entry, decision)
+                entry = mine.previous  # nobody knew whether it was recorded, so no request was sent
+            decision = self._decide(wiring, facts, known, entry, named)
+            self._remember(known, named == resolved.scoped, self._counted(known, entry), decision)
             return decision
 
         decision: Claim | Denied | Unwritten = decide(book.known(resolved.scoped), resolved.scoped)
@@ -222,7 +220,7 @@ class Lockout:
             decision, book = await self.records.claim(book, resolved.credential, decide, facts.expires_at)
         match decision:
             case Claim(attempts):
-                return Permit(resolved, known, self._since(attempts) + SEND_WITHIN_SECONDS, decision, book)
+                return Permit(resolved, known, self._since(known, attempts) + SEND_WITHIN_SECONDS, decision, book)
             case Unwritten() if known.user.proven() and known.client.proven() and _granted(facts):
                 return Permit(resolved, known, math.inf)  # late: better one attempt too many than an expired token
             case Unwritten(error, claim):
@@ -245,35 +243,36 @@ class Lockout:
         """
         book, now = await self._read(wiring, facts), self.clock.monotonic()
         entry, ago = book.known(named), now - credential.refused_at
-        if entry is not None and entry.proven and credential.refused_at < self._since(entry) < now:
+        refused_at = self.records.now() - timedelta(seconds=ago)
+        if entry is not None and entry.proven and refused_at < entry.changed_at < self.records.now():
             credential.cleared(now)
             return None
         reason = credential.reason or Reason.ATTEMPTS_SPENT
         if reason is not Reason.INVALID_CLIENT and not (entry and guard.exhausted(entry, wiring.rules)):
             shown = None if reason is Reason.ATTEMPTS_SPENT else reason
-            count, at = credential.refusals, self.records.now() - timedelta(seconds=ago)
+            count = credential.refusals
             entry, book = await self.records.note(
                 book,
                 named,
-                lambda it: guard.refused_elsewhere(it, named, count, shown, at),
+                lambda it: guard.refused_elsewhere(it, named, count, shown, refused_at),
                 facts.expires_at,
                 everywhere=True,
             )
         return _denial(wiring, reason, ago, Recorded(entry.changed_at if entry else None, book.cleared))
 
-    def _counted(self, known: Known, entry: Attempts | None) -> Attempts | None:
-        """What an entry counts for by what this process knows.
+    def _decide(self, wiring: Wiring, facts: Facts, known: Known, entry: Attempts | None, named: str) -> Claim | Denied:
+        """Whether one more attempt may be made by an entry of the record."""
+        age = self.clock.monotonic() - self._since(known, entry) if entry else 0.0
+        times = guard.Times(self.records.now(), age, _proof_ends(facts))
+        return guard.claim(self._counted(known, entry), named, times, wiring.rules)
 
-        What was written by a clock that runs ahead is no younger than when we first saw it.
-        """
+    def _counted(self, known: Known, entry: Attempts | None) -> Attempts | None:
+        """What an entry counts for by what this process knows."""
         if entry is None or entry.proven:
             return entry
-        wall, now = self.records.now(), self.clock.monotonic()
-        if entry.changed_at > wall:
-            entry = replace(entry, changed_at=wall - timedelta(seconds=now - known.user.sighted(entry, now)))
         if entry.reason is Reason.INVALID_CLIENT and known.client.proven():
             return None
-        if known.user.proven(self._since(entry)):  # by another token, or before the record told so
+        if known.user.proven(self._since(known, entry)):  # by another token, or before the record told so
             return replace(entry, proven=True, spent=0, reserved=False, reason=None)
         return entry
 
@@ -285,7 +284,7 @@ class Lockout:
         if reason is not None:
             of_client = reason is Reason.INVALID_CLIENT
             credential = known.scope if of_scope else known.client if of_client else known.user
-            credential.recorded(reason, entry.spent, self._since(entry))
+            credential.recorded(reason, entry.spent, self._since(known, entry))
 
     # ── after an answer ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -324,9 +323,10 @@ class Lockout:
     async def _read(self, wiring: Wiring, facts: Facts) -> Book:
         return await self.records.read(own_places(wiring, facts), facts.expires_at)
 
-    def _since(self, attempts: Attempts) -> float:
-        """When an entry was written, in monotonic seconds."""
-        return self.clock.monotonic() - max((self.records.now() - attempts.changed_at).total_seconds(), 0.0)
+    def _since(self, known: Known, attempts: Attempts) -> float:
+        """When an entry was written, in monotonic seconds: if by a clock that runs ahead, when we first saw it."""
+        now, age = self.clock.monotonic(), (self.records.now() - attempts.changed_at).total_seconds()
+        return now - age if age >= 0.0 else known.user.sighted(attempts, now)
 
     def _wake(self, wakes: Iterable[Wake]) -> None:
         for wake in wakes:

@@ -16,6 +16,7 @@ from aca_tokend.core.guard import (
     Claim,
     Denied,
     Rules,
+    Times,
     claim,
     given_back,
     parse_record,
@@ -60,14 +61,20 @@ def known(bench: Bench) -> Known:
     return bench.shared.known(Resolved.of(credentials, bench.endpoint.host))
 
 
+def times(known: Attempts | None, after: float, lapses: datetime = LAPSED) -> Times:
+    """So long after NOW, by one clock."""
+    now = NOW + timedelta(seconds=after)
+    return Times(now, max((now - known.changed_at).total_seconds(), 0.0) if known else 0.0, lapses)
+
+
 def allowed(known: Attempts | None, rules: Rules = RULES, after: float = 0.0) -> Attempts:
-    decision = claim(known, "f", NOW + timedelta(seconds=after), rules, LAPSED)
+    decision = claim(known, "f", times(known, after), rules)
     assert isinstance(decision, Claim)
     return decision.attempts
 
 
 def denied(known: Attempts, rules: Rules = RULES, after: float = 0.0) -> Denied:
-    decision = claim(known, "f", NOW + timedelta(seconds=after), rules, LAPSED)
+    decision = claim(known, "f", times(known, after), rules)
     assert isinstance(decision, Denied)
     return decision
 
@@ -107,9 +114,9 @@ def test_reserve_is_kept_until_the_proof_lapses() -> None:
     """
     taken, lapses = allowed(PROVEN), NOW + timedelta(seconds=600)
 
-    decision = claim(taken, "f", NOW + timedelta(seconds=60), RULES, lapses)
+    decision = claim(taken, "f", times(taken, 60.0, lapses), RULES)
     assert decision == Denied(None, 540.0 + RULES.lease_seconds, claimed=True)
-    assert isinstance(claim(taken, "f", lapses + timedelta(seconds=11), RULES, lapses), Claim)
+    assert isinstance(claim(taken, "f", times(taken, 611.0, lapses), RULES), Claim)
 
 
 def test_proof_lapses_between_rotation_point_and_expiry() -> None:
@@ -152,7 +159,7 @@ def test_one_cautious_attempt_a_period() -> None:
     assert denied(REFUSED_TWICE, HOURLY, after=3599.0) == Denied(Reason.INVALID_GRANT, 1.0)
     again = allowed(REFUSED_TWICE, HOURLY, after=3600.0)
     assert again.spent == 2
-    assert isinstance(claim(again, "f", NOW + timedelta(seconds=3601), HOURLY, LAPSED), Denied)
+    assert isinstance(claim(again, "f", times(again, 3601.0), HOURLY), Denied)
 
 
 def test_success_proves() -> None:
@@ -172,7 +179,7 @@ def test_refusal_of_a_proven_credential_is_the_first() -> None:
 
 
 def claimed(known: Attempts | None) -> Claim:
-    decision = claim(known, "f", NOW, RULES, LAPSED)
+    decision = claim(known, "f", times(known, 0.0), RULES)
     assert isinstance(decision, Claim)
     return decision
 
