@@ -193,11 +193,12 @@ class World:
         self.actions = (
             [self.attempts] * 8 + [self.time_passes] * 2 + [getattr(self, it) for it in (*few, "credential_fails")]
         )
-        self.skew = [0.0, 86_400.0 if "crashes" not in few and rng.random() < 0.2 else 0.0]  # noqa: PLR2004
+        self.names = rng.choice([["t0"], ["t0", "t1"], ["t2"], list(TOKENS)])
+        self.skew = [0.0, 86_400.0 if "crashes" not in few and rng.random() < 0.2 else 0.0]
         if any(self.skew):
             self.excused = set(TOKENS)
         self.processes = [Process(self, 0), Process(self, 1)]
-        if rng.random() < 0.3:  # noqa: PLR2004
+        if rng.random() < 0.3:
             self.credential_fails()
 
     def run(self, steps: int) -> None:
@@ -216,7 +217,7 @@ class World:
     def attempts(self) -> None:
         process, name, steps = (
             self.rng.choice(self.processes),
-            self.rng.choice(list(TOKENS)),
+            self.rng.choice(self.names),
             self.rng.choice([1, 2, 3, 9]),
         )
         self.done.append(f"{process.number} {name} makes {steps} calls at {self.clock.now}")
@@ -264,21 +265,21 @@ class World:
         self.done.append(f"down: {self.down}")
 
     def place_goes_away_or_comes_back(self) -> None:
-        name = self.rng.choice(list(TOKENS))
+        name = self.rng.choice(self.names)
         sink = self.rng.choice(self.places[name])
         sink.away = not sink.away
         self.done.append(f"{sink.name} away: {sink.away}")
         self.excused.add(name)
 
     def record_is_lost(self) -> None:
-        name = self.rng.choice(list(TOKENS))
+        name = self.rng.choice(self.names)
         for sink in self.places[name]:
             sink.set(None)
         self.done.append(f"{name} loses its record")
         self.excused.add(name)
 
     def record_is_restored(self) -> None:
-        name, back = self.rng.choice(list(TOKENS)), self.rng.choice([1, 2, 3])
+        name, back = self.rng.choice(self.names), self.rng.choice([1, 2, 3])
         for sink in self.places[name]:
             if len(sink.history) >= back and sink.history[-back]:
                 sink.set(sink.history[-back])
