@@ -427,6 +427,7 @@ class Crowd:
     endpoint: ScriptedEndpoint = field(init=False)
     sinks: list[MemorySink] = field(default_factory=list)
     seed: int = 7
+    users: int = 0  # so many share the tokens; 0: each token has one of its own
     tokens: dict[str, ManagedToken] = field(init=False)
     due: dict[str, float] = field(init=False)
     rotator: Rotator = field(init=False)
@@ -443,7 +444,8 @@ class Crowd:
         config = token_config(retry_rejected="0s")
         self.tokens = {}
         for number, sink in enumerate(self.sinks):
-            named = config.model_copy(update={"name": f"t{number}", "username": f"svc-{number}"})
+            user = f"svc-{number % self.users if self.users else number}"
+            named = config.model_copy(update={"name": f"t{number}", "username": user})
             wiring = wired(named, self.endpoint, [sink], shared)
             self.tokens[named.name] = ManagedToken(wiring, begin(wiring, rng.random()))
         self.due = dict.fromkeys(self.tokens, self.clock.now)

@@ -138,31 +138,44 @@ def proof_ends(held: Document | None) -> datetime:
     return held.refresh_after + (held.expires_at - held.refresh_after) / 2
 
 
-def claim(
-    known: Attempts | None, credential: str, now: datetime, rules: Rules, proven_until: datetime
-) -> Claim | Denied:
-    """Decides whether one more attempt may be made. `proven_until`: when the proof of another process lapses."""
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When it is decided about an attempt.
+
+    Attributes:
+        now: in wall time.
+        age_seconds: how old what is known is at least, whatever the clock of whoever wrote it.
+        proven_until: when the proof of another process lapses.
+    """
+
+    now: datetime
+    age_seconds: float
+    proven_until: datetime
+
+
+def claim(known: Attempts | None, credential: str, times: Times, rules: Rules) -> Claim | Denied:
+    """Decides whether one more attempt may be made."""
+    at = _after(known, times.now)
     if known is None:
-        return Claim(Attempts(credential, False, 1, False, None, now), None)
-    at = _after(known, now)
+        return Claim(Attempts(credential, False, 1, False, None, at), None)
     if known.proven:
         # One attempt of the process that proved it may be under way, was refused unseen, or is still to come.
         reserve = 1 if rules.max_rejections > 1 else 0
         return Claim(Attempts(credential, False, 1 + reserve, reserve > 0, None, at), known)
     if known.spent < rules.max_rejections:
         return Claim(replace(known, spent=known.spent + 1, changed_at=at), known)
-    denied = _denied(known, now, rules, proven_until)
+    denied = _denied(known, times, rules)
     # What was reserved is used up with this: processes that go on dying in their attempts come to an end.
     return denied or Claim(replace(known, changed_at=at, reserved=False), known)
 
 
-def _denied(known: Attempts, now: datetime, rules: Rules, proven_until: datetime) -> Denied | None:
+def _denied(known: Attempts, times: Times, rules: Rules) -> Denied | None:
     """Until when no attempt may be made where all are spent; None where one more may."""
-    age = max((now - known.changed_at).total_seconds(), 0.0)
+    age = times.age_seconds
     if known.reason is None and (age < rules.lease_seconds or known.reserved):
         # The attempts are under way, or their processes died before they could say how it went.
         if known.reserved:
-            age = min(age, (now - proven_until).total_seconds())
+            age = min(age, (times.now - times.proven_until).total_seconds())
         wait = rules.lease_seconds - age
         return Denied(None, wait, claimed=True) if wait > 0.0 else None
     if not rules.retry_rejected_seconds:
@@ -179,10 +192,10 @@ def succeeded(known: Attempts | None, credential: str, now: datetime) -> Attempt
 
 def refused(known: Attempts | None, credential: str, reason: Reason, now: datetime, *, claimed: bool) -> Attempts:
     """What is known after the server refused the credential. An attempt that was claimed is counted already."""
+    at = _after(known, now)
     if known is None or known.proven:
-        return Attempts(credential, False, 1, False, reason, _after(known, now))
-    spent = known.spent if claimed else known.spent + 1
-    return replace(known, spent=spent, reason=reason, changed_at=_after(known, now))
+        return Attempts(credential, False, 1, False, reason, at)
+    return replace(known, spent=known.spent if claimed else known.spent + 1, reason=reason, changed_at=at)
 
 
 def refused_elsewhere(

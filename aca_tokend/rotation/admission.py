@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from aca_tokend.core.breaker import Breaker, Outage, Wake
 from aca_tokend.core.outcome import Reason
 
 if TYPE_CHECKING:
     from aca_tokend.core.guard import Attempts, Rules
+    from aca_tokend.rotation.facts import Facts
 
 # So many are woken for the next request with a credential: some of them may need none by now.
 NEXT_TO_TRY = 4
@@ -61,14 +62,6 @@ class Gate:
             return self._breaker.passed(token, now)
 
 
-class Entrant(NamedTuple):
-    """A token that wants to send a request: when it expires, and from when on an acceptance proves its credential."""
-
-    name: str
-    expires: float
-    proven_since: float = -math.inf
-
-
 @dataclass(slots=True, eq=False)
 class Credential:
     """What this process knows of one credential, a user's, a scope's or a client's: by its requests and by records.
@@ -83,7 +76,7 @@ class Credential:
     reason: Reason | None = None
     _cleared_at: float = -math.inf
     _sighted: dict[Attempts, float] = field(default_factory=dict)
-    _under_way: set[int] = field(default_factory=set)
+    _under_way: dict[int, float] = field(default_factory=dict)  # since when
     _waiting: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -99,30 +92,30 @@ class Credential:
             return math.inf
         return max(self.refused_at + rules.retry_rejected_seconds - now, 0.0)
 
-    def enter(self, token: Entrant, rules: Rules, now: float, permit: object = None) -> bool | None:
+    def enter(self, facts: Facts, rules: Rules, now: float, permit: object = None) -> bool | None:
         """Whether a request may be sent now; a token that must wait for another's is woken after it.
 
         With `permit` it is sent, and under way until that is `answered`. None: another was refused since the permit.
         """
         with self._lock:
-            most = rules.max_rejections if self.proven(token.proven_since) else 1
+            most = rules.max_rejections if self.proven() else 1
             if len(self._under_way) >= most:
-                self._waiting[token.name] = token.expires
+                self._waiting[facts.name] = facts.expires_at
                 return False
             if permit is not None:
                 if self.wait(rules, now) > 0.0:
                     return None
-                self._under_way.add(id(permit))
-            self._waiting.pop(token.name, None)
+                self._under_way[id(permit)] = now
+            self._waiting.pop(facts.name, None)
             return True
 
     def answered(self, permit: object, rules: Rules, now: float, verdict: Reason | bool | None) -> list[Wake]:
         """A request ended: accepted, refused for a reason, or without a verdict. Returns the tokens that go on."""
         with self._lock:
-            self._under_way.discard(id(permit))
+            since = self._under_way.pop(id(permit), now)
             everybody = verdict is True
-            if verdict is True:
-                self.accepted_at, self.refusals, self.reason = now, 0, None
+            if verdict is True and since >= self.refused_at:  # else nobody knows which of the two answers came later
+                self.accepted_at, self.refusals, self.reason = since, 0, None
             elif isinstance(verdict, Reason):
                 self._refused(verdict, self.refusals + 1, now)
                 everybody = self.refusals >= rules.max_rejections  # to find that out

@@ -232,7 +232,6 @@ class Facts(NamedTuple):
         pending: a token that was granted and could not be tried yet.
         asked: the last request that gave us a token.
         requested_at: when a request for a token was last sent, whatever the answer.
-        adopted_at: when a token was last adopted: what proved our credential before says nothing since.
         trouble: what keeps us from a new token.
         waiting: what a due grant waits for.
         turn_at: when another's attempt lets this token go on; infinity where none did.
@@ -251,7 +250,6 @@ class Facts(NamedTuple):
     pending: Held | None = None
     asked: Asked | None = None
     requested_at: float = -math.inf
-    adopted_at: float = -math.inf
     trouble: Trouble | None = None
     suspended: Suspension | None = None
     waiting: Waiting | None = None

@@ -254,8 +254,7 @@ class Granter:
         error = answer.reason if isinstance(answer, GrantError) else None
         verdict = Verdict(accepted=error is None, refused=error if error in REJECTED else None)
         settled = await self.lockout.settle(wiring, facts, permit, verdict)
-        noted = permit.resolved.credential if settled.proven else ""
-        facts, now = facts._replace(claim=settled.claim, noted=noted), self.clock.monotonic()
+        facts, now = facts._replace(claim=settled.claim, noted=settled.noted), self.clock.monotonic()
         code = str(answer.status) if answer.status is not None else "none"
         endpoint = wiring.endpoint.name
         self.observe(Granted(facts.name, endpoint, code, asked.seconds, answer.skew_seconds, answer.request_id))

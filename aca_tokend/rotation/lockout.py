@@ -15,7 +15,6 @@ from aca_tokend.core import guard
 from aca_tokend.core.guard import SEND_WITHIN_SECONDS, Claim, Denied
 from aca_tokend.core.outcome import Failure, Reason, Step
 from aca_tokend.core.policy import SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS
-from aca_tokend.rotation.admission import Entrant
 from aca_tokend.rotation.attempts import AttemptRecords, Unwritten
 from aca_tokend.rotation.facts import Recorded
 
@@ -91,13 +90,13 @@ class Settled:
     Attributes:
         last: it was refused, and no other may be sent.
         recorded: what the records tell of the refusal.
-        proven: the records say that the credential is proven.
+        noted: what is known to be noted as proven from then on.
         claim: what was recorded of it and could not be taken back.
     """
 
     last: bool
     recorded: Recorded
-    proven: bool
+    noted: str
     claim: Claim | None
 
 
@@ -121,7 +120,7 @@ class Lockout:
         if wait is not None:
             return wait
         lapses = now + (_proof_ends(facts) - self.records.now()).total_seconds()
-        if known.user.proven(facts.adopted_at) and now < lapses:
+        if known.user.proven() and _granted(facts) and now < lapses:
             return Permit(resolved, known, lapses)
         return await self._claim(wiring, facts, resolved, known)
 
@@ -130,8 +129,8 @@ class Lockout:
         now = self.clock.monotonic()
         if now > permit.until:
             return False
-        for credential, entrant, why in _turns(facts, permit.known):
-            entered = credential.enter(entrant, wiring.rules, now, permit)
+        for credential, why in _turns(permit.known):
+            entered = credential.enter(facts, wiring.rules, now, permit)
             if not entered:
                 return False if entered is None else self._queue(wiring, facts, permit.known, why)
         return True
@@ -146,16 +145,18 @@ class Lockout:
             accepted = verdict.accepted or (credential is known.client and reason in PROVES_CLIENT)
             woken += credential.answered(permit, rules, now, accepted or (reason if credential is concerned else None))
         self._wake(woken)
-        noted, recorded, proven, claim = await self._note(wiring, facts, permit, verdict)
-        spent = noted is not None and guard.exhausted(noted, rules)
+        told, cleared, claim = await self._note(wiring, facts, permit, verdict)
+        spent = told is not None and guard.exhausted(told, rules)
         last = reason is not None and (spent or concerned.wait(rules, now) > 0.0)
-        return Settled(last, recorded, proven, claim)
+        kept = facts.noted if reason in {None, Reason.INVALID_CLIENT, Reason.INVALID_SCOPE} else ""
+        noted = permit.resolved.credential if told and told.proven else kept
+        return Settled(last, Recorded(told.changed_at if told and spent else None, cleared), noted, claim)
 
     async def allowed(self, wiring: Wiring, facts: Facts, resolved: Resolved) -> tuple[float, Recorded]:
         """In how many seconds a suspended token may make an attempt by its records, read anew, and by what is known.
 
-        Infinity for never. Only what an operator cleared, or was written after the refusals, is a permission: a record
-        that is gone, or was restored from before, is none.
+        Infinity for never. Only what an operator cleared, or a success that was noted after the refusals, outranks what
+        this process knows: a record that is gone, or was restored from before, does not.
 
         Raises:
             ReasonedError: no record can be read.
@@ -167,17 +168,15 @@ class Lockout:
         now, before, waits = self.clock.monotonic(), suspension.recorded, [0.0]
         entry = book.known(suspension.credential)
         later = entry is not None and before.refused_at is not None and entry.changed_at > before.refused_at
-        spent = entry is not None and guard.exhausted(entry, wiring.rules)
-        if (later and not spent) or (book.cleared and not before.cleared):
+        if (later and entry and entry.proven) or (book.cleared and not before.cleared):
             for credential in known:
                 credential.cleared(now, suspension.refused_at)
         for named in (resolved.credential, resolved.scoped):
-            counted = self._counted(known, book.known(named))
-            decision = guard.claim(counted, named, self.records.now(), wiring.rules, _proof_ends(facts))
+            decision = self._decide(wiring, facts, known, book.known(named), named)
             if isinstance(decision, Denied):
                 waits.append(math.inf if decision.wait_seconds is None else decision.wait_seconds)
         waits += [credential.wait(wiring.rules, now) for credential in known]
-        refused_at = entry.changed_at if entry is not None and later and spent else before.refused_at
+        refused_at = entry.changed_at if entry and later and not entry.proven else before.refused_at
         return max(waits), Recorded(refused_at, book.cleared)
 
     def ended(self, wiring: Wiring, facts: Facts) -> None:
@@ -194,8 +193,8 @@ class Lockout:
             first = wiring.client.before(facts.name, now)
             if first > 0.0:
                 return Wait("client_unproven", min(first, patience(facts, now)))
-        for credential, entrant, why in _turns(facts, known):
-            if not credential.enter(entrant, wiring.rules, now):
+        for credential, why in _turns(known):
+            if not credential.enter(facts, wiring.rules, now):
                 return self._queue(wiring, facts, known, why)
         return None
 
@@ -207,14 +206,13 @@ class Lockout:
         self, wiring: Wiring, facts: Facts, resolved: Resolved, known: Known
     ) -> Permit | Wait | Denial | Unrecorded:
         """Records an attempt at this token's own places."""
-        book, mine, ends = await self._read(wiring, facts), facts.claim, _proof_ends(facts)
+        book, mine = await self._read(wiring, facts), facts.claim
 
         def decide(entry: Attempts | None, named: str = resolved.credential) -> Claim | Denied:
             if mine is not None and entry == mine.attempts:
-                entry = mine.previous  # ours that nobody knew whether it was recorded: no request was sent for it
-            entry = self._counted(known, entry)
-            decision = guard.claim(entry, named, self.records.now(), wiring.rules, ends)
-            self._remember(known, named == resolved.scoped, entry, decision)
+                entry = mine.previous  # nobody knew whether it was recorded, so no request was sent
+            decision = self._decide(wiring, facts, known, entry, named)
+            self._remember(known, named == resolved.scoped, self._counted(known, entry), decision)
             return decision
 
         decision: Claim | Denied | Unwritten = decide(book.known(resolved.scoped), resolved.scoped)
@@ -222,8 +220,8 @@ class Lockout:
             decision, book = await self.records.claim(book, resolved.credential, decide, facts.expires_at)
         match decision:
             case Claim(attempts):
-                return Permit(resolved, known, self._since(attempts) + SEND_WITHIN_SECONDS, decision, book)
-            case Unwritten() if known.user.proven(facts.adopted_at) and known.client.proven():
+                return Permit(resolved, known, self._since(known, attempts) + SEND_WITHIN_SECONDS, decision, book)
+            case Unwritten() if known.user.proven() and known.client.proven() and _granted(facts):
                 return Permit(resolved, known, math.inf)  # late: better one attempt too many than an expired token
             case Unwritten(error, claim):
                 message = f"no attempt without its record: {error.message}"
@@ -245,35 +243,36 @@ class Lockout:
         """
         book, now = await self._read(wiring, facts), self.clock.monotonic()
         entry, ago = book.known(named), now - credential.refused_at
-        if entry is not None and entry.proven and self._since(entry) > credential.refused_at:
+        refused_at = self.records.now() - timedelta(seconds=ago)
+        if entry is not None and entry.proven and refused_at < entry.changed_at < self.records.now():
             credential.cleared(now)
             return None
         reason = credential.reason or Reason.ATTEMPTS_SPENT
         if reason is not Reason.INVALID_CLIENT and not (entry and guard.exhausted(entry, wiring.rules)):
             shown = None if reason is Reason.ATTEMPTS_SPENT else reason
-            count, at = credential.refusals, self.records.now() - timedelta(seconds=ago)
+            count = credential.refusals
             entry, book = await self.records.note(
                 book,
                 named,
-                lambda it: guard.refused_elsewhere(it, named, count, shown, at),
+                lambda it: guard.refused_elsewhere(it, named, count, shown, refused_at),
                 facts.expires_at,
                 everywhere=True,
             )
         return _denial(wiring, reason, ago, Recorded(entry.changed_at if entry else None, book.cleared))
 
-    def _counted(self, known: Known, entry: Attempts | None) -> Attempts | None:
-        """What an entry counts for by what this process knows.
+    def _decide(self, wiring: Wiring, facts: Facts, known: Known, entry: Attempts | None, named: str) -> Claim | Denied:
+        """Whether one more attempt may be made by an entry of the record."""
+        age = self.clock.monotonic() - self._since(known, entry) if entry else 0.0
+        times = guard.Times(self.records.now(), age, _proof_ends(facts))
+        return guard.claim(self._counted(known, entry), named, times, wiring.rules)
 
-        What was written by a clock that runs ahead is no younger than when we first saw it.
-        """
+    def _counted(self, known: Known, entry: Attempts | None) -> Attempts | None:
+        """What an entry counts for by what this process knows."""
         if entry is None or entry.proven:
             return entry
-        wall, now = self.records.now(), self.clock.monotonic()
-        if entry.changed_at > wall:
-            entry = replace(entry, changed_at=wall - timedelta(seconds=now - known.user.sighted(entry, now)))
         if entry.reason is Reason.INVALID_CLIENT and known.client.proven():
             return None
-        if known.user.proven(self._since(entry)):  # by another token, or before the record told so
+        if known.user.proven(self._since(known, entry)):  # by another token, or before the record told so
             return replace(entry, proven=True, spent=0, reserved=False, reason=None)
         return entry
 
@@ -285,48 +284,49 @@ class Lockout:
         if reason is not None:
             of_client = reason is Reason.INVALID_CLIENT
             credential = known.scope if of_scope else known.client if of_client else known.user
-            credential.recorded(reason, entry.spent, self._since(entry))
+            credential.recorded(reason, entry.spent, self._since(known, entry))
 
     # ── after an answer ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _note(
         self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict
-    ) -> tuple[Attempts | None, Recorded, bool, Claim | None]:
-        """Changes the records, where the answer tells something that they do not."""
+    ) -> tuple[Attempts | None, bool, Claim | None]:
+        """Changes the records, where the answer tells something that they do not.
+
+        Returns what they tell then, None where nobody knows; whether they are empty; and a claim that is left behind.
+        """
         sent, claim, refused, now = permit.resolved, permit.claim, verdict.refused, self.records.now()
-        proven, urgency, credential = facts.noted == sent.credential, facts.expires_at, sent.credential
-        if claim is None and (proven if verdict.accepted else refused in {None, Reason.INVALID_CLIENT}):
-            return None, Recorded(), proven, None
-        book, noted = permit.book or await self._read(wiring, facts), None
+        credential, urgency, noted = sent.credential, facts.expires_at, facts.noted == sent.credential
+        if claim is None and (noted if verdict.accepted else refused in {None, Reason.INVALID_CLIENT}):
+            return None, False, None
+        book = permit.book or await self._read(wiring, facts)
         if verdict.accepted:
-            noted, book = await self.records.note(
+            told, book = await self.records.note(
                 book, credential, lambda it: guard.succeeded(it, credential, now), urgency
             )
-            return noted, Recorded(), noted is not None, None
+            return told, False, None
+        told, of_scope = None, refused is Reason.INVALID_SCOPE
         if refused is not None:
-            of_scope = refused is Reason.INVALID_SCOPE
-            named, claimed = sent.scoped if of_scope else credential, claim is not None and not of_scope
-            noted, book = await self.records.note(
+            named, claimed = sent.refused(refused), claim is not None and not of_scope
+            told, book = await self.records.note(
                 book,
                 named,
                 lambda it: guard.refused(it, named, refused, now, claimed=claimed),
                 urgency,
                 everywhere=True,
             )
-            proven, claim = proven and of_scope, claim if of_scope else None
-        recorded = Recorded(noted.changed_at if noted else None, book.cleared)
-        if claim is not None:
-            mine = claim
-            back, _ = await self.records.note(book, credential, lambda it: guard.given_back(it, mine, now), urgency)
-            claim = claim if back is None else None
-        return noted, recorded, proven, claim
+        if claim is None or (refused is not None and not of_scope):
+            return told, book.cleared, None
+        back, book = await self.records.note(book, credential, lambda it: guard.given_back(it, claim, now), urgency)
+        return told, book.cleared, claim if back is None else None
 
     async def _read(self, wiring: Wiring, facts: Facts) -> Book:
         return await self.records.read(own_places(wiring, facts), facts.expires_at)
 
-    def _since(self, attempts: Attempts) -> float:
-        """When an entry was written, in monotonic seconds."""
-        return self.clock.monotonic() - max((self.records.now() - attempts.changed_at).total_seconds(), 0.0)
+    def _since(self, known: Known, attempts: Attempts) -> float:
+        """When an entry was written, in monotonic seconds: if by a clock that runs ahead, when we first saw it."""
+        now, age = self.clock.monotonic(), (self.records.now() - attempts.changed_at).total_seconds()
+        return now - age if age >= 0.0 else known.user.sighted(attempts, now)
 
     def _wake(self, wakes: Iterable[Wake]) -> None:
         for wake in wakes:
@@ -345,11 +345,17 @@ def patience(facts: Facts, now: float) -> float:
     return min(cap, max(remaining * SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS)) if remaining > 0 else cap
 
 
-def _turns(facts: Facts, known: Known) -> Iterator[tuple[Credential, Entrant, str]]:
-    """Whose requests may have to go first, as whom, and what that is called."""
+def _turns(known: Known) -> Iterator[tuple[Credential, str]]:
+    """Whose requests may have to end first, and what that is called."""
     if not known.client.proven():
-        yield known.client, Entrant(facts.name, facts.expires_at), "client_unproven"
-    yield known.user, Entrant(facts.name, facts.expires_at, facts.adopted_at), "user_unproven"
+        yield known.client, "client_unproven"
+    yield known.user, "user_unproven"
+    yield known.scope, "user_unproven"
+
+
+def _granted(facts: Facts) -> bool:
+    """Whether this process was granted the token in use: one that was adopted was another's, who may ask unclaimed."""
+    return facts.current is not None and facts.current.asked_at is not None
 
 
 def _proof_ends(facts: Facts) -> datetime:

@@ -68,8 +68,7 @@ class Shared:
 
     def passed(self, token: str, now: float) -> list[Wake]:
         """An attempt of this token ended without waiting for another's. If it was its turn, another's comes."""
-        known = self._queued.pop(token, None)
-        return [] if known is None else [*known.user.passed(token, now), *known.client.passed(token, now)]
+        return [wake for credential in self._queued.pop(token, ()) for wake in credential.passed(token, now)]
 
     def _credential(self, owner: Hashable, fingerprint: str) -> Credential:
         for known, credential in self._credentials.get(owner, ()):

@@ -117,13 +117,14 @@ class TakesExpiryForRevocation(Granter):
         return facts
 
 
+TRIES_THE_EXPIRED = instead(rules_of.canary, tries_the_expired)
 plant(
     "expiry_taken_for_revocation",
     ["revoked_is_true"],
     "deaths",
     rotator(decide=lambda facts, moment: decide(facts, moment, TRIES_THE_EXPIRED), granter=TakesExpiryForRevocation),
 )
-TRIES_THE_EXPIRED = instead(rules_of.canary, tries_the_expired)
+
 
 
 class EndsTheProcess(Rotator):

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
-from aca_tokend.core.errors import GrantRejected, GrantUnavailable
-from aca_tokend.core.grant import Credentials
+from aca_tokend.core.errors import GrantRejected, GrantUnavailable, PublishError
 from aca_tokend.core.guard import (
     AttemptRecord,
     Attempts,
     Claim,
     Denied,
     Rules,
+    SeenRecord,
+    Times,
     claim,
     given_back,
     parse_record,
@@ -27,9 +29,12 @@ from aca_tokend.core.outcome import Failed, Reason, Resumed, Suspended
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, NotADocumentError
 from aca_tokend.rotation.attempts import AttemptRecords
-from aca_tokend.rotation.credentials import Resolved
-from aca_tokend.rotation.shared import Known
-from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, drive, token_config
+from aca_tokend.rotation.credentials import Resolved, Resolver
+from aca_tokend.rotation.managed import ManagedToken
+from tests.fakes import Bench, Crowd, FakeClock, FakeSecrets, MemorySink, drive, token_config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 LAPSED = NOW - timedelta(hours=1)
@@ -51,23 +56,25 @@ def recorded(bench: Bench) -> tuple[Attempts, ...]:
     return entries(bench.sinks[0])
 
 
-def known(bench: Bench) -> Known:
-    """What the process knows of the credential of its token."""
-    config, values = bench.token.wiring.config, bench.secrets.values
-    assert isinstance(config.username, str) and isinstance(config.client_id, str)  # noqa: PT018 -- for mypy
-    secrets = (Secret(values["PASSWORD"]), config.authority, config.client_id, Secret(values["CLIENT_SECRET"]))
-    credentials = Credentials(config.username, *secrets, config.scope)
-    return bench.shared.known(Resolved.of(credentials, bench.endpoint.host))
+def known(token: ManagedToken, bench: Bench | Crowd) -> Resolved:
+    """The credential of a token as it is now."""
+    return drive(Resolver(bench.secrets).resolve(token.wiring.config, bench.endpoint, 0.0))
+
+
+def times(known: Attempts | None, after: float, lapses: datetime = LAPSED) -> Times:
+    """So long after NOW, by one clock."""
+    now = NOW + timedelta(seconds=after)
+    return Times(now, max((now - known.changed_at).total_seconds(), 0.0) if known else 0.0, lapses)
 
 
 def allowed(known: Attempts | None, rules: Rules = RULES, after: float = 0.0) -> Attempts:
-    decision = claim(known, "f", NOW + timedelta(seconds=after), rules, LAPSED)
+    decision = claim(known, "f", times(known, after), rules)
     assert isinstance(decision, Claim)
     return decision.attempts
 
 
 def denied(known: Attempts, rules: Rules = RULES, after: float = 0.0) -> Denied:
-    decision = claim(known, "f", NOW + timedelta(seconds=after), rules, LAPSED)
+    decision = claim(known, "f", times(known, after), rules)
     assert isinstance(decision, Denied)
     return decision
 
@@ -107,9 +114,9 @@ def test_reserve_is_kept_until_the_proof_lapses() -> None:
     """
     taken, lapses = allowed(PROVEN), NOW + timedelta(seconds=600)
 
-    decision = claim(taken, "f", NOW + timedelta(seconds=60), RULES, lapses)
+    decision = claim(taken, "f", times(taken, 60.0, lapses), RULES)
     assert decision == Denied(None, 540.0 + RULES.lease_seconds, claimed=True)
-    assert isinstance(claim(taken, "f", lapses + timedelta(seconds=11), RULES, lapses), Claim)
+    assert isinstance(claim(taken, "f", times(taken, 611.0, lapses), RULES), Claim)
 
 
 def test_proof_lapses_between_rotation_point_and_expiry() -> None:
@@ -152,7 +159,7 @@ def test_one_cautious_attempt_a_period() -> None:
     assert denied(REFUSED_TWICE, HOURLY, after=3599.0) == Denied(Reason.INVALID_GRANT, 1.0)
     again = allowed(REFUSED_TWICE, HOURLY, after=3600.0)
     assert again.spent == 2
-    assert isinstance(claim(again, "f", NOW + timedelta(seconds=3601), HOURLY, LAPSED), Denied)
+    assert isinstance(claim(again, "f", times(again, 3601.0), HOURLY), Denied)
 
 
 def test_success_proves() -> None:
@@ -172,7 +179,7 @@ def test_refusal_of_a_proven_credential_is_the_first() -> None:
 
 
 def claimed(known: Attempts | None) -> Claim:
-    decision = claim(known, "f", NOW, RULES, LAPSED)
+    decision = claim(known, "f", times(known, 0.0), RULES)
     assert isinstance(decision, Claim)
     return decision
 
@@ -503,7 +510,7 @@ def test_refusals_that_say_nothing_of_the_client(reason: Reason) -> None:
     bench.endpoint.broken = GrantRejected(reason, "refused")
     bench.attempt()
 
-    assert not known(bench).client.proven()
+    assert not bench.shared.known(known(bench.token, bench)).client.proven()
 
 
 def test_wrong_client_secret_spends_two_attempts_for_all_its_users() -> None:
@@ -521,3 +528,265 @@ def test_wrong_client_secret_spends_two_attempts_for_all_its_users() -> None:
     crowd.secrets.values["CLIENT_SECRET"] = "fixed"
     crowd.run_for(60)
     assert all(sink.content for sink in crowd.sinks)
+
+
+# ── tokens of one user ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_four_tokens_of_one_user_share_two_attempts() -> None:
+    """A wrong password is refused twice, not twice for each of its user's tokens; a restart changes nothing of that."""
+    crowd = Crowd(4, users=1)
+    crowd.endpoint.broken = WRONG
+    crowd.run_for(600)
+    assert len(crowd.endpoint.asked) == 2
+    assert all(token.facts.suspension for token in crowd.tokens.values())
+
+    for _ in range(3):
+        crowd.restart()
+        crowd.run_for(300)
+    assert len(crowd.endpoint.asked) == 2
+    assert all(entries(sink)[0].spent == 2 for sink in crowd.sinks), "each token's own record tells"
+
+
+def test_operator_resumes_the_tokens_of_a_user_once() -> None:
+    """When the records of an account are cleared, its password has two more attempts, not two for each token."""
+    crowd = Crowd(4, users=1)
+    crowd.endpoint.broken = WRONG
+    crowd.run_for(300)
+    for sink in crowd.sinks:
+        sink.records["attempts"] = (99, {})
+    crowd.run_for(900)
+    assert len(crowd.endpoint.asked) == 2 + 2
+
+    crowd.endpoint.broken = None
+    for sink in crowd.sinks:
+        sink.records["attempts"] = (999, {})
+    crowd.run_for(300)
+    assert all(sink.content for sink in crowd.sinks)
+
+
+def test_success_of_one_token_is_noted_by_the_others() -> None:
+    """A token that was suspended goes on once its password works for another, and its own record tells so."""
+    crowd = Crowd(2, users=1)
+    crowd.run_for(5)
+    crowd.endpoint.broken = WRONG
+    crowd.run_for(7300)
+    assert all(token.facts.suspension for token in crowd.tokens.values())
+
+    crowd.endpoint.broken = None
+    crowd.sinks[1].records["attempts"] = (99, {})
+    crowd.run_for(300)
+
+    assert not any(token.facts.suspension for token in crowd.tokens.values())
+    assert [entries(sink)[0].proven for sink in crowd.sinks] == [True, True]
+    crowd.restart()
+    crowd.run_for(7300)
+    assert not any(token.facts.suspension for token in crowd.tokens.values())
+
+
+def test_refused_scope_concerns_the_tokens_that_ask_for_it() -> None:
+    """A scope that is refused is asked for twice; the user's other tokens are rotated all the same."""
+    crowd = Crowd(2, users=1)
+    wiring = crowd.tokens["t1"].wiring
+    config = wiring.config.model_copy(update={"scope": "admin"})
+    crowd.tokens["t1"] = ManagedToken(replace(wiring, config=config), replace(crowd.tokens["t1"].facts, config=config))
+    crowd.endpoint.before_answer = lambda: refuse_scope(crowd, "admin")
+    crowd.run_for(7300)
+
+    assert [it.scope for it in crowd.endpoint.asked].count("admin") == 2
+    assert [it.scope for it in crowd.endpoint.asked].count("public") == 2
+    suspension = crowd.tokens["t1"].facts.suspension
+    assert suspension is not None
+    assert suspension.failure.reason is Reason.INVALID_SCOPE
+
+
+def test_refused_scope_without_a_record() -> None:
+    """A scope that is refused is asked for twice by a process, though that cannot be noted."""
+    bench = Bench(config=FOREVER)
+    bench.attempt()
+    bench.endpoint.broken = GrantRejected(Reason.INVALID_SCOPE, "refused")
+    bench.sinks[0].record_errors.extend([Reason.PERMISSION_DENIED] * 1000)
+    bench.run_for(20_000)
+
+    assert len(bench.endpoint.asked) == 1 + 2
+
+
+def refuse_scope(crowd: Crowd, scope: str) -> None:
+    """Refuses what is asked for now if it is for that scope."""
+    if crowd.endpoint.asked[-1].scope == scope:
+        raise GrantRejected(Reason.INVALID_SCOPE, "refused")
+
+
+# ── what became of a record ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_record_that_is_gone_is_no_permission() -> None:
+    """A suspended token makes no attempt because its record vanished, or was restored from before."""
+    bench = Bench(config=FOREVER)
+    bench.endpoint.broken = WRONG
+    bench.attempt()
+    first = bench.sinks[0].records["attempts"][1]
+    bench.run_for(300)
+    for records in ({}, {"attempts": (99, first)}, {"attempts": (100, None)}):
+        bench.sinks[0].records = dict(records)
+        bench.run_for(600)
+
+    assert len(bench.endpoint.asked) == 2
+
+
+def test_success_of_another_process_resumes() -> None:
+    """A suspended token goes on when its record tells that the credential was accepted since it was refused."""
+    bench = Bench(config=FOREVER)
+    bench.endpoint.broken = WRONG
+    bench.attempt()
+    bench.run_for(300)
+    (entry,) = recorded(bench)
+    older = replace(entry, proven=True, spent=0, reason=None, changed_at=entry.changed_at - timedelta(seconds=1))
+    bench.sinks[0].records["attempts"] = (9, AttemptRecord((older,)).fields())
+    bench.endpoint.broken = None
+    bench.run_for(300)
+    assert len(bench.endpoint.asked) == 2, "what was restored from before is no success"
+
+    newer = replace(older, changed_at=entry.changed_at + timedelta(seconds=1))
+    bench.sinks[0].records["attempts"] = (10, AttemptRecord((newer,)).fields())
+    bench.run_for(66)
+    assert bench.sinks[0].content is not None
+
+
+def test_record_from_the_future_ages() -> None:
+    """What a clock that runs a day ahead left behind is as old as since it was first seen, also for two tokens."""
+    crowd = Crowd(2, users=1)
+    crowd.restart()
+    ahead = datetime.fromtimestamp(crowd.clock.wall(), UTC) + timedelta(days=1)
+    fingerprint = known(crowd.tokens["t0"], crowd).credential
+    for seconds, sink in enumerate(crowd.sinks):
+        entry = Attempts(fingerprint, False, 2, True, None, ahead + timedelta(seconds=seconds))
+        sink.records["attempts"] = (1, AttemptRecord((entry,)).fields())
+    crowd.run_for(300)
+
+    assert all(sink.content for sink in crowd.sinks)
+
+
+def test_claim_that_may_have_been_recorded_is_recognised() -> None:
+    """A claim whose write failed and was recorded all the same is taken for our own, and costs no attempt."""
+    bench = Bench(sinks=[Forgetful()], config=FOREVER)
+    bench.attempt()
+    assert bench.endpoint.asked == []
+    assert [entry.spent for entry in recorded(bench)] == [1]
+
+    bench.run_for(60)
+    assert bench.sinks[0].content is not None
+    assert bench.sinks[0].most == 1  # type: ignore[attr-defined]
+
+
+class Forgetful(MemorySink):
+    """A place that records the first claim and then says that it did not."""
+
+    most: int = 0
+    failed: bool = False
+
+    def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
+        stamp = super().write_record(name, fields, stamp)
+        self.most = max(self.most, *(it.spent for it in parse_record(fields).entries))
+        if not self.failed:
+            self.failed = True
+            raise PublishError(Reason.TIMEOUT, "no answer")
+        return stamp
+
+
+class Slow(MemorySink):
+    """A place whose records take their time."""
+
+    clock: FakeClock
+    seconds: float = 0.0
+
+    def read_record(self, name: str) -> SeenRecord:
+        self.clock.advance(self.seconds)
+        return super().read_record(name)
+
+    def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
+        self.clock.advance(self.seconds)
+        return super().write_record(name, fields, stamp)
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(3.0, 1), (5.0, 0)])
+def test_claim_that_is_sent_too_late_is_claimed_anew(seconds: float, asked: int) -> None:
+    """Between a claim and its request lie four seconds at most; a record that is read slowly costs none of them."""
+    bench = Bench(sinks=[Slow()], config=FOREVER)
+    bench.sinks[0].clock, bench.sinks[0].seconds = bench.clock, seconds  # type: ignore[attr-defined]
+    bench.attempt()
+
+    assert len(bench.endpoint.asked) == asked
+    assert [entry.spent for entry in recorded(bench)] == [0], "what was not sent was given back"
+
+
+def test_place_that_cannot_be_written_is_passed_over() -> None:
+    """An attempt is recorded at the first place that can be written, and a refusal at each."""
+    bench = Bench(sinks=[MemorySink("vault:a"), MemorySink("vault:b")], config=FOREVER)
+    bench.endpoint.broken = WRONG
+    bench.sinks[0].record_errors.extend([Reason.PERMISSION_DENIED])
+    bench.attempt()
+    assert "attempts" not in bench.sinks[0].records
+    assert [entry.spent for entry in entries(bench.sinks[1])] == [1]
+
+    bench.run_for(60)
+    assert [[entry.spent for entry in entries(sink)] for sink in bench.sinks] == [[2], [2]]
+
+
+# ── processes that die ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_crash_of_who_took_over_costs_no_third_refusal() -> None:
+    """Where who took over dies in its attempt, what is reserved waits until the leader must have asked.
+
+    It does not wait for long: the token is not suspended, and goes on before readers meet an expired one.
+    """
+    leader = Bench(config=FOREVER)
+    leader.attempt()
+    other = Bench(config=FOREVER, clock=leader.clock, sinks=leader.sinks, suffix="-other")
+    other.attempt()
+    leader.clock.now += 5000.0
+    for bench in (leader, other):
+        bench.endpoint.broken = WRONG
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    other.endpoint.before_answer = killed
+    with pytest.raises(KeyboardInterrupt):
+        other.attempt()
+    other.endpoint.before_answer = None
+    other.restart()
+    for _ in range(60):
+        other.run_for(10)
+    assert len(other.endpoint.asked) == 1
+    assert not other.told(Suspended)
+
+    leader.attempt()
+    for _ in range(40):
+        leader.run_for(30)
+        other.attempt()
+    assert len(leader.endpoint.asked) - 1 + len(other.endpoint.asked) == 2
+
+
+def test_crash_of_who_took_over_is_harmless() -> None:
+    """Where the credential works, a crash of the process that took over costs neither a suspension nor an outage."""
+    bench = Bench(config=FOREVER)
+    bench.attempt()
+    bench.clock.now += 5000.0
+    bench.restart()
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    bench.endpoint.before_answer = killed
+    with pytest.raises(KeyboardInterrupt):
+        bench.attempt()
+    bench.endpoint.before_answer = None
+    bench.restart()
+    bench.next_at = bench.clock.now
+    bench.run_for(2000)
+
+    assert not bench.told(Suspended)
+    assert bench.document is not None
+    assert bench.document.issued_at.timestamp() > bench.clock.wall() - 2000.0
