@@ -26,6 +26,7 @@ from aca_tokend.rotation.managed import ManagedToken
 from aca_tokend.rotation.reconfigure import begin
 from aca_tokend.rotation.rotator import Rotator
 from aca_tokend.rotation.shared import Shared
+from tests.changed import replace
 from tests.fakes import FakeClock, FakeSecrets, MemorySink, ScriptedEndpoint, never_late, token_config, wired
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Process:
         token.facts = self.looked(name)
         moment = Moment(now, self.clock.wall(), now)
         if token.facts.suspension is not None:
-            token.facts = await granter.poll(token, moment, records=True)
+            token.facts = await granter.poll(token, moment)
         else:
             token.facts = await granter.grant(token, moment)
         if token.facts.held is not None and token.facts.held.asked_at is not None:

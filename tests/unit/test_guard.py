@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ from aca_tokend.core.token import Document, NotADocumentError
 from aca_tokend.rotation.attempts import AttemptRecords
 from aca_tokend.rotation.credentials import Resolved, Resolver
 from aca_tokend.rotation.managed import ManagedToken
+from tests.changed import replace
 from tests.fakes import Bench, Crowd, FakeClock, FakeSecrets, MemorySink, drive, token_config
 
 if TYPE_CHECKING:
