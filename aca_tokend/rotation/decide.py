@@ -72,6 +72,10 @@ class Rest(NamedTuple):
     then: Do | None
 
 
+if TYPE_CHECKING:
+    Rule = Callable[[Facts, Moment, float], Action | None]
+
+
 def decide(facts: Facts, moment: Moment, chain: tuple[Rule, ...] | None = None) -> Action | Rest:
     """What is due now; where nothing is, until when to rest.
 
@@ -302,19 +306,7 @@ def canary(facts: Facts, moment: Moment, _grant: float) -> Action | None:
     return Action(Do.CHECK, at=at) if at < held.expires_at and every < math.inf else None
 
 
-Rule = "Callable[[Facts, Moment, float], Action | None]"
-CHAIN: tuple[Callable[[Facts, Moment, float], Action | None], ...] = (
-    turn,
-    identify,
-    look,
-    adopt,
-    publish,
-    hook,
-    poll,
-    try_pending,
-    grant,
-    canary,
-)
+CHAIN: tuple[Rule, ...] = (turn, identify, look, adopt, publish, hook, poll, try_pending, grant, canary)
 
 
 def poll_seconds(config: TokenConfig) -> float:

@@ -59,11 +59,13 @@ def failing(roll: Dice) -> World:
 def any_world(roll: Dice) -> World:
     """A world in which each kind of call works or fails."""
     broken = failing(roll)
-    return World(
-        tuple(roll.pick(("works", "works", it)) for it in broken.place),
-        *(roll.pick(("works", it)) for it in (broken.identify, broken.grant, broken.verify, broken.poll)),
-        broken.gate,
-        broken.seconds,
+    return replace(
+        broken,
+        place=tuple(roll.pick(("works", "works", it)) for it in broken.place),
+        identify=roll.pick(("works", broken.identify)),
+        grant=roll.pick(("works", broken.grant)),
+        verify=roll.pick(("works", broken.verify)),
+        poll=roll.pick(("works", broken.poll)),
     )
 
 
