@@ -52,7 +52,7 @@ def failing(roll: Dice) -> World:
         roll.pick(("fails", "refused")),
         roll.pick(("fails", "works")),
         roll.pick(("held", "open")),
-        roll.pick((0.0, 0.1, 3.0)),
+        roll.pick((0.0, 0.125, 3.0)),
     )
 
 
@@ -188,7 +188,7 @@ class Model:
             return self.failed(facts, DOWN)
         known, identity = facts.identity, Identity(OURS, USER, AUTHORITY, self.now)
         if known is None:
-            trouble = facts.trouble and replace(facts.trouble, hastened_to=self.now)
+            trouble = facts.trouble and replace(facts.trouble, hastened_to=self.began)
             facts = replace(facts, trouble=trouble, waiting=None, revocations=0)
         return replace(facts, identity=identity)
 
@@ -214,7 +214,7 @@ class Model:
         if self.world.poll == "fails":
             read_at = self.now if records_at(facts) <= self.now else suspension.read_at
             return replace(facts, suspended=replace(suspension, polled_at=self.now, read_at=read_at))
-        trouble = facts.trouble and replace(facts.trouble, hastened_to=self.now)
+        trouble = facts.trouble and replace(facts.trouble, hastened_to=self.began)
         return replace(
             facts,
             suspended=None,

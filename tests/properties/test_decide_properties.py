@@ -143,6 +143,15 @@ def has_adoptable(facts: Facts, at: Moment) -> bool:
     return False
 
 
+def usable_pending(facts: Facts) -> Held | None:
+    """The pending token, unless its reason is gone."""
+    pending, token = facts.pending, token_of(facts)
+    if pending is None or pending.document.account != OURS or pending.scope != facts.config.scope:
+        return None
+    later_held = token is not None and token.revoked_at is None and not later(pending.document, token.document)
+    return None if later_held or facts.identity is None else pending
+
+
 def rotation_point(facts: Facts, token: Held) -> float:
     """When a token is due for another one by its life alone."""
     rotation = facts.config.rotation
@@ -181,7 +190,9 @@ def test_a_rest_ends_when_something_is_due_and_not_before(roll: Dice) -> None:
     if until == math.inf:
         assert rest.then is None
         return
-    assert isinstance(decide(facts, moment(until + 1e-6)), Action), "nothing is due when the rest ends"
+    expired = facts.pending is not None and now < facts.pending.expires_at <= until == floor  # and was not tried
+    due = decide(facts, moment(until + 1e-6))
+    assert expired or isinstance(due, Action), "nothing is due when the rest ends"
     if until in {floor, now}:
         return  # it may have been due within the half second, or while the attempt was under way
     for share in (0.0, 0.01, 0.5, 0.99):
@@ -225,7 +236,7 @@ def test_a_token_is_asked_for_only_where_it_must_be(roll: Dice) -> None:
     for action, facts, at in model.log:
         if action.do is not Do.GRANT:
             continue
-        rotation, pending = facts.config.rotation, facts.pending
+        rotation, pending = facts.config.rotation, usable_pending(facts)
         places = range(len(facts.places))
         assert is_needed(facts, at), "the token in use is still good"
         assert not has_adoptable(facts, at), "a place holds a later token of ours"
@@ -243,11 +254,9 @@ def test_a_token_is_asked_for_only_where_it_must_be(roll: Dice) -> None:
             assert facts.waiting is None or facts.waiting.until <= at.now
             assert facts.trouble is None or facts.trouble.again_at(facts.config) <= at.now
         assert any(could_take(facts, number, at) for number in places), "no place could take it"
-        if pending is not None and pending.document.account == OURS and pending.scope == facts.config.scope:
-            token = token_of(facts)
-            outlived = token and token.revoked_at is None and not later(pending.document, token.document)
+        if pending is not None:
             life = pending.life(facts.config, facts.jitter)
-            assert outlived or at.now >= life.rotate, "the pending token may turn out to work"
+            assert at.now >= min(life.rotate, life.expires), "the pending token may turn out to work"
 
 
 @examples(4000)
@@ -305,6 +314,11 @@ def test_nothing_is_left_undone_by_a_token_that_rests(roll: Dice) -> None:
             assert rest.until <= max(place.looked_at + 60.0, model.began + 0.5), "nobody sees when the place is free"
     assert not has_adoptable(facts, at), "a later token of ours was not adopted"
     _asks_for_a_token(facts, at)
+    pending = usable_pending(facts)
+    if pending is not None and at.now < pending.expires_at:
+        blocked = facts.trouble is not None and at.now < facts.trouble.again_at(facts.config)
+        over = at.now > pending.life(facts.config, facts.jitter).rotate
+        assert blocked or over, "a pending token was not tried"
     suspended = facts.suspended
     if suspended is not None and facts.identity is not None and suspended.account == OURS:
         assert at.now < suspended.polled_at + 60.0, "nobody sees when the credential changes"
@@ -315,7 +329,7 @@ def test_nothing_is_left_undone_by_a_token_that_rests(roll: Dice) -> None:
 
 def _asks_for_a_token(facts: Facts, at: Moment) -> None:
     """Who needs a token and rests has a reason."""
-    trouble, waiting, pending = facts.trouble, facts.waiting, facts.pending
+    trouble, waiting = facts.trouble, facts.waiting
     reasons = {
         "needs none": not is_needed(facts, at),
         "whose it is cannot be told": facts.identity is None and trouble is not None,
@@ -326,9 +340,6 @@ def _asks_for_a_token(facts: Facts, at: Moment) -> None:
         "cannot be used": not any(could_take(facts, number, at) for number in range(len(facts.places))),
     }
     assert any(reasons.values()), "a token is needed and not asked for"
-    if pending is not None and reasons["needs none"] is False and facts.suspended is None:
-        outlived = at.now >= pending.life(facts.config, facts.jitter).rotate
-        assert outlived or any(reasons.values()), "a pending token was not tried"
 
 
 # ── 6 and 7: isolation and convergence ────────────────────────────────────────────────────────────────────────────────

@@ -76,12 +76,12 @@ def places(*them: Place, layout: tuple[int, ...] = (VAULT, FILE), **changed: obj
 
 def known(**changed: object) -> Facts:
     """A token that rests with one place, a KV secret."""
-    return places(has(), **changed)
+    return places(has(), layout=(VAULT,), **changed)
 
 
 def worn(looked: float, **changed: object) -> Facts:
     """One that is past its rotation point."""
-    return places(has(WORN.document, looked=looked), held=WORN, **changed)
+    return places(has(WORN.document, looked=looked), layout=(VAULT,), held=WORN, **changed)
 
 
 def asked(at: float, account: str = OURS) -> Asked:
@@ -409,12 +409,13 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
     ),
     "and then": (tried("0s", pending=PENDING, trouble=failed(3.0, UNTRIED)), do(Do.TRY)),
     "at once where it need not be tried any more": (known(pending=PENDING, trouble=failed(1.0, UNTRIED)), do(Do.TRY)),
-    "a last time at its rotation point, before another is asked for": (
+    "a last time by its rotation point, before another is asked for": (
         tried(
             "0s",
             held=WORN,
             places=(has(WORN.document, looked=-0.5),),
-            pending=replace(PENDING, issued_at=NOW - 7200.0 * 0.667),
+            pending=replace(PENDING, issued_at=NOW - 4803.0),
+            trouble=failed(4.0, UNTRIED),
         ),
         do(Do.TRY),
     ),
@@ -424,13 +425,20 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         ),
         rest(2.0, Do.TRY),
     ),
-    "past its rotation point another is asked for": (
+    "one that has expired is of no use": (
         tried(
-            "0s", held=WORN, places=(has(WORN.document, looked=-0.5),), pending=replace(PENDING, issued_at=NOW - 4803.0)
+            "0s", held=WORN, places=(has(WORN.document, looked=-0.5),), pending=replace(PENDING, issued_at=NOW - 7200.0)
         ),
         do(Do.GRANT),
     ),
-    "as where the backoff reaches beyond it": (
+    "and holds up no other though it was to be kept for longer": (
+        replace(
+            worn(-0.5, pending=replace(PENDING, issued_at=NOW - 60.0, lifetime=60.0), asked=None),
+            config=configured(3, (VAULT,), "0s"),
+        ),
+        do(Do.GRANT),
+    ),
+    "where the backoff reaches beyond its rotation point another is asked for": (
         tried(
             "0s",
             held=WORN,
