@@ -29,7 +29,7 @@ from aca_tokend.core.status import (
     TokenStatus,
 )
 from aca_tokend.core.token import moment
-from aca_tokend.rotation.decide import POLL_SECONDS, grant_at, poll_seconds, usable_pending
+from aca_tokend.rotation.decide import POLL_SECONDS, grant_at, pending_until, poll_seconds
 from aca_tokend.rotation.facts import Moment
 from aca_tokend.rotation.standing import readable
 from aca_tokend.status_servers import endpoint_status, vault_status
@@ -177,7 +177,9 @@ def _next_attempt(subject: Subject, facts: Facts) -> float | None:
         soonest = facts.suspension.cautious_at(facts.config)
     else:
         troubles = [it.trouble for it in facts.places]
-        if facts.identity is None or usable_pending(facts):  # no grant is due before that is resolved, or tried
+        if (
+            facts.identity is None or pending_until(facts) > subject.monotonic
+        ):  # no grant is due before that is resolved, or tried
             troubles.append(facts.trouble)
         times = [it.again_at(facts.config) for it in troubles if it]
         soonest = min([grant_at(facts, Moment(now, subject.wall, now)), *times])

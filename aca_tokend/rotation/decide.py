@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aca_tokend.core.config import TokenConfig
-    from aca_tokend.rotation.facts import Facts, Held, Moment
-
-    # What is due by one rule, with the moment at which a grant may be asked for.
-    Rule = Callable[[Facts, Moment, float], "Action | None"]
+    from aca_tokend.rotation.facts import Facts, Moment
 
 # A look is still good for a grant after so long: thousands of tokens that start at once wait for the one that tries
 # their client.
@@ -75,6 +72,10 @@ class Rest(NamedTuple):
     then: Do | None
 
 
+if TYPE_CHECKING:
+    Rule = Callable[[Facts, Moment, float], Action | None]
+
+
 def decide(facts: Facts, moment: Moment, chain: tuple[Rule, ...] | None = None) -> Action | Rest:
     """What is due now; where nothing is, until when to rest.
 
@@ -114,12 +115,9 @@ def grant_at(facts: Facts, moment: Moment) -> float:
     identity, config = facts.identity, facts.config
     if identity is None or facts.suspension is not None:
         return math.inf
-    at = max(need_at(facts), serviceable_at(facts, moment))
+    at = max(need_at(facts), serviceable_at(facts, moment), pending_until(facts))
     if facts.asked is not None and facts.asked.account == identity.account:
         at = max(at, facts.asked.at + config.rotation.min_interval)
-    pending = usable_pending(facts)
-    if pending is not None:
-        at = max(at, pending.life(config, facts.jitter).rotate)
     blocked = facts.trouble.again_at(config) if facts.trouble else -math.inf
     if facts.waiting is not None:
         blocked = max(blocked, facts.waiting.until)
@@ -144,15 +142,18 @@ def serviceable_at(facts: Facts, moment: Moment) -> float:
     return at
 
 
-def usable_pending(facts: Facts) -> Held | None:
-    """The pending token, unless its reason is gone: another account or scope, or a later token that we hold."""
-    pending, held = facts.pending, facts.current
-    if pending is None or facts.identity is None or pending.document.account != facts.identity.account:
-        return None
-    if pending.scope != facts.config.scope:
-        return None
-    later = held is not None and held.revoked_at is None and not pending.document.issued_after(held.document)
-    return None if later else pending
+def pending_until(facts: Facts) -> float:
+    """Until when no other token is asked for, because the pending one may turn out to work.
+
+    Its reason is gone with another account or scope, and with a later token that we hold.
+    """
+    pending, held, identity = facts.pending, facts.current, facts.identity
+    if pending is None or identity is None or pending.document.account != identity.account:
+        return -math.inf
+    if held is not None and held.revoked_at is None and not pending.document.issued_after(held.document):
+        return -math.inf
+    life = pending.life(facts.config, facts.jitter)
+    return min(life.rotate, life.expires) if pending.scope == facts.config.scope else -math.inf
 
 
 def needed_at(facts: Facts) -> float:
@@ -279,13 +280,12 @@ def _polled(facts: Facts, last: float, interval: float) -> float:
 
 
 def try_pending(facts: Facts, moment: Moment, _grant: float) -> Action | None:
-    """A token that was granted and could not be tried is tried again, a last time at its rotation point."""
-    pending, trouble = usable_pending(facts), facts.trouble
-    if pending is None:
+    """A token that was granted and could not be tried is tried again, if that is not past its rotation point."""
+    pending, trouble = facts.pending, facts.trouble
+    if pending is None or pending.expires_at <= moment.now:
         return None
-    at = trouble.again_at(facts.config) if trouble is not None and facts.config.verify is not None else -math.inf
-    over = max(at, moment.now) > pending.life(facts.config, facts.jitter).rotate
-    return None if over else Action(Do.TRY, at=at)
+    at = trouble.again_at(facts.config) if trouble is not None and facts.config.verify is not None else moment.began
+    return Action(Do.TRY, at=at) if at <= pending_until(facts) else None
 
 
 def grant(_facts: Facts, _moment: Moment, grant: float) -> Action | None:
@@ -305,18 +305,7 @@ def canary(facts: Facts, moment: Moment, _grant: float) -> Action | None:
     return Action(Do.CHECK, at=at) if at < held.expires_at and every < math.inf else None
 
 
-CHAIN: tuple[Rule, ...] = (
-    turn,
-    identify,
-    look,
-    adopt,
-    publish,
-    hook,
-    poll,
-    try_pending,
-    grant,
-    canary,
-)
+CHAIN: tuple[Rule, ...] = (turn, identify, look, adopt, publish, hook, poll, try_pending, grant, canary)
 
 
 def poll_seconds(config: TokenConfig) -> float:

@@ -204,7 +204,6 @@ class Place(NamedTuple):
     """
 
     seen: Seen | None = None
-    last: Seen | None = None
     looked_at: float = -math.inf
     first_seen: tuple[int, float] | None = None
     wrote: Wrote | None = None
@@ -214,6 +213,7 @@ class Place(NamedTuple):
     trouble: Trouble | None = None
     reported: Failure | None = None
     busy: Busy | None = None
+    last: Seen | None = None
 
     @property
     def failure(self) -> Failure | None:

@@ -95,7 +95,7 @@ class Granter:
             identity = await self.resolver.identify(facts.config, wiring.endpoint, token.urgency, moment.now)
         except SecretError as error:
             return self.failed(facts, error.as_failure(Step.GRANT), asked=False)
-        return identified(facts, identity, moment.now)
+        return identified(facts, identity, moment.began)
 
     async def grant(self, token: ManagedToken, moment: Moment) -> Facts:
         """Asks for a token and, where that is configured, tries it."""
@@ -106,7 +106,7 @@ class Granter:
             return self.failed(facts, error.as_failure(Step.GRANT), asked=False)
         assert facts.identity is not None  # noqa: S101 -- what was decided on
         if resolved.account != facts.identity.account:
-            return identified(facts, resolved.identity(moment.now), moment.now)  # another account may need no grant
+            return identified(facts, resolved.identity(moment.now), moment.began)  # another account may need no grant
         answered = await self._ask(token, resolved)
         match answered:
             case Wait():
@@ -171,9 +171,9 @@ class Granter:
             error.__traceback__ = None  # it leads to the credential, and from there to the error
             return facts._replace(suspended=polled)  # what cannot be read has not changed yet
         self.observe(Resumed(facts.name, why))
-        trouble = facts.trouble and replace(facts.trouble, hastened_to=now)
+        trouble = facts.trouble and replace(facts.trouble, hastened_to=moment.began)
         facts = facts._replace(suspended=None, trouble=trouble, waiting=None, noted="")
-        return identified(facts, resolved.identity(now), now)
+        return identified(facts, resolved.identity(now), moment.began)
 
     async def try_pending(self, token: ManagedToken) -> Facts:
         """Tries a token that was granted before and could not be tried, and makes it the token in use."""

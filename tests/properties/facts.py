@@ -25,6 +25,7 @@ from aca_tokend.rotation.facts import (
     Identity,
     Moment,
     Place,
+    Recorded,
     Suspension,
     Trouble,
     Waiting,
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NOW, WALL = 100_000.0, 1_800_000_000.0
+NOW, WALL = 100_000.0, 1_000_000.0  # small, so that both are exact
 NAME, OURS, FORMER, THEIRS = "bookings", "account-ours", "account-former", "account-theirs"
 USER, AUTHORITY, SCOPE = "svc-bookings", "authority-1", "public"
-AGO = (0.0, 0.3, 0.9, 1.0, 1.5, 5.0, 9.9, 10.1, 59.0, 61.0, 700.0, 5000.0)
+AGO = (0.0, 0.25, 0.875, 1.0, 1.5, 5.0, 9.875, 10.125, 59.0, 61.0, 700.0, 5000.0)
 LIFETIMES = (7200.0, 600.0, 30.0, 5.0)
 # How much of its life a token has behind it.
 PHASES = (0.0, 0.01, 0.4, 0.6, 0.667, 0.7, 0.9, 0.95, 0.999, 1.0, 1.01, 2.0)
@@ -123,7 +124,7 @@ def document(key: str, issued: float = 0.0, lifetime: float = 7200.0, **changed:
         access_token=Secret(key),
         issued_at=issued_at,
         expires_at=issued_at + timedelta(seconds=lifetime),
-        refresh_after=issued_at + timedelta(seconds=lifetime * 0.667),
+        refresh_after=issued_at + timedelta(seconds=lifetime * 0.65),
         expires_in=max(int(lifetime), 1),
         scope=SCOPE,
         username=USER,
@@ -155,7 +156,7 @@ def any_facts(roll: Dice) -> Facts:
     )
     token = any_held(roll, "held") if roll.pick((True, True, True, False)) else None
     pending = any_held(roll, "pending") if roll.pick((False, False, True)) else None
-    resolved = roll.pick((math.inf, NOW, NOW - 0.9, NOW - 60.0, None))
+    resolved = roll.pick((math.inf, NOW, NOW - 0.875, NOW - 60.0, None))
     return Facts(
         config,
         roll.pick((0.0, 0.5, 1.0)),
@@ -167,7 +168,7 @@ def any_facts(roll: Dice) -> Facts:
         trouble=any_trouble(roll) if roll.pick((False, False, True)) else None,
         suspended=any_suspension(roll) if roll.pick((False, False, False, True)) else None,
         waiting=any_waiting(roll) if roll.pick((False, False, False, True)) else None,
-        turn_at=roll.pick((math.inf, math.inf, math.inf, NOW - 0.1, NOW + 0.3, NOW + 5.0)),
+        turn_at=roll.pick((math.inf, math.inf, math.inf, NOW - 0.125, NOW + 0.25, NOW + 5.0)),
         revocations=roll.pick((0, 0, 1, 3)),
     )
 
@@ -202,21 +203,21 @@ def any_trouble(roll: Dice) -> Trouble:
         roll.ago(),
         roll.pick((0.0, 0.5, 1.0)),
         roll.pick((0.0, 2.0, 100.0, 7200.0)),
-        roll.pick((math.inf, math.inf, math.inf, NOW - 0.1)),
+        roll.pick((math.inf, math.inf, math.inf, NOW - 0.125)),
     )
 
 
 def any_suspension(roll: Dice) -> Suspension:
     """A credential that was refused."""
     refused, account = Failure(Step.GRANT, Reason.INVALID_GRANT, "400", suspends=True), roll.pick((OURS, OURS, FORMER))
-    return Suspension(refused, account, "credential", roll.ago(), roll.ago(), roll.ago(), recorded=True)
+    return Suspension(refused, account, "credential", roll.ago(), roll.ago(), roll.ago(), Recorded())
 
 
 def any_waiting(roll: Dice) -> Waiting:
     """What a due grant waits for."""
     why = roll.pick(("endpoint_held", "claimed_elsewhere", "user_unproven"))
     look_before = roll.pick((-math.inf, NOW - 5.0)) if why == "endpoint_held" else -math.inf
-    return Waiting(why, NOW + roll.pick((-1.0, 0.0, 0.2, 5.0, 60.0)), look_before)
+    return Waiting(why, NOW + roll.pick((-1.0, 0.0, 0.25, 5.0, 60.0)), look_before)
 
 
 def any_place(roll: Dice, token: Held | None) -> Place:
