@@ -233,8 +233,8 @@ def _attempts(credential: str, entry: object) -> Attempts:
             try:
                 moment = datetime.fromisoformat(changed_at).astimezone(UTC)
             except (ValueError, OverflowError):
-                pass
-            else:
+                moment = datetime.min.replace(tzinfo=UTC)
+            if datetime.min.year < moment.year < datetime.max.year:  # there is a time before it, and one after it
                 return Attempts(credential, proven, spent, reserved, Reason(reason) if reason else None, moment)
     message = "it is not an attempt record"
     raise NotADocumentError(message)
