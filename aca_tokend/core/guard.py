@@ -9,7 +9,7 @@ That process may do so until its proof lapses, so an attempt counted for it is f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.outcome import REJECTED, Reason
@@ -233,8 +233,9 @@ def _attempts(credential: str, entry: object) -> Attempts:
             try:
                 moment = datetime.fromisoformat(changed_at).astimezone(UTC)
             except (ValueError, OverflowError):
-                moment = datetime.min.replace(tzinfo=UTC)
-            if datetime.min.year < moment.year < datetime.max.year:  # there is a time before it, and one after it
-                return Attempts(credential, proven, spent, reserved, Reason(reason) if reason else None, moment)
+                pass
+            else:
+                if MINYEAR < moment.year < MAXYEAR:  # there is room for a time before it, and for one after it
+                    return Attempts(credential, proven, spent, reserved, Reason(reason) if reason else None, moment)
     message = "it is not an attempt record"
     raise NotADocumentError(message)
