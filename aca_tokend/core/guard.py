@@ -9,7 +9,7 @@ That process may do so until its proof lapses, so an attempt counted for it is f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.outcome import REJECTED, Reason
@@ -248,6 +248,7 @@ def _attempts(credential: str, entry: object) -> Attempts:
             except (ValueError, OverflowError):
                 pass
             else:
-                return Attempts(credential, proven, spent, reserved, Reason(reason) if reason else None, moment)
+                if MINYEAR < moment.year < MAXYEAR:  # there is room for a time before it, and for one after it
+                    return Attempts(credential, proven, spent, reserved, Reason(reason) if reason else None, moment)
     message = "it is not an attempt record"
     raise NotADocumentError(message)

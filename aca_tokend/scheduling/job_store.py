@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.steps import Work
 
 # The `next_run_time` of a job that is handed to its executor, and of every other.
-DUE = datetime.fromtimestamp(0, UTC)
+DUE = datetime.min.replace(tzinfo=UTC)
 NEVER = datetime.max.replace(tzinfo=UTC)
 # One look serves all that comes due within this time after the first.
 GATHER_SECONDS = 0.05

@@ -43,6 +43,13 @@ HOURLY = replace(RULES, retry_rejected_seconds=3600.0)
 PROVEN = Attempts("f", True, 0, False, None, NOW)
 REFUSED_ONCE = Attempts("f", False, 1, False, Reason.INVALID_GRANT, NOW)
 REFUSED_TWICE = replace(REFUSED_ONCE, spent=2)
+ENTRY = {
+    "proven": False,
+    "spent": 1,
+    "reserved": False,
+    "reason": "invalid_grant",
+    "changed_at": "2026-11-24T00:00:00Z",
+}
 WRONG = GrantRejected(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
 DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
 FOREVER = token_config(retry_rejected="0s")
@@ -223,7 +230,15 @@ def test_record_is_read_back() -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    [None, "text", {}, {"proven": 1}, {**AttemptRecord((REFUSED_ONCE,)).fields()["f"], "reason": "surely"}],  # type: ignore[dict-item]
+    [
+        None,
+        "text",
+        {},
+        {"proven": 1},
+        ENTRY | {"reason": "surely"},
+        ENTRY | {"changed_at": "9999-12-31T23:59:59.999999Z"},
+        ENTRY | {"changed_at": "0001-01-01T00:00:00Z"},
+    ],
 )
 def test_what_is_no_record_is_refused(entry: object) -> None:
     """Anything else in the record's place is an error: no attempt can be allowed by it."""

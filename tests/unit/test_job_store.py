@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from aca_tokend.core.steps import Duty
 from aca_tokend.scheduling.job_store import DUE, NEVER, JobStore, Timer
 
-WALL_CLOCKS = (datetime.fromtimestamp(1, UTC), datetime(2026, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
+WALL_CLOCKS = (datetime(1969, 12, 31, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
 
 
 async def _attempt() -> float:
