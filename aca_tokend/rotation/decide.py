@@ -279,13 +279,17 @@ def _polled(facts: Facts, last: float, interval: float) -> float:
 
 
 def try_pending(facts: Facts, moment: Moment, _grant: float) -> Action | None:
-    """A token that was granted and could not be tried is tried again, a last time at its rotation point."""
+    """A token that was granted and could not be tried is tried again, until its rotation point.
+
+    Later a new one is asked for; where none is to be had, this one serves readers before they meet an expired one.
+    """
     pending, trouble = usable_pending(facts), facts.trouble
     if pending is None:
         return None
     at = trouble.again_at(facts.config) if trouble is not None and facts.config.verify is not None else -math.inf
-    over = max(at, moment.now) > pending.life(facts.config, facts.jitter).rotate
-    return None if over else Action(Do.TRY, at=at)
+    if max(at, moment.now) > pending.life(facts.config, facts.jitter).rotate:
+        at = max(at, needed_at(facts))
+    return Action(Do.TRY, at=at) if max(at, moment.now) < pending.expires_at else None
 
 
 def grant(_facts: Facts, _moment: Moment, grant: float) -> Action | None:
