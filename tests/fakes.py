@@ -259,6 +259,11 @@ class FakeSecrets:
 
 def token_config(**rotation: object) -> TokenConfig:
     """One token with everything by reference, as the configuration would have it."""
+    return example(**rotation).tokens[0]
+
+
+def example(**rotation: object) -> Config:
+    """The configuration of that token."""
     from aca_tokend.core.config import parse
 
     document: dict[str, object] = {
@@ -283,8 +288,7 @@ def token_config(**rotation: object) -> TokenConfig:
             }
         ],
     }
-    config: Config = parse([("config.toml", document)])
-    return config.tokens[0]
+    return parse([("config.toml", document)])
 
 
 def never_late(token: ManagedToken, number: int, result: object) -> None:

@@ -182,7 +182,6 @@ class Busy(NamedTuple):
     """A call at a place that has not answered in time. Its answer comes as a message with this number."""
 
     number: int
-    since: float
     writing: Document | None  # what it writes; None where it looks
 
 
@@ -192,7 +191,7 @@ class Place(NamedTuple):
     Attributes:
         seen: what it held when last read or written; None where it was not read, or the last try failed.
         last: what it was last found to hold, or was given, whatever failed since: what its readers find.
-        looked_at: when that read began, or the write was answered, or the try failed.
+        looked_at: when that read began, or its late answer was taken in, or the write was answered, or the try failed.
         first_seen: the document first found there by a look, by its hash, and when.
         wrote: what we last wrote there ourselves.
         hooked: the document that its hook was last asked to run for.

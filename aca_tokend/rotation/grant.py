@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.errors import GrantError, InternalError, ReasonedError, SecretError, VerifyError, contained
+from aca_tokend.core.errors import GrantError, InternalError, ReasonedError, SecretError, contained
 from aca_tokend.core.outcome import (
     DOWN,
     REJECTED,
@@ -190,8 +190,6 @@ class Granter:
             await self._try(token, verify.path, held.document.access_token)
         except ReasonedError as error:
             now = self.clock.monotonic()
-            if isinstance(error, InternalError):
-                self.observe(contained(Component.ATTEMPT, facts.name, error)[1])
             if error.reason is not Reason.TOKEN_REFUSED or held.expires_at <= now:
                 return facts._replace(held=checked._replace(checked_at=now))
             message = f"acaengine.{token.wiring.endpoint.name}: the token in use is refused before its time"
@@ -334,7 +332,7 @@ class Granter:
             try:
                 await self._try(token, verify.path, granted.document.access_token)
                 granted = granted._replace(works=True)
-            except VerifyError as error:
+            except ReasonedError as error:
                 # What is refused is forgotten; what could not be tried is tried again, until readers need it.
                 refused = error.reason is Reason.TOKEN_REFUSED
                 now = self.clock.monotonic()
@@ -357,7 +355,11 @@ class Granter:
     async def _try(self, token: ManagedToken, path: str, access_token: Secret) -> None:
         endpoint = token.wiring.endpoint
         run = _verifying(endpoint.verify, path, access_token)
-        await Call(endpoint_pool(endpoint), run, token.urgency, finish=True)
+        try:
+            await Call(endpoint_pool(endpoint), run, token.urgency, finish=True)
+        except InternalError as error:  # a bug says nothing of the token: it could not be tried
+            self.observe(contained(Component.ATTEMPT, token.name, error)[1])
+            raise
 
     # ── what an answer means ──────────────────────────────────────────────────────────────────────────────────────────
 

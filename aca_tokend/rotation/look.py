@@ -50,7 +50,7 @@ class Looker:
         results = await Calls(calls, PATIENCE_SECONDS)
         for number, ident, result in zip(numbers, idents, results, strict=True):
             if result is BUSY:
-                facts = self.hangs(wiring, facts, number, Busy(ident, began, None))
+                facts = self.hangs(wiring, facts, number, Busy(ident, None))
             else:
                 facts = self.take_in(wiring, facts, number, result, began)
         return facts

@@ -77,18 +77,19 @@ class Publisher:
 
         Of an adopted one the sooner reckoning counts.
         """
-        held = facts.held
-        if held is None:
-            return facts
+        held, pending = facts.held, facts.pending
+        return facts._replace(held=held and self._dated(facts, held), pending=pending and self._dated(facts, pending))
+
+    def _dated(self, facts: Facts, held: Held) -> Held:
         if held.asked_at is None:
             seen = [it.seen.document for it in facts.places if it.seen and it.seen.document]
             as_read = next((it for it in seen if it.access_token == held.document.access_token), held.document)
-            return facts._replace(held=held._replace(issued_at=min(held.issued_at, self.issued_at(facts, as_read))))
+            return held._replace(issued_at=min(held.issued_at, self.issued_at(facts, as_read)))
         wall = self.clock.wall() - (self.clock.monotonic() - held.issued_at)
         issued = datetime.fromtimestamp(wall, UTC)
         shift = issued - held.document.issued_at
         if abs(shift.total_seconds()) < SAME_TIME_SECONDS:
-            return facts
+            return held
         document = held.document
         document = replace(
             document,
@@ -96,11 +97,11 @@ class Publisher:
             expires_at=document.expires_at + shift,
             refresh_after=document.refresh_after + shift,
         )
-        return facts._replace(held=held._replace(document=document))
+        return held._replace(document=document)
 
     async def publish(self, token: ManagedToken, numbers: tuple[int, ...]) -> Facts:
         """Writes the token in use to these places, side by side, and returns what is known then."""
-        facts, wiring, began = token.facts, token.wiring, self.clock.monotonic()
+        facts, wiring = token.facts, token.wiring
         held = facts.current
         assert held is not None  # noqa: S101 -- what was decided on
         idents = [next(token.numbers) for _ in numbers]
@@ -114,7 +115,7 @@ class Publisher:
         results = await Calls(calls, PATIENCE_SECONDS)
         for number, ident, result in zip(numbers, idents, results, strict=True):
             if result is BUSY:
-                facts = self.looker.hangs(wiring, facts, number, Busy(ident, began, held.document))
+                facts = self.looker.hangs(wiring, facts, number, Busy(ident, held.document))
             else:
                 facts = self.take_in(wiring, facts, number, result, held.document)
         return self.reported(wiring, facts)

@@ -170,7 +170,8 @@ class Rotator:
         if place is None or busy is None:
             return facts
         if busy.writing is None:
-            return self.looker.take_in(token.wiring, facts, place, result, busy.since)
+            # it may have been read a moment ago, so it is not what was there before a request of ours since
+            return self.looker.take_in(token.wiring, facts, place, result, self.clock.monotonic())
         facts = self.publisher.take_in(token.wiring, facts, place, result, busy.writing)
         return self.publisher.reported(token.wiring, facts)
 

@@ -89,8 +89,10 @@ class Tokens:
             self._keep(token, self.clock.monotonic())
 
     def pass_turns(self, token: ManagedToken) -> None:
-        """A token that left sends no more requests: another that waits does."""
+        """A token that left sends no more requests: another that waits does. One that came back has its turn itself."""
         name, wiring, now = token.name, token.wiring, self.clock.monotonic()
+        if name in self.by_name:
+            return
         for shared in (wiring.gate, wiring.client, wiring.shared):
             for wake in shared.passed(name, now):
                 self.wake(wake)

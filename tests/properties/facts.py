@@ -229,7 +229,7 @@ def any_place(roll: Dice, token: Held | None) -> Place:
         trouble = any_trouble(roll)
         return Place(looked_at=trouble.at, trouble=trouble, failures=trouble.count, reported=trouble.failure)
     seen = any_content(roll, token)
-    busy = Busy(1, looked_at, token.document if token and roll.pick((False, True)) else None)
+    busy = Busy(1, token.document if token and roll.pick((False, True)) else None)
     found = seen.document
     wrote = roll.pick((None, None, Wrote(seen.stamp, OURS, 0.0), Wrote(0, OURS, WALL - 60.0), Wrote(0, FORMER, 0.0)))
     return Place(

@@ -117,7 +117,7 @@ class Model:
             if self.world.place[number] == "fails":
                 facts = self.place_failed(facts, number)
             elif self.world.place[number] == "hangs":
-                facts = facts.with_place(number, busy=Busy(1, self.now, None))
+                facts = facts.with_place(number, busy=Busy(1, None))
             else:
                 seen = self.contents.get(number) or place.seen or Seen(None, 0)
                 self.contents[number] = seen
@@ -150,7 +150,8 @@ class Model:
                     seen = self.contents[number] = Seen(token.document, stamp)
                     wall = WALL + (self.now - NOW)
                     kept = Place(
-                        seen,
+                        seen=seen,
+                        last=seen,
                         looked_at=self.now,
                         first_seen=place.first_seen,
                         wrote=Wrote(stamp, OURS, wall),
@@ -160,7 +161,7 @@ class Model:
                 case "conflicts" if place.conflicts < 2:
                     facts = facts.with_place(number, seen=None, looked_at=self.now, conflicts=place.conflicts + 1)
                 case "hangs":
-                    facts = facts.with_place(number, busy=Busy(1, self.now, token.document))
+                    facts = facts.with_place(number, busy=Busy(1, token.document))
                 case _:
                     facts = self.place_failed(facts, number)
         return replace(facts, held=replace(token, unreported_since=None))

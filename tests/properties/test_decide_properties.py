@@ -367,7 +367,7 @@ def test_what_befalls_one_place_changes_nothing_for_another(roll: Dice) -> None:
         suffering = replace(suffering, seen=Seen(None, 1, foreign="access_token is missing"), wrote=None)
     elif suffering.seen is not None:
         suffering = replace(suffering, seen=None)
-    well = replace(facts, places=(Place(busy=Busy(1, NOW, None)), *others), turn_at=math.inf)
+    well = replace(facts, places=(Place(busy=Busy(1, None)), *others), turn_at=math.inf)
     ill = replace(well, places=(suffering, *others))
     logs = []
     for it in (well, ill):
