@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aca_tokend.core.config import TokenConfig
-    from aca_tokend.rotation.facts import Facts, Held, Moment
+    from aca_tokend.rotation.facts import Facts, Moment
 
 # A look is still good for a grant after so long: thousands of tokens that start at once wait for the one that tries
 # their client.
