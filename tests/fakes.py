@@ -444,7 +444,7 @@ class Crowd:
     def restart(self) -> None:
         """A new process."""
         rng, shared = random.Random(self.seed), Shared(self.clock.now)  # noqa: S311 -- a test
-        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake, never_late)
+        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self.wake, never_late)
         config = token_config(retry_rejected="0s")
         self.tokens = {}
         for number, sink in enumerate(self.sinks):
@@ -454,7 +454,8 @@ class Crowd:
             self.tokens[named.name] = ManagedToken(wiring, begin(wiring, rng.random()))
         self.due = dict.fromkeys(self.tokens, self.clock.now)
 
-    def _wake(self, wake: Wake) -> None:
+    def wake(self, wake: Wake) -> None:
+        """Lets a token go on."""
         self.tokens[wake.token].inbox.append(Woken(wake.at))
         self.due[wake.token] = min(self.due[wake.token], wake.at)
 

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from aca_tokend.doctor import accounts, endpoints, files, picture, secrets, vaults
+from aca_tokend.doctor import accounts, endpoints, files, picture, secrets, targets, vaults
 from aca_tokend.doctor.examination import Examination
 from aca_tokend.doctor.findings import Report
 from aca_tokend.parts import Parts
@@ -67,6 +67,7 @@ def all_checks(parts: Parts, config: Config, clock: Clock, end: float, *, grant:
         *vaults.checks(parts, clock.wall),
         *secrets.checks(parts),
         *files.checks(parts),
+        *targets.checks(parts),
     ]
     return [*checks, *accounts.checks(parts, config, clock, end)] if grant else checks
 

@@ -224,7 +224,8 @@ class Examination:
         """Goes on with a check until its next calls. Returns who can begin if it has ended."""
         assert task.coroutine is not None  # noqa: S101 -- it was begun
         try:
-            calls = task.coroutine.send(results).calls
+            # whatever their patience: what hangs is told when the time is over
+            calls: Sequence[Call[Any]] = task.coroutine.send(results).calls
         except StopIteration:
             return self._end(task)
         task.results, task.out = [None] * len(calls), len(calls)

@@ -30,6 +30,8 @@ def begin(wiring: Wiring, jitter: float) -> Facts:
 def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float) -> Facts:
     """What is known with another configuration."""
     after = message.wiring
+    if not all(message.alike):
+        facts = ours_by_mark(facts)  # what reads as foreign where it is to have another form
     places = tuple(
         Place() if number is None else _kept(facts, before, after, number, new, alike=alike)
         for new, (number, alike) in enumerate(zip(message.previous, message.alike, strict=True))
@@ -42,10 +44,9 @@ def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float
         facts = ours_by_mark(facts)._replace(identity=None) if literal is None else identified(facts, literal, now)
     if moved or message.tried_anew or known.waiting is not None:
         # what failed may succeed by now, and the token that this one waited for may not wake it any more
-        facts = hastened(facts, now)
-        suspended = facts.suspended
-        facts = facts._replace(turn_at=now, suspended=suspended and suspended._replace(polled_at=-math.inf))
-    return facts
+        facts = hastened(facts, now)._replace(turn_at=now)
+    # the credential, or the scope that was refused, may be another one by now
+    return facts._replace(suspended=facts.suspended and facts.suspended._replace(polled_at=-math.inf))
 
 
 def hastened(facts: Facts, now: float) -> Facts:

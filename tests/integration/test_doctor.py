@@ -178,7 +178,7 @@ def test_all_is_well(clinic: Clinic) -> None:
     assert (report["well"], report["counts"]["failed"], report["counts"]["warn"]) == (True, 0, 0), as_json.stdout
     assert {row["check"] for row in report["checks"]} == {
         *("name", "connection", "authority", "clock"),
-        *("seal", "state", "log-in", "our token", "kv version of secret", "policy"),
+        *("seal", "state", "log-in", "our token", "kv version of secret", "policy", "target"),
         *("resolves", "grant", "verify"),
     }
     assert "granted for 2h" in text.stdout

@@ -8,27 +8,34 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from rich.console import Console
 
-from aca_tokend.core.config import parse
-from aca_tokend.core.errors import InternalError, ReachError
+from aca_tokend import sinks
+from aca_tokend.core.config import DirectoryPublish, VaultPublish, parse
+from aca_tokend.core.errors import GrantRejected, InternalError, ReachError
+from aca_tokend.core.grant import Grant
+from aca_tokend.core.guard import SEND_WITHIN_SECONDS
 from aca_tokend.core.outcome import Reason
+from aca_tokend.core.secret import Secret
 from aca_tokend.core.steps import Call
-from aca_tokend.doctor import LIMIT_SECONDS, Clock, accounts, endpoints, files, hastened, picture, reach
+from aca_tokend.core.token import Account, Document
+from aca_tokend.doctor import LIMIT_SECONDS, Clock, accounts, endpoints, files, hastened, picture, reach, targets
 from aca_tokend.doctor.examination import Check, Examination, Notes
 from aca_tokend.doctor.findings import Area, Finding, Report, Status, listed
+from aca_tokend.oauth import HttpTokenEndpoint
 from aca_tokend.parts import Parts
+from tests.changed import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
     from aca_tokend.core.config import Config
+    from aca_tokend.core.grant import Credentials
 
 # Long enough for anything that ends at all.
 PLENTY = 60.0
@@ -312,7 +319,9 @@ def test_the_process_ends_although_threads_hang() -> None:
     """A call that never comes back keeps the process from nothing."""
     code = """
 import sys, threading
+from aca_tokend.core.secret import Secret
 from aca_tokend.core.steps import Call
+from aca_tokend.core.token import Account, Document
 from aca_tokend.doctor.examination import Check, Examination
 from aca_tokend.doctor.findings import Area
 begun = threading.Event()
@@ -518,7 +527,8 @@ def parts_of(config: Config) -> Parts:
 def examine_files(publish: dict[str, Any]) -> dict[str, Finding]:
     """The findings about the only place of a configuration, by step."""
     parts = parts_of(config(publish))
-    found = Examination(parts.pools(), list(files.checks(parts))).run(PLENTY, lambda *_: None)
+    checks = [*files.checks(parts), *targets.checks(parts)]
+    found = Examination(parts.pools(), checks).run(PLENTY, lambda *_: None)
     return {it.check: it for it in found}
 
 
@@ -569,6 +579,140 @@ def test_an_owner_that_there_is_none(tmp_path: Path) -> None:
     assert found["directory"].status is Status.OK
     assert found["owner"].status is Status.FAILED
     assert "owner" in found["owner"].fix
+
+
+def published(path: Path, **changed: str) -> Document:
+    """What a daemon wrote there for the token of these configurations, but for what is changed."""
+    now = datetime.now(UTC)
+    account = Account("aca.example.com", "authority-1", "svc", "client-1").fingerprint
+    hour = timedelta(hours=1)
+    document = Document(
+        Secret("canary"),
+        now,
+        now + 2 * hour,
+        now + hour,
+        7200,
+        "public",
+        "svc",
+        "authority-1",
+        account,
+        token="bookings",
+    )
+    document = replace(document, **changed)  # type: ignore[arg-type]  # texts alone
+    sink = sinks.build(config({"path": str(path)}).tokens[0].publish[0], {})
+    sink.publish(document, sink.look())
+    return document
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "said"),
+    [
+        ({}, Status.OK, "holds a token"),
+        ({"token": "rooms-before"}, Status.OK, "holds a token"),
+        ({"account": "another"}, Status.WARN, "a start replaces"),
+        ({"account": "another", "token": "rooms-before"}, Status.FAILED, "under another name"),
+        ({"account": "another", "token": ""}, Status.FAILED, "for another account"),
+    ],
+    ids=["ours", "renamed", "another account", "another token", "before the name"],
+)
+def test_what_a_start_will_do(tmp_path: Path, changed: dict[str, str], status: Status, said: str) -> None:
+    """The doctor says beforehand whether a start replaces what is there, or leaves it and fails; it shows no token."""
+    path = tmp_path / "bookings.json"
+    published(path, **changed)
+    found = examine_files({"path": str(path)})
+
+    assert found["target"].status is status
+    assert said in found["target"].detail
+    assert bool(found["target"].fix) is (status is not Status.OK)
+    assert "canary" not in str(found)
+    assert "rooms-before" not in str(found)
+
+
+def test_what_replace_foreign_will_do(tmp_path: Path) -> None:
+    """With replace_foreign a start replaces what somebody else wrote, and that is said."""
+    path = tmp_path / "bookings.json"
+    path.write_text("canary-content")
+    found = examine_files({"path": str(path), "replace_foreign": True})
+
+    assert found["target"].status is Status.WARN
+    assert "a start replaces" in found["target"].detail
+
+
+def test_record_of_an_earlier_version(tmp_path: Path) -> None:
+    """The record of a client that an earlier version left behind is named: nothing reads it, so it can be removed."""
+    place = {"path": str(tmp_path / "bookings.json")}
+    assert targets.OLD not in examine_files(place)
+    old = tmp_path / ".bookings.json.client-attempts"
+    old.write_text("{}")
+
+    found = examine_files(place)[targets.OLD]
+
+    assert (found.status, found.subject) == (Status.OK, str(old))
+    assert "can be removed" in found.detail
+
+
+def test_beside_each_kind_of_place() -> None:
+    """A record is named as it is found: by its policy's path in a Vault, by its file elsewhere."""
+    table = {"to": "vault", "mount": "secret", "path": "aca/x"}
+    vault = VaultPublish.model_validate(table)
+    assert targets.beside(vault) == "secret/data/aca/x"
+    assert targets.beside(vault, "client-attempts") == "secret/data/aca/x.client-attempts"
+    files = DirectoryPublish.model_validate({"to": "directory", "path": "/run/x", "files": {"t": {"format": "token"}}})
+    assert targets.beside(files, "client-attempts") == "/run/x/.client-attempts"
+
+
+# ── an attempt ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Answering(HttpTokenEndpoint):
+    """An endpoint that answers without a server."""
+
+    refusal: Reason | None = None
+    asked: int = 0
+
+    def grant(self, credentials: Credentials) -> Grant:
+        self.asked += 1
+        if self.refusal is not None:
+            raise GrantRejected(self.refusal, f"acaengine.main answered 400 {self.refusal}")
+        return Grant(Secret("canary"), 7200, 7200.0, credentials.scope, 200, None, 0.0)
+
+
+def attempted(place: Path, monkeypatch: pytest.MonkeyPatch, refusal: Reason | None = None) -> tuple[Finding, int]:
+    """What an attempt for the only account found, and how often the server was asked."""
+    monkeypatch.setenv("PASSWORD", "p")
+    monkeypatch.setenv("SECRET", "s")
+    whole = config({"path": str(place)}, timeout="4s")
+    parts = parts_of(whole)
+    endpoint = parts.endpoints["main"] = Answering("main", whole.acaengine["main"])
+    endpoint.refusal = refusal
+    (only,) = accounts.checks(parts, whole, Clock(), time.monotonic() + PLENTY)
+    pools = {**parts.pools(), accounts.PAUSE_POOL: accounts.PAUSING}
+    (found,) = Examination(pools, [replace(only, after=())]).run(PLENTY, lambda *_: None)
+    endpoint.close()
+    return found, endpoint.asked
+
+
+def test_attempt_that_is_granted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that is granted is told and forgotten; what stays is that the credential is proven."""
+    found, asked = attempted(tmp_path / "bookings.json", monkeypatch)
+
+    assert (found.status, found.detail, asked) == (Status.OK, "granted for 2h", 1)
+    (record,) = tmp_path.glob(".bookings.json.attempts")
+    assert json.loads(record.read_text()).popitem()[1]["proven"] is True
+    assert not (tmp_path / "bookings.json").exists()
+
+
+def test_attempt_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal is counted over calls of the doctor; with none left nothing is asked, and what to do is said."""
+    place = tmp_path / "bookings.json"
+    told = [attempted(place, monkeypatch, Reason.INVALID_GRANT) for _ in range(3)]
+
+    assert [asked for _, asked in told] == [1, 1, 0]
+    details = [found.detail for found, _ in told]
+    assert details[0].endswith("1 of 2 attempts are spent")
+    assert details[1].endswith("2 of 2 attempts are spent")
+    assert details[2].startswith("not tried")
+    assert "aca-tokend resume bookings" in told[2][0].fix
 
 
 @pytest.mark.parametrize(
@@ -624,4 +768,5 @@ def test_a_daemons_claim_is_respected() -> None:
     """How long a claim of a daemon counts goes by the daemon's timeout, not by the shorter one of the doctor."""
     whole = config({"path": "/x"}, timeout="30s")
     (only,) = accounts.checks(parts_of(hastened(whole)), whole, Clock(), time.monotonic() + PLENTY)
-    assert only.examine.keywords["state"].rules.lease_seconds == 31.0  # type: ignore[attr-defined]  # it is a partial
+    token = only.examine.keywords["token"]  # type: ignore[attr-defined]  # it is a partial
+    assert token.wiring.rules.lease_seconds == 30.0 + SEND_WITHIN_SECONDS + 1.0

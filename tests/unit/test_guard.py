@@ -27,6 +27,7 @@ from aca_tokend.core.guard import (
 from aca_tokend.core.outcome import Failed, Reason, Resumed, Suspended
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, NotADocumentError
+from aca_tokend.rotation.admission import NEXT_TO_TRY
 from aca_tokend.rotation.attempts import AttemptRecords
 from aca_tokend.rotation.credentials import Resolved, Resolver
 from aca_tokend.rotation.managed import ManagedToken
@@ -343,7 +344,7 @@ def test_outage_leaves_a_credential_proven() -> None:
 
 
 def test_late_request_is_claimed() -> None:
-    """Once its proof has lapsed a request is claimed; one that cannot be is sent all the same, before readers suffer."""
+    """Once its proof has lapsed a request is claimed; where that fails it is sent all the same: readers come first."""
     bench = Bench()
     bench.attempt()
     assert bench.document is not None
@@ -549,8 +550,9 @@ def test_wrong_client_secret_spends_two_attempts_for_all_its_users() -> None:
 
 
 def test_four_tokens_of_one_user_share_two_attempts() -> None:
-    """A wrong password is refused twice, not twice for each of its user's tokens; a restart changes nothing of that."""
+    """A wrong password is refused twice, not twice for each of its user's tokens, also where their scopes differ."""
     crowd = Crowd(4, users=1)
+    asks_for(crowd, "t1", "admin")
     crowd.endpoint.broken = WRONG
     crowd.run_for(600)
     assert len(crowd.endpoint.asked) == 2
@@ -561,6 +563,43 @@ def test_four_tokens_of_one_user_share_two_attempts() -> None:
         crowd.run_for(300)
     assert len(crowd.endpoint.asked) == 2
     assert all(entries(sink)[0].spent == 2 for sink in crowd.sinks), "each token's own record tells"
+
+
+def asks_for(crowd: Crowd, name: str, scope: str) -> None:
+    """Gives a token another scope."""
+    token = crowd.tokens[name]
+    config = token.wiring.config.model_copy(update={"scope": scope})
+    crowd.tokens[name] = ManagedToken(replace(token.wiring, config=config), replace(token.facts, config=config))
+
+
+def test_tokens_that_cannot_use_their_turn_hold_up_nobody() -> None:
+    """Where those that were woken cannot record an attempt, the turn comes to the next within moments."""
+    crowd = Crowd(NEXT_TO_TRY + 4, users=1)
+    credential = crowd.tokens["t0"].wiring.shared.known(known(crowd.tokens["t0"], crowd))
+    credential.client.answered(object(), crowd.tokens["t0"].wiring.rules, crowd.clock.now, True)
+    permit = object()
+    credential.user.enter(crowd.tokens["t0"].facts, crowd.tokens["t0"].wiring.rules, crowd.clock.now, permit)
+    crowd.run_for(0.1)
+    assert {token.facts.waiting and token.facts.waiting.why for token in crowd.tokens.values()} == {"user_unproven"}
+
+    for sink in crowd.sinks[:NEXT_TO_TRY]:
+        sink.record_errors.extend([Reason.PERMISSION_DENIED] * 99)
+    for wake in credential.user.answered(permit, crowd.tokens["t0"].wiring.rules, crowd.clock.now, None):
+        crowd.wake(wake)
+    crowd.run_for(1.0)
+
+    assert all(sink.content for sink in crowd.sinks[NEXT_TO_TRY:])
+
+
+def test_first_token_tries_its_client_first() -> None:
+    """After a start the same token tries the client first, whichever comes first: the others wait some seconds."""
+    crowd = Crowd(3)
+    crowd.due["t0"] += 2.0
+    crowd.run_for(1.0)
+    assert crowd.endpoint.asked == []
+
+    crowd.run_for(1.5)
+    assert [it.username for it in crowd.endpoint.asked] == ["svc-0", "svc-1", "svc-2"]
 
 
 def test_operator_resumes_the_tokens_of_a_user_once() -> None:
@@ -602,9 +641,7 @@ def test_success_of_one_token_is_noted_by_the_others() -> None:
 def test_refused_scope_concerns_the_tokens_that_ask_for_it() -> None:
     """A scope that is refused is asked for twice; the user's other tokens are rotated all the same."""
     crowd = Crowd(2, users=1)
-    wiring = crowd.tokens["t1"].wiring
-    config = wiring.config.model_copy(update={"scope": "admin"})
-    crowd.tokens["t1"] = ManagedToken(replace(wiring, config=config), replace(crowd.tokens["t1"].facts, config=config))
+    asks_for(crowd, "t1", "admin")
     crowd.endpoint.before_answer = lambda: refuse_scope(crowd, "admin")
     crowd.run_for(7300)
 

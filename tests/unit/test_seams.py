@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,7 @@ from aca_tokend.core.errors import GrantError, GrantRejected, VerifyError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation.changes import Changes, compare
 from aca_tokend.rotation.managed import Reconfigured
+from tests.changed import replace
 from tests.fakes import Bench, MemorySink, at, example, token_config, wired
 from tests.unit.test_tokens import Rig
 
