@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -87,7 +86,7 @@ async def _examine(notes: Notes, wiring: Wiring, number: int, resolver: Resolver
         return
     try:
         identity = await resolver.identify(wiring.config, wiring.endpoint, 0.0, 0.0)
-        facts = replace(facts, identity=identity)
+        facts = facts._replace(identity=identity)
     except SecretError:
         pass  # a check of its own; whose place it is goes by the name alone
     _tell(notes, facts.with_place(number, seen=seen), number, seen)

@@ -132,14 +132,14 @@ def document(key: str, issued: float = 0.0, lifetime: float = 7200.0, **changed:
         account=OURS,
         token=NAME,
     )
-    return replace(plain, **changed) if changed else plain  # type: ignore[arg-type]  # by name
+    return replace(plain, **changed) if changed else plain
 
 
 def held(key: str = "held", issued: float = 0.0, lifetime: float = 7200.0, **changed: object) -> Held:
     """A token that was granted to us so many seconds after `NOW`."""
     return replace(
         Held(document(key, issued, lifetime), NOW + issued, lifetime, NOW + issued, SCOPE),
-        **changed,  # type: ignore[arg-type]  # by name
+        **changed,
     )
 
 
@@ -266,7 +266,7 @@ def any_content(roll: Dice, token: Held | None) -> Seen:
                 {"token": ""},
             )
             changed = roll.pick(forged)
-            return Seen(replace(found, **changed) if changed else found, 4, outdated=outdated)  # type: ignore[arg-type]
+            return Seen(replace(found, **changed) if changed else found, 4, outdated=outdated)
         case "former":
             return Seen(replace(found, account=FORMER), 5)
         case _:

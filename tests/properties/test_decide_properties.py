@@ -84,7 +84,7 @@ def is_strangers(facts: Facts, number: int) -> bool:
     if seen is None or (seen.document is None and seen.foreign is None) or target.replace_foreign:
         return False
     named = seen.document.token if seen.document else seen.token
-    ours = named == NAME or (seen.document is not None and seen.document.account == OURS)
+    ours = named == NAME or (not named and seen.document is not None and seen.document.account == OURS)
     return not ours and not (place.wrote and place.wrote.stamp == seen.stamp)
 
 
@@ -126,13 +126,6 @@ def could_take(facts: Facts, number: int, at: Moment) -> bool:
     return not is_strangers(facts, number) and not is_rivals(facts, number, at)
 
 
-def is_strangers(facts: Facts, number: int, document: Document) -> bool:
-    """Whether a document was written for another token."""
-    place = facts.places[number]
-    marked = place.wrote is not None and place.seen is not None and place.wrote.stamp == place.seen.stamp
-    return document.token not in {"", NAME} and not marked and not facts.config.publish[number].replace_foreign
-
-
 def has_adoptable(facts: Facts, at: Moment) -> bool:
     """Whether a place holds a later token of ours than the one in use."""
     token = token_of(facts)
@@ -140,7 +133,7 @@ def has_adoptable(facts: Facts, at: Moment) -> bool:
         document = place.seen.document if place.seen else None
         if document is None or document.account != OURS or facts.identity is None or not is_valid(document, at):
             continue
-        if place.busy is not None or is_strangers(facts, number, document):
+        if place.busy is not None or is_strangers(facts, number):
             continue
         if token is not None and not later(document, token.document):
             continue

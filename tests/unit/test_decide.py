@@ -48,7 +48,7 @@ STALE = Identity(OURS, USER, AUTHORITY, NOW - 60.0)
 def has(found: Document | None = TOKEN.document, looked: float = -50.0, **changed: object) -> Place:
     """A place that was read, and what it held."""
     seen = Seen(found, 1)
-    return replace(Place(seen, NOW + looked, hooked=found), **changed)  # type: ignore[arg-type]  # by name
+    return replace(Place(seen, NOW + looked, hooked=found), **changed)
 
 
 def junk(name: str = "") -> Place:
@@ -71,7 +71,7 @@ def places(*them: Place, layout: tuple[int, ...] = (VAULT, FILE), **changed: obj
         TOKEN,
         asked=asked(-100.0),
     )
-    return replace(it, **changed)  # type: ignore[arg-type]  # by name
+    return replace(it, **changed)
 
 
 def known(**changed: object) -> Facts:
@@ -119,7 +119,7 @@ def rest(seconds: float, then: Do | None) -> Expected:
 ALONE = rest(ROTATION, Do.LOOK)  # nothing but the next rotation point
 LATE = held(issued=-7150.0, checked_at=NOW - 1.0)
 PENDING = held("pending", -10.0)
-BUSY = Busy(1, NOW - 5.0, None)
+BUSY = Busy(1, None)
 FORMERS = document("former", -600.0, account=FORMER)
 WROTE = Wrote(0, OURS, WALL - 300.0)
 RIVALS = replace(FORMERS, issued_at=document("", -200.0).issued_at, refresh_after=document("", 500.0).issued_at)

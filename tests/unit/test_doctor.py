@@ -598,7 +598,7 @@ def published(path: Path, **changed: str) -> Document:
         account,
         token="bookings",
     )
-    document = replace(document, **changed)  # type: ignore[arg-type]  # texts alone
+    document = replace(document, **changed)  # texts alone
     sink = sinks.build(config({"path": str(path)}).tokens[0].publish[0], {})
     sink.publish(document, sink.look())
     return document

@@ -485,7 +485,7 @@ def test_busy_place_stays_busy() -> None:
     """A call that hangs at a place is waited for over a reload, and its answer is taken in where the place stayed."""
     bench = Changing().rotate()
     seen = bench.facts.places[0].seen
-    bench.token.facts = bench.facts.with_place(0, busy=Busy(77, bench.clock.now, None), seen=None)
+    bench.token.facts = bench.facts.with_place(0, busy=Busy(77, None), seen=None)
 
     bench.change(rotation={"fraction": 0.5})
     busy = bench.facts.places[0].busy
@@ -501,7 +501,7 @@ def test_late_answer_of_a_place_that_was_replaced_is_dropped() -> None:
     """What a place answers that a reload replaced is not taken for an answer of the new one."""
     bench = Changing().rotate()
     seen = bench.facts.places[0].seen
-    bench.token.facts = bench.facts.with_place(0, busy=Busy(77, bench.clock.now, None), seen=None)
+    bench.token.facts = bench.facts.with_place(0, busy=Busy(77, None), seen=None)
 
     bench.change([MemorySink("vault:secret/aca/new")], (None,))
     bench.token.inbox.append(Late(77, seen))
