@@ -87,7 +87,7 @@ class Rotator:
 
     async def _attempt(self, token: ManagedToken, began: float) -> float:
         for _ in range(MOST_ACTIONS):
-            self._take_in(token)
+            self._take_in(token, began)
             decision = self.decide(token.facts, self._moment(began))
             if not isinstance(decision, Rest):
                 token.facts = await self._act(token, decision, began)
@@ -131,20 +131,20 @@ class Rotator:
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _take_in(self, token: ManagedToken) -> None:
-        """Takes in what others had to say, in its order."""
+    def _take_in(self, token: ManagedToken, began: float) -> None:
+        """Takes in what others had to say, in its order. What it makes due is due in this attempt."""
         while token.inbox:
             message = token.inbox.popleft()
             if isinstance(message, Reconfigured):
-                before, now = token.wiring, self.clock.monotonic()
-                if before.gate is not message.wiring.gate:
-                    before.gate.passed(token.name, now)  # whose turn it is then comes within its own patience
-                token.facts = reconfigured(token.facts, before, message, now)
+                before = token.wiring
+                if before.gate is not message.wiring.gate:  # whose turn it is then comes within its own patience
+                    before.gate.passed(token.name, self.clock.monotonic())
+                token.facts = reconfigured(token.facts, before, message, began)
                 token.wiring = message.wiring
             else:
-                token.facts = self._told(token, message)
+                token.facts = self._told(token, message, began)
 
-    def _told(self, token: ManagedToken, message: Message) -> Facts:
+    def _told(self, token: ManagedToken, message: Message, began: float) -> Facts:
         """What is known with a message."""
         facts = token.facts
         match message:
@@ -154,7 +154,7 @@ class Rotator:
                 return self.publisher.dated(facts)
             case VaultBack():
                 refused = facts.trouble is not None and facts.trouble.failure.rejected
-                sooner = hastened(facts, self.clock.monotonic())
+                sooner = hastened(facts, began)
                 return sooner._replace(trouble=facts.trouble) if refused else sooner
             case Late(number, result):
                 return self._answered(token, number, result)

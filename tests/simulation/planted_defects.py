@@ -126,7 +126,6 @@ plant(
 )
 
 
-
 class EndsTheProcess(Rotator):
     """What nobody foresaw ends more than the attempt that met it."""
 
