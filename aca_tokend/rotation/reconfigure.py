@@ -28,20 +28,19 @@ def begin(wiring: Wiring, jitter: float) -> Facts:
 
 def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float) -> Facts:
     """What is known with another configuration."""
-    after, waited = message.wiring, facts.waiting is not None
-    facts = ours_by_mark(facts)
+    facts, after = ours_by_mark(facts), message.wiring
     places = tuple(
         Place() if number is None else _kept(facts, before, after, number, new, alike=alike)
         for new, (number, alike) in enumerate(zip(message.previous, message.alike, strict=True))
     )
-    facts = facts._replace(config=after.config, places=places, waiting=None)
+    facts = facts._replace(config=after.config, places=places)
     if _account(before) != _account(after):
         literal = literal_identity(after.config, after.endpoint)
         facts = facts._replace(identity=None) if literal is None else identified(facts, literal, now)
-    if message.tried_anew or waited:
-        # what failed may succeed by now, and the token that this one waited for may not wake it any more
-        facts = hastened(facts, now)
-        facts = facts._replace(suspended=facts.suspended and facts.suspended._replace(polled_at=-math.inf))
+    if message.tried_anew:
+        # what failed may succeed by now, and what this token waited for may not wake it any more
+        suspended = facts.suspended and facts.suspended._replace(polled_at=-math.inf)
+        facts = hastened(facts, now)._replace(waiting=None, suspended=suspended)
     return facts
 
 

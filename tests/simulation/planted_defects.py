@@ -126,6 +126,7 @@ plant(
 )
 
 
+
 class EndsTheProcess(Rotator):
     """What nobody foresaw ends more than the attempt that met it."""
 

@@ -158,6 +158,6 @@ def test_same_path_in_another_vault_is_another_place() -> None:
         (lambda it: it["vault"]["main"].update(timeout="7s"), False),
     ],
 )
-def test_what_failed_is_tried_anew(edit: Callable[[Document], object], tried_anew: bool) -> None:  # noqa: FBT001 -- pytest
+def test_what_failed_is_tried_anew(edit: Callable[[Document], object], tried_anew: bool) -> None:
     """What failed may succeed once the endpoint changed, or anything that it is asked with; nothing else says so."""
     assert only_change(edit).tried_anew is tried_anew
