@@ -20,7 +20,7 @@ class Change:
     Attributes:
         previous: for each of its places the number of the place before that is the same one, None where it is new.
         alike: whether that place is also written in the same way.
-        tried_anew: whether its endpoint, the references of its secrets or its scope changed.
+        tried_anew: whether its endpoint changed, or what it is asked with.
     """
 
     config: TokenConfig
@@ -65,15 +65,15 @@ def _change(known: TokenConfig, old: Config, token: TokenConfig, new: Config) ->
         for number, it in zip(previous, token.publish, strict=True)
     )
     moved = known.acaengine != token.acaengine or old.acaengine.get(known.acaengine) != new.acaengine[token.acaengine]
-    return Change(token, previous, alike, moved or _asked(known) != _asked(token))
+    return Change(token, previous, alike, moved or _asked_with(known) != _asked_with(token))
 
 
 def _differing(old: Mapping[str, object], new: Mapping[str, object]) -> frozenset[str]:
     return frozenset(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
-def _asked(config: TokenConfig) -> tuple[object, ...]:
-    return (config.password, config.client_secret, config.scope)
+def _asked_with(token: TokenConfig) -> tuple[object, ...]:
+    return (token.authority, token.username, token.password, token.client_id, token.client_secret, token.scope)
 
 
 def _without_hook(sink: AnyPublish) -> AnyPublish:

@@ -35,7 +35,7 @@ from aca_tokend.rotation.credentials import Resolved, Resolver, endpoint_pool
 from aca_tokend.rotation.decide import need_at, needed_at, records_at
 from aca_tokend.rotation.facts import Asked, Held, Recorded, Suspension, Trouble, Waiting, Wrote
 from aca_tokend.rotation.lockout import Denial, Lockout, Permit, Unrecorded, Verdict, Wait, patience
-from aca_tokend.rotation.standing import published
+from aca_tokend.rotation.standing import of_account
 
 if TYPE_CHECKING:
     import random
@@ -433,11 +433,13 @@ def identified(facts: Facts, identity: Identity, now: float) -> Facts:
 
 
 def ours_by_mark(facts: Facts) -> Facts:
-    """What is ours by its account alone stays ours to replace with another account."""
-    for number in range(len(facts.places)):
-        place = facts.places[number]
-        if place.seen is not None and published(facts, number) is not None and facts.identity is not None:
-            mark = Wrote(place.seen.stamp, facts.identity.account, 0.0)
+    """What is ours by its account alone stays ours to replace with another account, or in another form."""
+    for number, place in enumerate(facts.places):
+        last, wrote = place.last, place.wrote
+        if last is None or last.document is None or not of_account(facts, last.document):
+            continue
+        if wrote is None or wrote.stamp != last.stamp:
+            mark = Wrote(last.stamp, last.document.account, last.document.issued_at.timestamp())
             facts = facts.with_place(number, wrote=mark)
     return facts
 

@@ -17,7 +17,6 @@ from aca_tokend.rotation.hook_runner import Written
 from aca_tokend.rotation.standing import published
 
 if TYPE_CHECKING:
-    from aca_tokend.core.token import Document
     from aca_tokend.rotation.managed import Reconfigured, Wiring
 
 
@@ -29,24 +28,20 @@ def begin(wiring: Wiring, jitter: float) -> Facts:
 
 def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float) -> Facts:
     """What is known with another configuration."""
-    after = message.wiring
-    if not all(message.alike):
-        facts = ours_by_mark(facts)  # what reads as foreign where it is to have another form
+    facts, after = ours_by_mark(facts), message.wiring
     places = tuple(
         Place() if number is None else _kept(facts, before, after, number, new, alike=alike)
         for new, (number, alike) in enumerate(zip(message.previous, message.alike, strict=True))
     )
-    known = facts
-    facts = facts._replace(config=after.config, places=places, waiting=None)
-    moved = _account(before) != _account(after)
-    if moved:
+    facts = facts._replace(config=after.config, places=places)
+    if _account(before) != _account(after):
         literal = literal_identity(after.config, after.endpoint)
-        facts = ours_by_mark(facts)._replace(identity=None) if literal is None else identified(facts, literal, now)
-    if moved or message.tried_anew or known.waiting is not None:
-        # what failed may succeed by now, and the token that this one waited for may not wake it any more
-        facts = hastened(facts, now)._replace(turn_at=now)
-    # the credential, or the scope that was refused, may be another one by now
-    return facts._replace(suspended=facts.suspended and facts.suspended._replace(polled_at=-math.inf))
+        facts = facts._replace(identity=None) if literal is None else identified(facts, literal, now)
+    if message.tried_anew:
+        # what failed may succeed by now, and what this token waited for may not wake it any more
+        suspended = facts.suspended and facts.suspended._replace(polled_at=-math.inf)
+        facts = hastened(facts, now)._replace(waiting=None, suspended=suspended)
+    return facts
 
 
 def hastened(facts: Facts, now: float) -> Facts:
@@ -65,16 +60,9 @@ def _account(wiring: Wiring) -> tuple[object, ...]:
 
 def _kept(facts: Facts, before: Wiring, after: Wiring, number: int, new: int, *, alike: bool) -> Place:
     """What is known of a place that was there before."""
-    place = facts.places[number]
-    place = place._replace(hooked=_hooked(facts, before, after, number, new))
+    place, old, held = facts.places[number], before.hooks[number], published(facts, number)
+    if old is not after.hooks[new]:  # another hook begins with the next write, and with what the old one owes
+        written = Written(facts.name, before.sinks[number].name)
+        owed = old is not None and (place.hooked != held or old.owes(written))
+        place = place._replace(hooked=None if owed else held)
     return place if alike else place._replace(seen=None, trouble=None, busy=None)
-
-
-def _hooked(facts: Facts, before: Wiring, after: Wiring, number: int, new: int) -> Document | None:
-    """What the hook was asked to run for. Another hook begins with the next write, and with what the old one owes."""
-    place, old, hook = facts.places[number], before.hooks[number], after.hooks[new]
-    held = published(facts, number)
-    if old is None or old is hook:
-        return held if old is None else place.hooked
-    owed = place.hooked != held or old.owes(Written(facts.name, before.sinks[number].name))
-    return None if owed else held

@@ -132,13 +132,12 @@ class Rotator:
     # ── messages ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _take_in(self, token: ManagedToken, began: float) -> None:
-        """Takes in what others had to say, in its order. What they hasten is due in this attempt."""
+        """Takes in what others had to say, in its order. What it makes due is due in this attempt."""
         while token.inbox:
             message = token.inbox.popleft()
             if isinstance(message, Reconfigured):
                 before = token.wiring
-                if before.gate is not message.wiring.gate:
-                    # whose turn it is then comes within its own patience
+                if before.gate is not message.wiring.gate:  # whose turn it is then comes within its own patience
                     before.gate.passed(token.name, self.clock.monotonic())
                 token.facts = reconfigured(token.facts, before, message, began)
                 token.wiring = message.wiring

@@ -1,4 +1,4 @@
-"""How one configuration differs from another, by tokens."""
+"""How two configurations differ: which tokens came, changed and left, and which of their places are the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aca_tokend.core.config import Config, parse
-from aca_tokend.rotation.changes import Changes, compare
+from aca_tokend.rotation.changes import Change, Changes, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,8 +58,7 @@ def changes(tokens: int, edit: Callable[[Document], object]) -> Changes:
 
 
 def names(found: Changes) -> tuple[list[str], list[str], list[str], int]:
-    added, changed = [it.name for it in found.added], [it.config.name for it in found.changed]
-    return added, changed, list(found.removed), found.unchanged
+    return [t.name for t in found.added], [t.config.name for t in found.changed], list(found.removed), found.unchanged
 
 
 def test_same_content_is_no_change() -> None:
@@ -105,67 +104,60 @@ def test_what_a_token_uses_is_part_of_it(edit: Callable[[Document], object], cha
     assert names(compare(config(before), config(after)))[1] == changed
 
 
-def test_previous_places() -> None:
-    """A place is the one that was there before, wherever it stands and in whichever form it is written."""
+def only_change(edit: Callable[[Document], object]) -> Change:
+    """What an edit changes of the only token."""
+    (change,) = changes(1, edit).changed
+    return change
+
+
+def test_places_are_the_same_by_where_they_are() -> None:
+    """A place is the one that was published to before, wherever it stands in the list and in whichever form."""
 
     def edit(it: Document) -> None:
         vault, file = it["tokens"][0]["publish"]
         new = {"to": "file", "path": "/run/aca/new.json"}
         it["tokens"][0]["publish"] = [file | {"mode": "0600"}, new, vault]
 
-    (change,) = changes(1, edit).changed
+    change = only_change(edit)
 
     assert (change.previous, change.alike) == ((1, None, 0), (False, False, True))
 
 
+def test_hook_is_no_part_of_how_a_place_is_written() -> None:
+    """A place with another hook is written as before."""
+    after = {"command": ["/bin/true"]}
+
+    change = only_change(lambda it: it["tokens"][0]["publish"][1].update(after=after))
+
+    assert (change.previous, change.alike) == ((0, 1), (True, True))
+
+
 def test_same_path_in_another_vault_is_another_place() -> None:
-    """Where the Vault has another address, its sinks are new; with another log-in they are what they were."""
-    (moved,) = changes(1, lambda it: it["vault"]["main"].update(address="https://v2.example.com:8200")).changed
-    (logged_in,) = changes(1, lambda it: it["vault"]["main"]["auth"].update(token={"env": "OTHER"})).changed
+    """Where the Vault has another address, its places are new; with another log-in they are what they were."""
+    moved = only_change(lambda it: it["vault"]["main"].update(address="https://v2.example.com:8200"))
+    logged_in = only_change(lambda it: it["vault"]["main"]["auth"].update(token={"env": "OTHER"}))
 
     assert (moved.previous, moved.alike) == ((None, 1), (False, True))
     assert (logged_in.previous, logged_in.alike) == ((0, 1), (True, True))
 
 
-def test_another_hook_is_the_same_place() -> None:
-    """What is run after a write changes nothing of what is written."""
-
-    def edit(it: Document) -> None:
-        it["tokens"][0]["publish"][1]["after"] = {"command": ["/bin/true"]}
-
-    (change,) = changes(1, edit).changed
-
-    assert (change.previous, change.alike) == ((0, 1), (True, True))
-
-
 @pytest.mark.parametrize(
-    ("edit", "anew"),
+    ("edit", "tried_anew"),
     [
         (lambda it: it["acaengine"]["main"].update(timeout="7s"), True),
         (lambda it: it["tokens"][0].update(acaengine="other"), True),
         (lambda it: it["tokens"][0].update(password={"env": "NEW"}), True),
         (lambda it: it["tokens"][0].update(client_secret={"env": "NEW"}), True),
-        (lambda it: it["tokens"][0].update(scope="admin"), False),
+        (lambda it: it["tokens"][0].update(client_id="client-2"), True),
+        (lambda it: it["tokens"][0].update(username="svc-other"), True),
+        (lambda it: it["tokens"][0].update(authority="authority-2"), True),
+        (lambda it: it["tokens"][0].update(scope="admin"), True),
+        (lambda it: it["tokens"][0].update(rotation={"fraction": 0.5}), False),
+        (lambda it: it["tokens"][0].update(verify={"path": "/api/me"}), False),
+        (lambda it: it["tokens"][0]["publish"].pop(), False),
         (lambda it: it["vault"]["main"].update(timeout="7s"), False),
-        (lambda it: it.update(rotation={"fraction": 0.5}), False),
     ],
-    ids=["its endpoint", "another endpoint", "password", "client secret", "scope", "vault", "defaults"],
 )
-def test_what_lets_a_failure_be_tried_anew(edit: Callable[[Document], object], *, anew: bool) -> None:
-    """Where a token's endpoint or the references of its secrets changed, what failed may succeed."""
-    (change,) = changes(1, edit).changed
-
-    assert change.tried_anew is anew
-
-
-def test_what_else_left() -> None:
-    """The endpoints and Vaults that came, changed or left are named, for whoever keeps something for them."""
-
-    def edit(it: Document) -> None:
-        it["acaengine"]["main"]["timeout"] = "7s"
-        it["acaengine"]["third"] = {"url": "https://third.example.com"}
-        del it["vault"]["other"]
-
-    found = changes(1, edit)
-
-    assert (set(found.endpoints), set(found.vaults)) == ({"main", "third"}, {"other"})
+def test_what_failed_is_tried_anew(edit: Callable[[Document], object], tried_anew: bool) -> None:
+    """What failed may succeed once the endpoint changed, or anything that it is asked with; nothing else says so."""
+    assert only_change(edit).tried_anew is tried_anew

@@ -1,35 +1,14 @@
-"""A reload: the files read anew, and when what left the configuration is ended."""
+"""The files of the configuration, read again: what is told of them, and what of them takes effect."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aca_tokend.reload import Draining, Source
+from aca_tokend.config_files import load
+from aca_tokend.reload import Source
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-# ── what left ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_what_left_waits_for_every_attempt_that_began_before() -> None:
-    """What left is ended once no attempt is under way that began before its own reload, whatever later reloads did."""
-    draining, ended = Draining(), list[str]()
-    draining.add(frozenset({1, 2}), [lambda: ended.append("first")])
-    draining.settle(lambda: frozenset({2, 3}))
-    draining.add(frozenset({2, 4}), [lambda: ended.append("second")])
-    draining.settle(lambda: frozenset({2, 4, 5}))
-    assert ended == []
-
-    draining.settle(lambda: frozenset({4, 5}))
-    assert ended == ["first"], "attempts that overlap every reload hold up none of those before"
-    draining.settle(lambda: frozenset({5}))
-    draining.settle(lambda: frozenset({5}))
-    assert ended == ["first", "second"]
-
-
-# ── the files ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Told:
@@ -63,8 +42,6 @@ class Files:
     """A configuration in files, and what reading it again told."""
 
     def __init__(self, folder: Path, text: str = MAIN) -> None:
-        from aca_tokend.config_files import load
-
         self.main = folder / "config.toml"
         self.main.write_text(text)
         loaded = load(self.main)
@@ -114,7 +91,7 @@ def test_source_that_is_wrong(tmp_path: Path) -> None:
     assert files.source.read(asked=True) is None
     assert [event for event, _ in files.told.lines] == ["config_rejected"] * 2
     assert any("did you mean authority?" in problem for problem in files.told.lines[0][1]["problems"])
-    assert set(files.source.include) == {"more/*.toml", "others/*.toml"}, "what is mended may be in either"
+    assert set(files.source.include) == {"more/*.toml", "others/*.toml"}, "what is fixed may be in either"
 
     files.main.write_text(MAIN)
     assert files.source.read(asked=False) is not None
