@@ -439,7 +439,7 @@ def test_a_policy_that_lacks_something(clinic: Clinic, capsys: pytest.CaptureFix
     """Each path where something is not allowed is named, with the command that prints the policy."""
     path = clinic.config("lacks")
     policy = policies(load(path))[0].replace(
-        'lacks"                 { capabilities = ["create", "read", "update"]', 'lacks" { capabilities = ["read"]'
+        'lacks"          { capabilities = ["create", "read", "update"]', 'lacks" { capabilities = ["read"]'
     )
     clinic.log_in_with(policy)
     examined = Examined(clinic, path, capsys)

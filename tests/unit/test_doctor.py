@@ -19,7 +19,7 @@ from aca_tokend.core.config import parse
 from aca_tokend.core.errors import InternalError, ReachError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
-from aca_tokend.doctor import LIMIT_SECONDS, Clock, accounts, endpoints, files, hastened, picture, reach
+from aca_tokend.doctor import LIMIT_SECONDS, Clock, accounts, endpoints, files, hastened, picture, reach, targets
 from aca_tokend.doctor.examination import Check, Examination, Notes
 from aca_tokend.doctor.findings import Area, Finding, Report, Status, listed
 from aca_tokend.parts import Parts
@@ -518,7 +518,8 @@ def parts_of(config: Config) -> Parts:
 def examine_files(publish: dict[str, Any]) -> dict[str, Finding]:
     """The findings about the only place of a configuration, by step."""
     parts = parts_of(config(publish))
-    found = Examination(parts.pools(), list(files.checks(parts))).run(PLENTY, lambda *_: None)
+    checks = [*files.places(parts), *targets.checks(parts), *files.surroundings(parts)]
+    found = Examination(parts.pools(), checks).run(PLENTY, lambda *_: None)
     return {it.check: it for it in found}
 
 
@@ -624,4 +625,4 @@ def test_a_daemons_claim_is_respected() -> None:
     """How long a claim of a daemon counts goes by the daemon's timeout, not by the shorter one of the doctor."""
     whole = config({"path": "/x"}, timeout="30s")
     (only,) = accounts.checks(parts_of(hastened(whole)), whole, Clock(), time.monotonic() + PLENTY)
-    assert only.examine.keywords["state"].rules.lease_seconds == 31.0  # type: ignore[attr-defined]  # it is a partial
+    assert only.examine.keywords["token"].wiring.rules.lease_seconds == 35.0  # type: ignore[attr-defined]  # it is a partial
