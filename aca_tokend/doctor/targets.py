@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 TARGET, RECORD = "target", "attempt record"
 # Earlier versions kept one for each client, beside the first place of its first token.
 CLIENT_RECORD = "client-attempts"
+# What the checks of owner, policy and KV version say better.
+_TOLD = {"file": {Reason.OWNER_NOT_SET}, "vault": {Reason.PERMISSION_DENIED, Reason.MOUNT_MISSING}}
 
 
 def checks(parts: Parts) -> Iterator[Check]:
@@ -65,7 +67,7 @@ async def _target(notes: Notes, wiring: Wiring, number: int, resolver: Resolver)
         notes.skipped(TARGET, "whose token it should be cannot be resolved")
         return
     except LookError as error:
-        if sink.kind == "vault" or error.reason is Reason.OWNER_NOT_SET:
+        if error.reason in _TOLD[sink.kind]:
             notes.skipped(TARGET, f"it cannot be read ({error.reason}), which another check tells of")
         else:
             notes.error(TARGET, error, error.message.removeprefix(f"{sink.name.partition(':')[2]}: "))
