@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.config import VaultPublish, VaultReference, references
+from aca_tokend.core.config import references
 from aca_tokend.core.durations import format_duration
 from aca_tokend.core.errors import VerifyError
 from aca_tokend.core.guard import Rules
@@ -20,6 +20,7 @@ from aca_tokend.core.outcome import Granted, Reason
 from aca_tokend.core.steps import Call
 from aca_tokend.doctor.examination import Check, advice
 from aca_tokend.doctor.findings import Area
+from aca_tokend.doctor.vaults import log_ins
 from aca_tokend.rotation.attempts import AttemptRecords
 from aca_tokend.rotation.credentials import Resolver, endpoint_pool
 from aca_tokend.rotation.facts import Moment, Waiting
@@ -127,7 +128,9 @@ def checks(parts: Parts, config: Config, clock: Clock, end: float) -> Iterator[C
         seconds = parts.config.acaengine[entry.acaengine].timeout
         examine = partial(_examine, token=token, verify=entry.verify, tries=tries, seconds=seconds)
         steps = (GRANT, VERIFY) if entry.verify else (GRANT,)
-        yield Check(Area.ACCOUNT, entry.name, steps, examine, after=(pool, *_vaults(entry)), lane=pool)
+        # where its record lies, and where references lead
+        after = (pool, *log_ins(*references(entry), *entry.publish[:1]))
+        yield Check(Area.ACCOUNT, entry.name, steps, examine, after, lane=pool)
 
 
 def _accounts(config: Config) -> list[TokenConfig]:
@@ -137,13 +140,6 @@ def _accounts(config: Config) -> list[TokenConfig]:
         values = (token.authority, token.username, token.password, token.client_id, token.client_secret)
         accounts.setdefault((token.acaengine, *values), token)
     return list(accounts.values())
-
-
-def _vaults(token: TokenConfig) -> list[str]:
-    """The Vaults that an attempt needs: where its record lies, and where references lead."""
-    names = {it.vault_name for it in references(token) if isinstance(it, VaultReference)}
-    names |= {it.vault_name for it in token.publish[:1] if isinstance(it, VaultPublish)}
-    return [f"vault.{name}" for name in sorted(names)]
 
 
 async def _examine(

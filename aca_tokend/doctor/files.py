@@ -1,4 +1,4 @@
-"""Checks of each place in the file system but what it holds, and of the hook after a write. Nothing is written."""
+"""Checks of each place in the file system, and of the hook that follows a write. Nothing is written."""
 
 from __future__ import annotations
 
@@ -32,19 +32,24 @@ DIRECTORY, OWNER, MEMORY, HOOK = "directory", "owner", "memory", "hook"
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 
 
-def checks(parts: Parts) -> Iterator[Check]:
-    """One for each place, for each directory, and for each hook."""
-    places: dict[str, Place] = {}
-    for token in parts.config.tokens:
-        places |= {publish.path: publish for publish in token.publish if not isinstance(publish, VaultPublish)}
-    for path, place in places.items():
-        yield Check(Area.FILE, path, (DIRECTORY, OWNER), partial(_place, place=place), key=path)
-    for directory in dict.fromkeys(_where(place)[0] for place in places.values()):
+def places(parts: Parts) -> Iterator[Check]:
+    """One for each place. Its key is its path."""
+    for place in _places(parts):
+        yield Check(Area.FILE, place.path, (DIRECTORY, OWNER), partial(_place, place=place), key=place.path)
+
+
+def surroundings(parts: Parts) -> Iterator[Check]:
+    """One for each directory, and for each hook."""
+    for directory in dict.fromkeys(_where(place)[0] for place in _places(parts)):
         yield Check(Area.FILE, directory, (MEMORY,), partial(_memory, directory=directory))
-    for after in dict.fromkeys(after_of(place) for place in places.values()):
+    for after in dict.fromkeys(after_of(place) for place in _places(parts)):
         if after is not None:
             subject = f"command {after.command[0]}" if isinstance(after, CommandHook) else f"pid file {after.pid_file}"
             yield Check(Area.FILE, subject, (HOOK,), partial(_hook, after=after))
+
+
+def _places(parts: Parts) -> list[Place]:
+    return [it for token in parts.config.tokens for it in token.publish if not isinstance(it, VaultPublish)]
 
 
 def _where(place: Place) -> tuple[str, str]:

@@ -1,18 +1,18 @@
-"""Checks of what each place holds: what a start of the daemon will do there. Nothing of a token is shown."""
+"""What a start will do with what is at each place, file or secret, judged as the daemon does. Nothing is written."""
 
 from __future__ import annotations
 
-import posixpath
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.config import DirectoryPublish, VaultPublish, VaultReference
+from aca_tokend.core.config import DirectoryPublish, FilePublish, VaultPublish
 from aca_tokend.core.errors import LookError, SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
-from aca_tokend.core.vault_policy import kv_path
 from aca_tokend.doctor.examination import Check, advice
 from aca_tokend.doctor.findings import Area
+from aca_tokend.doctor.vaults import log_ins
 from aca_tokend.rotation.credentials import Resolver
 from aca_tokend.rotation.reconfigure import begin
 from aca_tokend.rotation.standing import Standing, standing
@@ -20,110 +20,80 @@ from aca_tokend.rotation.standing import Standing, standing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aca_tokend.core.config import AnyPublish, TokenConfig
-    from aca_tokend.core.token import Seen
+    from aca_tokend.core.config import AnyPublish
     from aca_tokend.doctor.examination import Notes
     from aca_tokend.parts import Parts
-    from aca_tokend.rotation.facts import Facts
     from aca_tokend.rotation.managed import Wiring
 
-TARGET, OLD = "target", "old record"
-# Earlier versions kept the attempts with a client beside the first place of its first token.
-OLD_RECORD = "client-attempts"
-RENAMED = "if this token was renamed, give it its old name back; else "
+TARGET, RECORD = "target", "attempt record"
+# Earlier versions kept one for each client, beside the first place of its first token.
+CLIENT_RECORD = "client-attempts"
+# What the checks of owner, policy and KV version say better.
+_TOLD = {"file": {Reason.OWNER_NOT_SET}, "vault": {Reason.PERMISSION_DENIED, Reason.MOUNT_MISSING}}
 
 
 def checks(parts: Parts) -> Iterator[Check]:
-    """One for each place of each token."""
-    resolver, clients = Resolver(parts.secrets), set[object]()
+    """One for each place. For a file, `directory` and `owner` of it come first."""
+    resolver, clients = Resolver(parts.secrets), set()
     for token in parts.config.tokens:
         wiring, client = parts.wire(token), (token.acaengine, token.client_id)
-        for number, publish in enumerate(token.publish):
-            in_vault = isinstance(publish, VaultPublish)
-            old = number == 0 and client not in clients
-            subject = beside(publish) if in_vault else publish.path
-            after = _vaults(token, publish) if in_vault else (publish.path, *_vaults(token, publish))
-            examine = partial(_examine, wiring=wiring, number=number, resolver=resolver, old=old)
-            yield Check(
-                Area.VAULT if in_vault else Area.FILE,
-                subject,
-                (TARGET,),
-                examine,
-                after,
-                lane=wiring.sinks[number].pool,
-            )
+        for number, (place, sink) in enumerate(zip(token.publish, wiring.sinks, strict=True)):
+            in_vault = isinstance(place, VaultPublish)
+            area, subject = (Area.VAULT, sink.name) if in_vault else (Area.FILE, place.path)
+            after = log_ins(place, token.username, token.client_id) + (() if in_vault else (subject,))
+            first = not number and client not in clients
+            examine = partial(_examine, wiring=wiring, number=number, resolver=resolver, first=first)
+            yield Check(area, subject, (TARGET,), examine, after)
         clients.add(client)
 
 
-def beside(publish: AnyPublish, record: str = "") -> str:
-    """Where a token is published to, or what is kept beside it under this name."""
-    if isinstance(publish, VaultPublish):
-        return kv_path(publish.mount, f"{publish.path}.{record}" if record else publish.path, publish.kv_version)
-    if isinstance(publish, DirectoryPublish):
-        return f"{publish.path}/.{record}"
-    directory, name = posixpath.split(publish.path)
-    return f"{directory}/.{name}.{record}"
+async def _examine(notes: Notes, wiring: Wiring, number: int, resolver: Resolver, *, first: bool) -> None:
+    sink, place = wiring.sinks[number], wiring.config.publish[number]
+    await _target(notes, wiring, number, resolver)
+    if first:
+        with suppress(LookError):  # a policy for this version does not name it
+            record = await Call(sink.pool, lambda: sink.read_record(CLIENT_RECORD))
+            if record.fields is not None:
+                detail = "of an earlier version: nothing reads it any more, and it can be removed"
+                notes.also(_record_of(place)).ok(RECORD, detail)
 
 
-def _vaults(token: TokenConfig, publish: AnyPublish) -> tuple[str, ...]:
-    """The Vaults that it takes to read a place and to know whose token belongs there."""
-    names = {it.vault_name for it in (token.username, token.client_id) if isinstance(it, VaultReference)}
-    names |= {publish.vault_name} if isinstance(publish, VaultPublish) else set()
-    return tuple(f"vault.{name}" for name in sorted(names))
-
-
-async def _examine(notes: Notes, wiring: Wiring, number: int, resolver: Resolver, *, old: bool) -> None:
-    facts, sink, publish = begin(wiring, 0.0), wiring.sinks[number], wiring.config.publish[number]
+async def _target(notes: Notes, wiring: Wiring, number: int, resolver: Resolver) -> None:
+    sink = wiring.sinks[number]
     try:
         seen = await Call(sink.pool, sink.look)
-    except LookError as error:
-        if error.reason is Reason.OWNER_NOT_SET:
-            notes.skipped(TARGET, "because owner failed")
-        elif error.reason is Reason.PERMISSION_DENIED and isinstance(publish, VaultPublish):
-            notes.skipped(TARGET, "our policy does not let us read it")
-        else:
-            notes.error(TARGET, error, error.message.removeprefix(f"{publish.path}: "))
-        return
-    try:
         identity = await resolver.identify(wiring.config, wiring.endpoint, 0.0, 0.0)
-        facts = facts._replace(identity=identity)
     except SecretError:
-        pass  # a check of its own; whose place it is goes by the name alone
-    _tell(notes, facts.with_place(number, seen=seen), number, seen)
-    if old:
-        await _old_record(notes, wiring, publish)
-
-
-def _tell(notes: Notes, facts: Facts, number: int, seen: Seen) -> None:
-    """What a start will do with what is there."""
+        notes.skipped(TARGET, "whose token it should be cannot be resolved")
+        return
+    except LookError as error:
+        if error.reason in _TOLD[sink.kind]:
+            notes.skipped(TARGET, f"it cannot be read ({error.reason}), which another check tells of")
+        else:
+            notes.error(TARGET, error, error.message.removeprefix(f"{sink.name.partition(':')[2]}: "))
+        return
+    facts = begin(wiring, 0.0)._replace(identity=identity).with_place(number, seen=seen)
     match standing(facts, number):
-        case Standing.STRANGER if seen.document is not None:
-            detail = "it holds a token that was written under another name, or for another account"
-            notes.failed(TARGET, detail, RENAMED + advice(Reason.FOREIGN_DOCUMENT))
-        case Standing.STRANGER:
-            detail = f"this token did not write what is there: {seen.foreign}"
-            notes.failed(TARGET, detail, advice(Reason.FOREIGN_DOCUMENT))
-        case Standing.FORMER if seen.document is not None and facts.identity is None:
-            notes.ok(TARGET, "holds a token under this name")
-        case Standing.FORMER if seen.document is not None:
-            detail = "holds the token of another account, which a start replaces"
-            notes.warn(TARGET, detail, "nothing, if its user name, client, authority or host was to change")
-        case Standing.FORMER:
-            notes.warn(
-                TARGET, f"a start replaces what is there: {seen.foreign}", "nothing, if it is this token's place"
-            )
         case Standing.EMPTY:
             notes.ok(TARGET, "nothing is there yet")
+        case Standing.FORMER:
+            notes.ok(TARGET, f"will be replaced: {seen.foreign or 'it holds the token of another account'}")
+        case Standing.STRANGER:
+            document = seen.document
+            of_another = f"the token of another {'name' if document and document.token else 'account'}"
+            why = f"this token did not write what is there: {seen.foreign or of_another}"
+            notes.warn(TARGET, f"will not be replaced: {why}", advice(Reason.FOREIGN_DOCUMENT))
         case _:
             notes.ok(TARGET, "holds a token")
 
 
-async def _old_record(notes: Notes, wiring: Wiring, publish: AnyPublish) -> None:
-    """A record that nothing reads any more; where our policy does not let us see it, nobody misses that."""
-    sink = wiring.sinks[0]
-    try:
-        found = await Call(sink.pool, lambda: sink.read_record(OLD_RECORD))
-    except LookError:
-        return
-    if found.fields is not None:
-        notes.also(beside(publish, OLD_RECORD)).ok(OLD, "of an earlier version, read by nothing: it can be removed")
+def _record_of(place: AnyPublish) -> str:
+    """Where the record of a client was kept beside this place, as people name it."""
+    match place:
+        case FilePublish():
+            directory, _, name = place.path.rpartition("/")
+            return f"{directory}/.{name}.{CLIENT_RECORD}"
+        case DirectoryPublish():
+            return f"{place.path}/.{CLIENT_RECORD}"
+        case _:
+            return f"{place.mount}/{place.path}.{CLIENT_RECORD}"

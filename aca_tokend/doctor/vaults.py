@@ -68,6 +68,11 @@ def mounts(config: Config, vault: str) -> dict[str, int]:
     return used
 
 
+def log_ins(*used: object) -> tuple[str, ...]:
+    """The keys of the log-ins that these places and references need."""
+    return tuple({f"vault.{it.vault_name}": None for it in used if isinstance(it, VaultPublish | VaultReference)})
+
+
 async def _node(notes: Notes, name: str, config: VaultConfig, wall: Callable[[], float]) -> None:
     """One node: can it be reached, does its certificate hold, is it unsealed."""
     pool, address = f"vault.{name}", config.addresses[0]
