@@ -36,7 +36,7 @@ OWN_RECORD = "attempts"
 
 
 class Watch(Protocol):
-    """Who is told what happens: the tally that `simulate` shows, and the tests' invariants."""
+    """Receives what happens: the tally that `simulate` shows, and the invariants of the tests."""
 
     def granted(self, endpoint: SimEndpoint, minted: Minted) -> None:
         """The server minted a token."""
@@ -159,7 +159,7 @@ class Place:
             self.put(None, str(error), hand=Hand.STRANGER)
 
     def put(self, content: Document | None, foreign: str | None = None, *, hand: Hand = Hand.OURS) -> None:
-        """Replaces what is there, whoever does it."""
+        """Replaces what is there; `hand` says who does it."""
         now = self.store.world.now
         self.content, self.foreign = content, foreign
         before, self.hand = self.hand, hand

@@ -264,7 +264,7 @@ class SimEndpoint:
 
     @property
     def host(self) -> str:
-        """What the server is told as Host."""
+        """The Host that requests name."""
         return self.called or self.server.host
 
     def grant(self, credentials: Credentials) -> Grant:

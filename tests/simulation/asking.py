@@ -35,7 +35,7 @@ class Asking:
     grants: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     # of each account: after a reload that changed it a token asks at once
     last_grant: dict[tuple[Key, str], float] = field(default_factory=dict)
-    # of each endpoint as configured: after a reload that changed it a token asks at once, for it may be mended
+    # of each endpoint as configured: after a reload that changed it a token asks at once, for it may be fixed
     last_answer: dict[SimEndpoint, float] = field(default_factory=dict)
     failures: dict[Key, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     grants_of: dict[Key, deque[float]] = field(default_factory=lambda: defaultdict(deque))

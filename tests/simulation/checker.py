@@ -118,7 +118,7 @@ class Checker:
         self.asking.refusals.lost[token].append(self.cluster.world.now)
 
     def outage_over(self, needs: float) -> None:
-        """The endpoint is back: whoever waited behind a probe is to be fresh soon."""
+        """The endpoint is back: the tokens that waited behind a probe are fresh soon."""
         now = self.cluster.world.now
         if len(self.asking.open_since) == self.scenario.replicas and not self.scenario.odd_lifetimes:
             waiting = [self._first_place(token) for token in set.intersection(*self.asking.failed_tokens.values())]

@@ -83,7 +83,7 @@ def _api(scene: Scene) -> None:
 
 
 def _api_of_one(scene: Scene) -> None:
-    """The way of one replica to the API is down, or it alone is told that its tokens do not work."""
+    """The way of one replica to the API is down, or the API refuses the tokens of that replica alone."""
     server, replica, how = scene.server, scene.replica, scene.fault.how
     if replica.number in server.api_faults:
         return

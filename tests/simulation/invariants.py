@@ -10,8 +10,7 @@ NAMES = {
     "waits_for_no_expiry": "no token waits until after the expiry of what it knows to be published",
     "no_former_account": "no token of an account is published that is not configured any more",
     "no_overwriting_for_ever": "daemons with different accounts at one place take it from each other once a life",
-    "within_max_rejections": "one unchanged credential is refused at most max_rejections times by a process, over all "
-    "tokens of its account, and over restarts as far as records were kept",
+    "within_max_rejections": "one credential is refused at most max_rejections times to a process, and by a record",
     "client_left_alone": "one client secret is refused at most twice to one process",
     "outlives_surprises": "an exception that nobody foresaw ends an attempt, not the process",
     "rests_quietly": "a token that nothing is wrong with makes requests for its rotations alone",
