@@ -175,12 +175,15 @@ def turn(facts: Facts, _moment: Moment, grant: float) -> Action | None:
 
 
 def identify(facts: Facts, moment: Moment, grant: float) -> Action | None:
-    """Whose token it is must be known, and is resolved anew before each grant."""
+    """Whose token it is must be known, and is resolved anew before each grant, and before a pending one is tried."""
     identity, trouble = facts.identity, facts.trouble
+    again_at = trouble.again_at(facts.config) if trouble else -math.inf
     if identity is None:
-        return Action(Do.IDENTIFY, at=trouble.again_at(facts.config) if trouble else -math.inf)
-    fresh = identity.resolved_at >= moment.began - SAME_LOOK_SECONDS
-    return None if fresh else Action(Do.IDENTIFY, at=grant)
+        return Action(Do.IDENTIFY, at=again_at)
+    if identity.resolved_at >= moment.began - SAME_LOOK_SECONDS:
+        return None
+    pending = try_pending(facts, moment, grant)
+    return Action(Do.IDENTIFY, at=min(grant, max(pending.at, again_at) if pending else math.inf))
 
 
 def look(facts: Facts, moment: Moment, grant: float) -> Action | None:
@@ -207,7 +210,7 @@ def look(facts: Facts, moment: Moment, grant: float) -> Action | None:
 def _changes_at(facts: Facts, number: int, moment: Moment) -> float:
     """When a place that was read is read again though no grant is due. Each counts from its own last look."""
     place, at = facts.places[number], math.inf
-    if facts.suspension is not None:  # another process may be granted the token that we cannot have
+    if facts.suspension is not None or facts.pending is not None:  # another process may be granted one that works
         at = max(need_at(facts), place.looked_at + max(facts.config.rotation.backoff.cap, SAME_LOOK_SECONDS))
     elif facts.waiting is not None and place.looked_at < facts.waiting.look_before:
         at = place.looked_at + LOOK_AGAIN_SECONDS
@@ -288,7 +291,7 @@ def try_pending(facts: Facts, moment: Moment, _grant: float) -> Action | None:
     if pending is None or until == -math.inf:
         return None
     at = trouble.again_at(facts.config) if trouble is not None and facts.config.verify is not None else -math.inf
-    if max(at, moment.began) > until:
+    if at > until:
         at = max(at, needed_at(facts))
     return Action(Do.TRY, at=at) if max(at, moment.now) < pending.expires_at else None
 

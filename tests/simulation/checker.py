@@ -227,6 +227,8 @@ class Checker:
     def _comes_again(self, replica: Replica, state: ManagedToken, next_at: float) -> None:
         if all(place.hand is Hand.STRANGER for place in replica.places[state.name]):
             return  # nothing can be done before somebody clears a place, and how often it looks is its own affair
+        if engine_view.life(state) is None and all(place.busy is not None for place in state.facts.places):
+            return  # what is published may be good, and a call hangs everywhere: the late answer wakes it
         now, life, rotation = self.cluster.world.now, engine_view.life(state), self.scenario.rotation
         moment = Moment(now, START + now + replica.clock.skew, now)
         wait = next_at - now

@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import pytest
-
 from aca_tokend.core.config import VerifyConfig
 from aca_tokend.core.errors import GrantError, GrantRejected, VerifyError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation.changes import Changes, compare
 from aca_tokend.rotation.managed import Reconfigured
-from tests.changed import replace
-from tests.fakes import Bench, MemorySink, at, example, token_config, wired
+from tests.fakes import Bench, at, example, token_config, wired
 from tests.unit.test_tokens import Rig
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import TokenConfig
-    from aca_tokend.core.token import Document, Seen
 
 
 def verified(**rotation: object) -> TokenConfig:
@@ -105,31 +101,6 @@ def test_a_late_look_is_no_look_before_the_request() -> None:
     assert bench.document == later
 
 
-class Unfenced(MemorySink):
-    """A place without check-and-set."""
-
-    def publish(self, document: Document, seen: Seen) -> Seen:
-        return super().publish(document, replace(seen, stamp=self.place[0]))
-
-
-@pytest.mark.xfail(strict=True, reason="a token that was tried again is written by the look from before its request")
-def test_a_pending_token_replaces_no_later_one() -> None:
-    """A place without check-and-set is read again before a token that waited to be tried is written there."""
-    bench, other = Bench(config=verified(), sinks=[Unfenced()]), Bench(suffix="-b")
-    bench.attempt()
-    bench.clock.now = bench.next_at
-    bench.endpoint.verify_error = VerifyError(Reason.UNAVAILABLE, "503")
-    bench.attempt()
-    bench.run_for(600.0)
-    other.clock.now = bench.clock.now
-    other.attempt()
-    later = other.sinks[0].content
-    bench.sinks[0].put(later)
-    bench.endpoint.verify_error = None
-    bench.run_for(100.0)
-    assert bench.sinks[0].content.access_token == later.access_token
-
-
 def test_a_token_that_came_back_keeps_its_turn() -> None:
     """A token that a reload removed and the next put back waits for what it waits for, whatever becomes of the old."""
     rig = Rig()
@@ -169,21 +140,3 @@ def test_a_corrected_scope_is_tried_at_once() -> None:
     bench.attempt()
     bench.run_for(1.0)
     assert len(bench.endpoint.asked) == asked + 1
-
-
-@pytest.mark.xfail(strict=True, reason="what is adopted counts as asked for with the scope that is configured now")
-def test_another_scope_is_asked_for_beside_a_replica() -> None:
-    """A reload that changes the scope leads to a grant, also where a replica's token of the scope before is found."""
-    bench, other = Bench(), Bench(suffix="-b")
-    bench.attempt()
-    bench.clock.advance(3000.0)
-    other.clock.now = bench.clock.now
-    other.attempt()
-    bench.sinks[0].put(other.sinks[0].content)
-    config = bench.token.wiring.config.model_copy(update={"scope": "public.read"})
-    wiring = wired(config, bench.endpoint, bench.sinks, bench.shared)
-    bench.token.inbox.append(Reconfigured(wiring, (0,), (True,), tried_anew=True))
-    bench.attempt()
-    bench.run_for(120.0)
-    assert bench.document is not None
-    assert bench.document.scope == "public.read"
