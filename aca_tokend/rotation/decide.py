@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.rotation.facts import Facts, Moment
 
+    Rule = Callable[[Facts, Moment, float], "Action | None"]
+
 # A look is still good for a grant after so long: thousands of tokens that start at once wait for the one that tries
 # their client.
 SAME_LOOK_SECONDS = 1.0
@@ -70,10 +72,6 @@ class Rest(NamedTuple):
 
     until: float
     then: Do | None
-
-
-if TYPE_CHECKING:
-    Rule = Callable[[Facts, Moment, float], Action | None]
 
 
 def decide(facts: Facts, moment: Moment, chain: tuple[Rule, ...] | None = None) -> Action | Rest:
@@ -249,13 +247,10 @@ def publish(facts: Facts, moment: Moment, _grant: float) -> Action | None:
 
 def hook(facts: Facts, _moment: Moment, _grant: float) -> Action | None:
     """A hook runs for each token that its place holds, also for one that was there when the process started."""
-    due = []
-    for number, target in enumerate(facts.config.publish):
-        if after_of(target) is not None:
-            document = published(facts, number)
-            if document is not None and document != facts.places[number].hooked:
-                due.append(number)
-    return Action(Do.ASK_HOOKS, tuple(due)) if due else None
+    hooked = [number for number, target in enumerate(facts.config.publish) if after_of(target) is not None]
+    found = [(number, published(facts, number)) for number in hooked]
+    due = tuple(number for number, it in found if it is not None and it != facts.places[number].hooked)
+    return Action(Do.ASK_HOOKS, due) if due else None
 
 
 def poll(facts: Facts, _moment: Moment, _grant: float) -> Action | None:
