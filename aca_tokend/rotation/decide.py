@@ -238,18 +238,21 @@ def publish(facts: Facts, moment: Moment, _grant: float) -> Action | None:
     held = facts.current
     if held is None or held.revoked_at is not None or held.expires_at <= moment.now:
         return None
-    times = [writable_at(facts, number, moment) for number in range(len(facts.places))]
-    first = min(times)
-    if first >= held.expires_at:
-        return None
-    return Action(Do.PUBLISH, tuple(number for number, at in enumerate(times) if at <= moment.began), first)
+    first, due = math.inf, []
+    for number in range(len(facts.places)):
+        at = writable_at(facts, number, moment)
+        if at <= moment.began:
+            due.append(number)
+        first = min(first, at)
+    return Action(Do.PUBLISH, tuple(due), first) if first < held.expires_at else None
 
 
 def hook(facts: Facts, _moment: Moment, _grant: float) -> Action | None:
     """A hook runs for each token that its place holds, also for one that was there when the process started."""
-    hooked = [number for number, target in enumerate(facts.config.publish) if after_of(target) is not None]
-    found = [(number, published(facts, number)) for number in hooked]
-    due = tuple(number for number, it in found if it is not None and it != facts.places[number].hooked)
+    due: tuple[int, ...] = ()
+    for number, target in enumerate(facts.config.publish):
+        if after_of(target) is not None and published(facts, number) not in (None, facts.places[number].hooked):
+            due += (number,)
     return Action(Do.ASK_HOOKS, due) if due else None
 
 
