@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.rotation.facts import Facts, Moment
 
+    Rule = Callable[[Facts, Moment, float], "Action | None"]
+
 # A look is still good for a grant after so long: thousands of tokens that start at once wait for the one that tries
 # their client.
 SAME_LOOK_SECONDS = 1.0
@@ -70,10 +72,6 @@ class Rest(NamedTuple):
 
     until: float
     then: Do | None
-
-
-if TYPE_CHECKING:
-    Rule = Callable[[Facts, Moment, float], Action | None]
 
 
 def decide(facts: Facts, moment: Moment, chain: tuple[Rule, ...] | None = None) -> Action | Rest:
@@ -243,22 +241,22 @@ def publish(facts: Facts, moment: Moment, _grant: float) -> Action | None:
     held = facts.current
     if held is None or held.revoked_at is not None or held.expires_at <= moment.now:
         return None
-    times = [writable_at(facts, number, moment) for number in range(len(facts.places))]
-    first = min(times)
-    if first >= held.expires_at:
-        return None
-    return Action(Do.PUBLISH, tuple(number for number, at in enumerate(times) if at <= moment.began), first)
+    first, due = math.inf, []
+    for number in range(len(facts.places)):
+        at = writable_at(facts, number, moment)
+        if at <= moment.began:
+            due.append(number)
+        first = min(first, at)
+    return Action(Do.PUBLISH, tuple(due), first) if first < held.expires_at else None
 
 
 def hook(facts: Facts, _moment: Moment, _grant: float) -> Action | None:
     """A hook runs for each token that its place holds, also for one that was there when the process started."""
-    due = []
+    due: tuple[int, ...] = ()
     for number, target in enumerate(facts.config.publish):
-        if after_of(target) is not None:
-            document = published(facts, number)
-            if document is not None and document != facts.places[number].hooked:
-                due.append(number)
-    return Action(Do.ASK_HOOKS, tuple(due)) if due else None
+        if after_of(target) is not None and published(facts, number) not in (None, facts.places[number].hooked):
+            due += (number,)
+    return Action(Do.ASK_HOOKS, due) if due else None
 
 
 def poll(facts: Facts, _moment: Moment, _grant: float) -> Action | None:

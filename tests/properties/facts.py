@@ -124,7 +124,7 @@ def document(key: str, issued: float = 0.0, lifetime: float = 7200.0, **changed:
         access_token=Secret(key),
         issued_at=issued_at,
         expires_at=issued_at + timedelta(seconds=lifetime),
-        refresh_after=issued_at + timedelta(seconds=lifetime * 0.65),
+        refresh_after=issued_at + timedelta(seconds=lifetime * 0.6543),
         expires_in=max(int(lifetime), 1),
         scope=SCOPE,
         username=USER,

@@ -14,6 +14,7 @@ from aca_tokend.core.policy import SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS
 from aca_tokend.core.token import Seen
 from aca_tokend.rotation.decide import Action, Do, Rest, decide, need_at, needed_at, records_at
 from aca_tokend.rotation.facts import Asked, Busy, Held, Identity, Place, Recorded, Suspension, Trouble, Waiting, Wrote
+from aca_tokend.rotation.rotator import MOST_ACTIONS
 from aca_tokend.rotation.standing import holds
 from tests.changed import replace
 from tests.properties.facts import AUTHORITY, NOW, OURS, USER, WALL, document, moment
@@ -82,10 +83,10 @@ class Model:
     began: float = NOW
     granted: int = 0
 
-    def attempt(self, most: int = 40) -> Rest | None:
-        """One attempt, as the rotator makes it. None where it had to be cut short."""
+    def attempt(self) -> Rest:
+        """One attempt, as the rotator makes it."""
         self.began = self.now
-        for _ in range(most):
+        for _ in range(MOST_ACTIONS):
             at = moment(self.now, self.began)
             decision = decide(self.facts, at)
             if isinstance(decision, Action):
@@ -96,16 +97,16 @@ class Model:
                 self.facts = replace(self.facts, turn_at=math.inf)
             else:
                 return decision
-        return None
+        message = "an attempt has no end"
+        raise AssertionError(message, [action for action, *_ in self.log[-6:]])
 
     def run(self, until: float) -> int:
         """Attempts until a moment, each when the one before says; returns how many."""
         for number in range(100_000):
             rest = self.attempt()
-            assert rest is not None, f"an attempt has no end: {[action for action, *_ in self.log[-6:]]}"
             if rest.until > until:
                 return number + 1
-            self.now = max(rest.until, self.now)
+            self.now = rest.until
         raise AssertionError
 
     # ── what each action makes of the facts ───────────────────────────────────────────────────────────────────────────

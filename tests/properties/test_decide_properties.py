@@ -184,13 +184,12 @@ def test_a_rest_ends_when_something_is_due_and_not_before(roll: Dice) -> None:
     """With the same facts the attempt that begins at `until` acts, and each that begins before rests until then."""
     model = any_model(roll)
     rest = model.attempt()
-    assert rest is not None
     facts, now, until = model.facts, model.now, rest.until
     floor = model.began + 0.5
 
-    assert until >= max(floor, now)
+    assert until >= max(floor, now), "it comes again at once"
     if until == math.inf:
-        assert rest.then is None
+        assert rest.then is None, "what is never due has a time"
         return
     expired = facts.pending is not None and now < facts.pending.expires_at <= until == floor  # and was not tried
     due = decide(facts, moment(until + 1e-6))
@@ -201,7 +200,7 @@ def test_a_rest_ends_when_something_is_due_and_not_before(roll: Dice) -> None:
         between = now + (until - now) * share
         sooner = decide(facts, moment(between))
         assert isinstance(sooner, Rest), f"{sooner} was due {until - between} seconds before the rest ends"
-        assert math.isclose(sooner.until, max(until, between + 0.5), abs_tol=1e-5)
+        assert math.isclose(sooner.until, max(until, between + 0.5), abs_tol=1e-5), "the end of the rest moves"
 
 
 def busiest(facts: Facts, seconds: float) -> float:
@@ -223,7 +222,7 @@ def test_a_token_that_fails_at_everything_stays_quiet(roll: Dice) -> None:
 
     attempts = model.run(NOW + 300.0)
 
-    assert attempts <= busiest(model.facts, 300.0)
+    assert attempts <= busiest(model.facts, 300.0), "a token that fails is too busy"
 
 
 # ── 3 to 5: what is done, and what is left undone ─────────────────────────────────────────────────────────────────────
@@ -245,16 +244,16 @@ def test_a_token_is_asked_for_only_where_it_must_be(roll: Dice) -> None:
         began = moment(at.began - 1e-6)  # what has become due since waits for the next attempt
         owed = [number for number in places if owes(facts, number, at) and owes(facts, number, began)]
         assert not owed, "the token in use is not yet where it may be"
-        assert facts.identity is not None
+        assert facts.identity is not None, "whose token it is cannot be told"
         assert facts.identity.resolved_at >= at.began - 1.0, "the account may be another by now"
         idle = [it for it in facts.places if it.busy is None]
         assert all(it.looked_at >= at.began - 1.0 for it in idle), "a replica may have published a token since"
         if facts.asked is not None and facts.asked.account == OURS:
-            assert at.now >= facts.asked.at + rotation.min_interval
-        assert facts.suspended is None or facts.suspended.account != OURS
+            assert at.now >= facts.asked.at + rotation.min_interval, "the last was asked for a moment ago"
+        assert facts.suspended is None or facts.suspended.account != OURS, "the credential was refused"
         if facts.turn_at > at.now:
-            assert facts.waiting is None or facts.waiting.until <= at.now
-            assert facts.trouble is None or facts.trouble.again_at(facts.config) <= at.now
+            assert facts.waiting is None or facts.waiting.until <= at.now, "it waits"
+            assert facts.trouble is None or facts.trouble.again_at(facts.config) <= at.now, "it failed a moment ago"
         assert any(could_take(facts, number, at) for number in places), "no place could take it"
         if pending is not None:
             life = pending.life(facts.config, facts.jitter)
@@ -272,12 +271,12 @@ def test_nothing_that_readers_need_is_replaced(roll: Dice) -> None:
             continue
         token = token_of(facts)
         assert token is not None, "it is of another account"
-        assert token.revoked_at is None
-        assert token.expires_at > at.now
-        assert action.places
+        assert token.revoked_at is None, "it was refused"
+        assert token.expires_at > at.now, "it has expired"
+        assert action.places, "it is written nowhere"
         for number in action.places:
             place = facts.places[number]
-            assert place.seen is not None
+            assert place.seen is not None, "what is there was not read"
             assert place.busy is None, "a call hangs there"
             assert not is_strangers(facts, number), "a stranger's content is replaced"
             assert not is_rivals(facts, number, at), "two daemons overwrite each other"
@@ -300,7 +299,6 @@ def test_nothing_is_left_undone_by_a_token_that_rests(roll: Dice) -> None:
     model = any_model(roll)
     model.world = replace(model.world, seconds=0.0)
     rest = model.attempt()
-    assert rest is not None
     facts, at = model.facts, moment(model.now)
     token = token_of(facts)
 
@@ -365,9 +363,9 @@ def test_what_befalls_one_place_changes_nothing_for_another(roll: Dice) -> None:
         suffering = replace(suffering, seen=None)
     well = replace(facts, places=(Place(busy=Busy(1, None)), *others), turn_at=math.inf)
     ill = replace(well, places=(suffering, *others))
-    logs = []
+    logs, poll = [], roll.pick(("works", "fails"))
     for it in (well, ill):
-        model = Model(it, World(("fails", "works", "works")), contents={})
+        model = Model(it, World(("fails", "works", "works"), poll=poll), contents={})
         model.run(NOW + 150.0)
         # what comes right before a grant depends on how long ago an attempt did it last
         granted = {at.began for action, _, at in model.log if action.do is Do.GRANT}
@@ -408,7 +406,6 @@ def test_every_place_is_served_soon_once_all_is_well(roll: Dice) -> None:
     model = any_model(roll)
     for _ in range(roll.pick((0, 1, 2, 5))):
         rest = model.attempt()
-        assert rest is not None
         model.now = max(model.now, min(rest.until, model.now + 600.0))
     model.world, calm = World(), model.now
     facts = replace(model.facts, places=tuple(replace(it, busy=None) for it in model.facts.places))
@@ -427,9 +424,9 @@ def test_every_place_is_served_soon_once_all_is_well(roll: Dice) -> None:
         assert document is not None, "a place holds nothing"
         assert document.account == OURS, "a place holds the token of another account"
         assert is_valid(document, at), "readers meet an expired token"
-    assert not any(owes(facts, number, at) for number in places)
+    assert not any(owes(facts, number, at) for number in places), "a place lacks the token in use"
     if ours:
         token = token_of(facts)
-        assert token is not None
-        assert token.expires_at > at.now
-        assert token.revoked_at is None
+        assert token is not None, "no token is held"
+        assert token.expires_at > at.now, "the token in use has expired"
+        assert token.revoked_at is None, "the token in use was refused"

@@ -117,7 +117,7 @@ def rest(seconds: float, then: Do | None) -> Expected:
 
 
 ALONE = rest(ROTATION, Do.LOOK)  # nothing but the next rotation point
-LATE = held(issued=-7150.0, checked_at=NOW - 1.0)
+LATE = held(issued=-7180.0, checked_at=NOW - 30.0)
 PENDING = held("pending", -10.0)
 BUSY = Busy(1, None)
 FORMERS = document("former", -600.0, account=FORMER)
@@ -425,6 +425,21 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         ),
         rest(2.0, Do.TRY),
     ),
+    "also where another's attempt lets it go on": (
+        tried(
+            "0s",
+            held=WORN,
+            places=(has(WORN.document, looked=-0.5),),
+            pending=PENDING,
+            trouble=failed(1.0, UNTRIED),
+            turn_at=NOW,
+        ),
+        rest(2.0, Do.TRY),
+    ),
+    "nor is anything read for one": (
+        tried("0s", held=WORN, places=(has(WORN.document),), pending=PENDING, trouble=failed(3.0, UNTRIED)),
+        do(Do.TRY),
+    ),
     "one that has expired is of no use": (
         tried(
             "0s", held=WORN, places=(has(WORN.document, looked=-0.5),), pending=replace(PENDING, issued_at=NOW - 7200.0)
@@ -520,12 +535,16 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
     "the token in use is tried": (tried(), do(Do.CHECK)),
     "from time to time": (tried(held=replace(TOKEN, checked_at=NOW - 10.0)), rest(50.0, Do.CHECK)),
     "where that is configured": (tried("0s"), ALONE),
+    "one that we were granted was tried before: not more often where it may not be written": (
+        tried("0s", places=(has(another(50.0, 60.0, username="x")),)),
+        rest(110.0, Do.PUBLISH),
+    ),
     "not where it was refused": (
         tried(held=replace(TOKEN, revoked_at=NOW, checked_at=NOW - 60.0), revocations=3),
         rest(40.0, Do.LOOK),
     ),
     "an expired one says nothing": (
-        tried(held=held(issued=-7200.0, checked_at=NOW - 60.0), trouble=failed(1.0), places=(has(None),)),
+        tried(held=held(issued=-7300.0, checked_at=NOW - 200.0), trouble=failed(1.0), places=(has(None),)),
         rest(2.0, Do.LOOK),
     ),
     "one that expires first is left alone": (
