@@ -34,10 +34,11 @@ def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float
         for new, (number, alike) in enumerate(zip(message.previous, message.alike, strict=True))
     )
     facts = facts._replace(config=after.config, places=places)
-    if _account(before) != _account(after):
+    moved = _account(before) != _account(after)
+    if moved:
         literal = literal_identity(after.config, after.endpoint)
         facts = facts._replace(identity=None) if literal is None else identified(facts, literal, now)
-    if message.tried_anew:
+    if moved or message.tried_anew:
         # what failed may succeed by now, and what this token waited for may not wake it any more
         suspended = facts.suspended and facts.suspended._replace(polled_at=-math.inf)
         facts = hastened(facts, now)._replace(waiting=None, suspended=suspended)

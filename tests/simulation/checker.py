@@ -225,10 +225,10 @@ class Checker:
             self.broken("revoked_is_true", f"{state.name}: a token that only expired is taken for revoked")
 
     def _comes_again(self, replica: Replica, state: ManagedToken, next_at: float) -> None:
-        if all(place.hand is Hand.STRANGER for place in replica.places[state.name]):
-            return  # nothing can be done before somebody clears a place, and how often it looks is its own affair
-        if engine_view.life(state) is None and all(place.busy is not None for place in state.facts.places):
-            return  # what is published may be good, and a call hangs everywhere: the late answer wakes it
+        strangers = all(place.hand is Hand.STRANGER for place in replica.places[state.name])
+        hang = all(place.busy is not None for place in state.facts.places)
+        if strangers or (hang and engine_view.life(state) is None):
+            return  # nothing can be done before a place is cleared, or what hangs answers
         now, life, rotation = self.cluster.world.now, engine_view.life(state), self.scenario.rotation
         moment = Moment(now, START + now + replica.clock.skew, now)
         wait = next_at - now

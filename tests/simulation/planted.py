@@ -216,19 +216,6 @@ plant(
 )
 
 
-def takes_any_account(facts: Facts, moment: Moment, grant: float) -> Action | None:
-    """Whose token it is does not matter."""
-    for number, place in enumerate(facts.places):
-        document = place.seen.document if place.seen else None
-        newer = facts.held is None or (document is not None and document.issued_after(facts.held.document))
-        if document is not None and newer and document.expires_at.timestamp() > moment.wall:
-            return Action(Do.ADOPT, (number,))
-    return rules_of.adopt(facts, moment, grant)
-
-
-plant("another_account_adopted", ["own_tokens_only"], "foreign", rules(instead(rules_of.adopt, takes_any_account)))
-
-
 class ReplacesForeign(SimSink):
     """Somebody else's content is shown as if there were nothing."""
 
@@ -287,4 +274,10 @@ class NoCheckAndSet(SimSink):
         return super().publish(document, replace(seen, stamp=self.place.version))
 
 
-plant("check_and_set_dropped", ["never_backwards"], "race", sink(NoCheckAndSet), latency=(0.05, 1.0, 0.002))
+plant(
+    "check_and_set_dropped",
+    ["never_backwards", "no_needless_grant"],
+    "race",
+    sink(NoCheckAndSet),
+    latency=(0.05, 1.0, 0.002),
+)

@@ -94,7 +94,12 @@ class WaitsForEver(SimDriver):
         del task, round_, patience
 
 
-plant("place_that_hangs_stops_the_others", ["isolation", "never_stale"], "places", {"driver": WaitsForEver})
+plant(
+    "place_that_hangs_stops_the_others",
+    ["isolation", "never_stale", "always_scheduled"],
+    "places",
+    {"driver": WaitsForEver},
+)
 
 
 def tries_the_expired(facts: Facts, moment: Moment, grant: float) -> Action | None:
@@ -153,7 +158,7 @@ class InThePoolOfTheEndpoint:
 
 plant(
     "references_that_hang_stop_the_endpoint",
-    ["isolation", "never_stale"],
+    ["isolation", "never_stale", "always_scheduled"],
     "surprises",
     rotator(secrets=InThePoolOfTheEndpoint),
 )

@@ -8,6 +8,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from aca_tokend.core.config import Config, parse
+from aca_tokend.core.errors import InternalError
 from aca_tokend.simulation.replica import LATENCY_SPREAD, Cluster, Setup
 from aca_tokend.simulation.world import Unforeseen, World
 from tests.simulation.checker import Checker
@@ -234,7 +235,7 @@ def run(scenario: Scenario, *, trace: bool = False, lines: int = TRACE_LINES) ->
         checker.at_the_end()
     except Violated as violated:
         outcome.violated = violated
-    except Unforeseen as error:
+    except (Unforeseen, InternalError) as error:
         outcome.violated = Violated("outlives_surprises", f"the process ended: {error}, at {world.now:.3f}")
     outcome.trace = list(kept)
     outcome.ended_at = world.now
