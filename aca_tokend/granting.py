@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.errors import GrantError, SecretError, VerifyError
+from aca_tokend.core.errors import GrantError, InternalError, SecretError, VerifyError
 from aca_tokend.core.outcome import (
     DOWN,
     EndpointDown,
@@ -77,7 +77,11 @@ class Granter:
                 if not isinstance(claims, Claims):
                     return claims
                 # What was claimed must be made: a claim left behind would count as refused.
-                asked = await Call(pool, lambda: self._ask_if_admitted(state, unproven), state.urgency, finish=True)
+                try:
+                    asked = await Call(pool, lambda: self._ask_if_admitted(state, unproven), state.urgency, finish=True)
+                except InternalError:
+                    await self.guard.settle(state, unproven, claims, Verdict())
+                    raise
                 if isinstance(asked, Wait):
                     await self.guard.settle(state, unproven, claims, Verdict())
         except SecretError as error:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aca_tokend.core import guard
-from aca_tokend.core.errors import ReasonedError
+from aca_tokend.core.errors import InternalError, ReasonedError
 from aca_tokend.core.guard import Claim, Denied, exhausted
 from aca_tokend.core.outcome import Failure, Reason, Step
 from aca_tokend.core.policy import SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS
@@ -76,6 +76,8 @@ class Guard:
         if isinstance(decision, Claim):
             return Claims(decision, client_claim)
         await self._settle_client(state, resolved, client_claim, Verdict())
+        if isinstance(decision, InternalError):
+            raise decision
         if isinstance(decision, Denied):
             return self._denied(state, resolved, decision, Reason.ATTEMPTS_SPENT)
         message = f"no attempt without its record: {decision.message}"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.outcome import Adopted, Event, Failure, Published, PublishResult, Reason, Step
+from aca_tokend.core.errors import InternalError, contained
+from aca_tokend.core.outcome import Adopted, Component, Event, Failure, Published, PublishResult, Reason, Step
 from aca_tokend.core.policy import Life, plan, retry_delay
 from aca_tokend.core.steps import Call, Calls
 from aca_tokend.core.token import Document, Seen
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aca_tokend.core.breaker import Wake
+    from aca_tokend.core.errors import ReasonedError
     from aca_tokend.core.ports import Clock
     from aca_tokend.state import SinkState, TokenState
 
@@ -65,7 +67,7 @@ class Publisher:
                     sink.appeared = (hash(result.document), now)
             else:
                 sink.seen = None
-                sink.failure = result.as_failure(Step.LOOK, sink.sink.name)
+                sink.failure = self._failure(state, result, Step.LOOK, sink)
 
     def _adopt(self, state: TokenState) -> None:
         """Takes over the latest token of ours that is published, if it is later than the one we hold."""
@@ -167,10 +169,16 @@ class Publisher:
                 self._settle(state, sink, PublishResult.WRITTEN, result.seconds)
                 continue
             sink.seen = None
-            sink.failure = result.as_failure(Step.PUBLISH, sink.sink.name)
+            sink.failure = self._failure(state, result, Step.PUBLISH, sink)
             if sink.failure.reason is Reason.CONFLICT:
                 conflicts.append(sink)
         return conflicts
+
+    def _failure(self, state: TokenState, error: ReasonedError, step: Step, sink: SinkState) -> Failure:
+        """What went wrong at one place. A bug there is told as one, and holds up no other place."""
+        if isinstance(error, InternalError):
+            self.observe(contained(Component.ATTEMPT, state.name, error)[1])
+        return error.as_failure(step, sink.sink.name)
 
     def _may_replace(self, state: TokenState, sink: SinkState, document: Document) -> bool:
         """The fence: a later-issued token is never replaced by an earlier one.

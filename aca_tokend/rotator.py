@@ -11,8 +11,19 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.errors import LookError, SecretError
-from aca_tokend.core.outcome import Event, Failed, Failure, Reason, Resumed, Rotated, Skipped, Step, Suspended
+from aca_tokend.core.errors import LookError, SecretError, contained
+from aca_tokend.core.outcome import (
+    Component,
+    Event,
+    Failed,
+    Failure,
+    Reason,
+    Resumed,
+    Rotated,
+    Skipped,
+    Step,
+    Suspended,
+)
 from aca_tokend.core.policy import death_delay, retry_delay
 from aca_tokend.credentials import Resolver
 from aca_tokend.granting import Granter
@@ -64,7 +75,24 @@ class Rotator:
         object.__setattr__(self, "_publisher", Publisher(self.clock, self.rng, self.observe, self.wake))
 
     async def attempt(self, state: TokenState) -> float:
-        """One attempt: does what is due for this token and returns when to come again, in monotonic seconds."""
+        """One attempt: does what is due for this token and returns when to come again, in monotonic seconds.
+
+        A bug ends the attempt alone: a rotation has failed, and comes again by the backoff; what is beside one comes
+        again after its cap.
+        """
+        try:
+            return await self._attempt(state)
+        except Exception as error:  # noqa: BLE001 -- contained here for all attempts
+            internal, event = contained(Component.ATTEMPT, state.name, error)
+            self.observe(event)
+            self._pass_turn(state)
+            now = self.clock.monotonic()
+            if not state.due(now):  # what is beside a rotation says nothing of the token in use
+                return max(self._next(state), now + state.config.rotation.backoff.cap)
+            self._failed(state, internal.as_failure(Step.GRANT))
+            return self._next(state)
+
+    async def _attempt(self, state: TokenState) -> float:
         if state.clock_stepped:
             state.clock_stepped = False
             self._publisher.redraw(state)

@@ -18,7 +18,7 @@ from aca_tokend.admin import AdminServer
 from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import AdminConfig, parse
 from aca_tokend.core.errors import FRAMES, InternalError, SecretError, contained
-from aca_tokend.core.outcome import Component, HookRan, Reason, Unexpected
+from aca_tokend.core.outcome import Component, Event, Failed, HookRan, Published, Reason, Step, Suspended, Unexpected
 from aca_tokend.core.steps import Call, Calls, make
 from aca_tokend.daemon import KEEP_AGAIN_SECONDS, SWEEP, Daemon
 from aca_tokend.demo.stage import wait_until
@@ -27,7 +27,7 @@ from aca_tokend.pages import site
 from aca_tokend.reload import Source
 from aca_tokend.state import HookState, Written
 from aca_tokend.status_api import api
-from tests.fakes import FakeClock, FakeHook, drive, token_config
+from tests.fakes import Bench, FakeClock, FakeHook, MemorySink, drive, token_config
 from tests.unit.test_admin import ask
 from tests.unit.told import configured, lines
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from aca_tokend.core.outcome import Event
     from aca_tokend.state import TokenState
     from aca_tokend.vault import VaultSession
 
@@ -169,6 +168,108 @@ def test_expected_errors_stay_what_they_are() -> None:
         return (await Calls([Call("pool", missing)]))[0]
 
     assert type(drive(caught())) is SecretError
+
+
+# ── attempts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def of_attempts(bench: Bench) -> list[Unexpected]:
+    """The bugs that attempts met, which show nothing."""
+    assert CANARY not in repr(bench.events)
+    found = bench.told(Unexpected)
+    assert {(bug.component, bug.owner, bug.kind) for bug in found} == {(Component.ATTEMPT, "bookings", "RuntimeError")}
+    return found
+
+
+def test_bug_in_a_grant() -> None:
+    """It costs an attempt, not the process: told, tried again by the backoff, and no attempt with the credential."""
+    bench = Bench()
+    bench.endpoint.before_answer = fail
+
+    wait = bench.attempt()
+
+    assert len(of_attempts(bench)) == 1
+    (failed,) = bench.told(Failed)
+    assert (failed.failure.step, failed.failure.reason) == (Step.GRANT, Reason.INTERNAL_ERROR)
+    assert 0.0 < wait < math.inf
+
+    bench.run_for(3600.0)
+    assert len(of_attempts(bench)) > 5
+    assert not bench.told(Suspended), "what was claimed is given back"
+
+    bench.endpoint.before_answer = None
+    bench.run_for(120.0)
+    assert bench.sinks[0].content == bench.state.document is not None
+
+
+@pytest.mark.parametrize("step", ["look", "publish"])
+def test_bug_at_a_place(step: str) -> None:
+    """It is told, with its place in the code, and holds up no other place of the token."""
+    broken, well = MemorySink(name="vault:secret/broken"), MemorySink(name="vault:secret/well")
+    bench = Bench(sinks=[broken, well])
+    if step == "publish":
+        broken.before_publish = fail
+    else:
+        vars(broken)["look"] = fail
+
+    wait = bench.attempt()
+
+    assert of_attempts(bench)[0].trace[-1].endswith("in fail")
+    assert well.content == bench.state.document is not None
+    assert 0.0 < wait < math.inf
+
+
+@pytest.mark.parametrize("record", ["read_record", "write_record"])
+def test_bug_at_a_record(record: str) -> None:
+    """No request is made without its record, and the bug is told."""
+    bench = Bench()
+    vars(bench.sinks[0])[record] = fail
+
+    wait = bench.attempt()
+
+    assert of_attempts(bench)
+    assert not bench.endpoint.asked
+    assert bench.told(Failed)[0].failure.reason is Reason.INTERNAL_ERROR
+    assert 0.0 < wait < math.inf
+
+    del vars(bench.sinks[0])[record]
+    bench.run_for(120.0)
+    assert bench.state.document is not None
+
+
+class Deaf(list[Event]):
+    """Events that nobody can be told of while it is `broken`."""
+
+    broken = False
+    missed = 0
+
+    def append(self, event: Event) -> None:
+        if self.broken and isinstance(event, Published):
+            self.missed += 1
+            fail()
+        super().append(event)
+
+
+def test_bug_beside_a_rotation() -> None:
+    """A bug in what brings a place up to date is no loop, and asks for no other token while this one lives."""
+    events, sinks = Deaf(), [MemorySink(name="vault:secret/one"), MemorySink(name="vault:secret/two")]
+    bench = Bench(sinks=sinks, events=events)
+    sinks[1].publish_errors.extend([Reason.UNAVAILABLE] * 100)
+    bench.attempt()
+    asked, rotate_at = len(bench.endpoint.asked), bench.state.rotate_at
+
+    events.broken = True
+    bench.run_for(300.0)
+
+    assert 1 < events.missed < 50
+    assert len(of_attempts(bench)) == events.missed
+    assert (len(bench.endpoint.asked), bench.state.rotate_at) == (asked, rotate_at)
+    assert not bench.state.failures
+
+    events.broken = False
+    sinks[1].publish_errors.clear()
+    bench.run_for(120.0)
+    assert sinks[1].content == bench.state.document
 
 
 # ── hooks ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
