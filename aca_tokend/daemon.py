@@ -255,11 +255,8 @@ class Daemon:
         publishes = [publish for token in self.config.tokens for publish in token.publish]
 
         async def sweep() -> float:
-            try:
-                await Call(FILE_POOL, lambda: sinks.sweep(publishes))
-            except Exception as error:  # noqa: BLE001 -- contained here: the next start removes it
-                self.unexpected(Component.RELOAD, "temp-file cleanup", error)
-            return math.inf
+            await Call(FILE_POOL, partial(self.contain, "temp-file cleanup", partial(sinks.sweep, publishes)))
+            return math.inf  # what is left the next start removes
 
         return Duty(SWEEP, FILE_POOL, sweep, lambda: -math.inf)
 
@@ -293,10 +290,10 @@ class Daemon:
         self._observe(contained(component, owner, error)[1])
 
     def contain(self, what: str, run: Callable[[], None]) -> None:
-        """Runs what the main thread does beside the schedule, so that a bug in it ends that alone."""
+        """Runs what is no rotation, so that a bug in it ends that alone."""
         try:
             run()
-        except Exception as error:  # noqa: BLE001 -- contained here for the main thread
+        except Exception as error:  # noqa: BLE001 -- contained here for all that is no rotation
             self.unexpected(Component.RELOAD, what, error)
 
     def _observe_reload(self, succeeded: bool) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aca_tokend.core.outcome import Reason, Step
+from aca_tokend.core.outcome import Component, Reason, Step
 from aca_tokend.demo.child import HelperError
 from aca_tokend.demo.stage import wait_until
 from tests.system.cast import TOKENS
@@ -205,6 +205,7 @@ def test_no_free_text_in_a_label(story: Story) -> None:
         "sink": rf"(vault(\.[\w-]+)?:secret/aca/({names})|file:{story.scene.directory}/\w+/({names})\.json)",
         "reason": "|".join(Reason),
         "step": "|".join(Step),
+        "component": "|".join(Component),
         "result": "rotated|adopted|failed|skipped|written|unchanged|fenced|succeeded",
         "code": r"\d{3}|none",
         "kind": "vault|file",
