@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aca_tokend.config_files import load
+from aca_tokend.config_files import folders, load
 from aca_tokend.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,6 +83,21 @@ def test_folder_that_looks_like_a_pattern(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "tokens.toml").write_text(token("a"), encoding="utf-8")
     assert [each.name for each in load(main(folder, '["tokens.toml"]')).tokens] == ["a"]
+
+
+def test_folders_to_watch(tmp_path: Path) -> None:
+    """A change of the configuration is one in a file's folder, in that of what it links to, or where one may appear."""
+    for name in ("conf/..1", "conf/tokens.d", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "conf/..data").symlink_to("..1")
+    (tmp_path / "conf/config.toml").symlink_to("..data/config.toml")
+    (tmp_path / "elsewhere/linked.toml").touch()
+    (tmp_path / "conf/tokens.d/a.toml").symlink_to(tmp_path / "elsewhere/linked.toml")
+    include = ["tokens.d/*.toml", "later/*/deep.toml", "../beside/one.toml"]
+
+    found = {it.removeprefix(f"{tmp_path}/") for it in folders(tmp_path / "conf/config.toml", include)}
+
+    assert found == {"conf", "conf/..1", "conf/tokens.d", "elsewhere", "conf/later", "beside"}
 
 
 def test_pattern_without_a_match(tmp_path: Path) -> None:
