@@ -25,6 +25,7 @@ from aca_tokend.core.outcome import (
 from aca_tokend.core.secret import Secret
 from aca_tokend.rotation.decide import POLL_SECONDS, POLL_VAULT_SECONDS, poll_seconds
 from aca_tokend.rotation.managed import Woken
+from tests.changed import replace as changed
 from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, token_config
 
 DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
@@ -78,6 +79,35 @@ def test_restart_adopts() -> None:
     assert wait == pytest.approx(7200 * 0.667 - 100)
     assert len(bench.told(Adopted)) == 1
     assert [event.result for event in bench.told(Published)] == [PublishResult.WRITTEN, PublishResult.UNCHANGED]
+
+
+def test_upgrade_from_before_the_name_while_the_endpoint_is_down() -> None:
+    """What a version before the name published is adopted and left as it is; the next token is written with the name.
+
+    A roll back finds the account there, by which that version goes.
+    """
+    bench = Bench()
+    bench.attempt()
+    before = changed(bench.sinks[0].content, token="")
+    bench.sinks[0].put(before)
+    bench.endpoint.broken = DOWN
+    bench.clock.advance(100)
+    bench.restart()
+
+    wait = bench.attempt()
+
+    assert wait == pytest.approx(7200 * 0.667 - 100)
+    assert len(bench.endpoint.asked) == 1, "no grant for the upgrade"
+    assert bench.sinks[0].content == before
+    bench.clock.advance(wait)
+    bench.attempt()
+    assert bench.sinks[0].content == before, "readers keep what there is"
+    bench.endpoint.broken = None
+    bench.clock.advance(600)
+    bench.attempt()
+    published = bench.sinks[0].content
+    assert (published.token, published.account) == (bench.facts.name, before.account)
+    assert published.access_token != before.access_token
 
 
 def test_restart_past_the_rotation_point_rotates() -> None:
