@@ -931,6 +931,8 @@ def test_clock_steps_do_not_move_the_deadlines_of_our_own_tokens() -> None:
         bench.step_clock(step)
 
         assert bench.attempt() == pytest.approx(wait)
+        told = bench.sinks[0].content.expires_at.timestamp() - bench.clock.wall()
+        assert told == pytest.approx(7200, abs=10.0), "readers are told when it expires by the new clock"
         bench.run_for(20_000)
         assert len(bench.endpoint.asked) == 5
 
