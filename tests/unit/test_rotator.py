@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,7 +27,10 @@ from aca_tokend.core.secret import Secret
 from aca_tokend.rotation.decide import POLL_SECONDS, POLL_VAULT_SECONDS, poll_seconds
 from aca_tokend.rotation.managed import Woken
 from tests.changed import replace as changed
-from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, token_config
+from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, drive, token_config
+
+if TYPE_CHECKING:
+    from aca_tokend.core.steps import Call
 
 DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
 WRONG = GrantRejected(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
@@ -620,6 +624,23 @@ def test_waiting_for_an_endpoint_spares_the_sinks() -> None:
     assert sum(sink.looks for sink in crowd.sinks) - looks < 50 * 8
 
 
+def test_probe_that_nobody_was_told_to_send_is_not_waited_past() -> None:
+    """Where those whose turn it was need no token any more, the next that is due probes the endpoint in their place."""
+    bench = Bench()
+    gate, now = bench.token.wiring.gate, bench.clock.now
+    for name in ("a", "b", "c"):
+        gate.failed(name, now + 3600.0, now, None, 0.5)
+    for name in ("a", "b", "c"):
+        gate.passed(name, now)
+
+    wait = bench.attempt()
+
+    assert bench.facts.waits_for == "endpoint_held"
+    assert bench.endpoint.asked == []
+    assert wait == pytest.approx(gate.breaker.probe_at - bench.clock.now, abs=0.5)
+    assert wait < 5.0, "it would have waited for a minute to be woken"
+
+
 def test_stray_wake_makes_no_grant() -> None:
     """A token that is woken though it has a fresh one makes no grant, and does not come again and again."""
     bench = Bench()
@@ -628,6 +649,23 @@ def test_stray_wake_makes_no_grant() -> None:
 
     assert bench.attempt() == pytest.approx(wait)
     assert len(bench.endpoint.asked) == 1
+
+
+def test_look_that_a_granted_token_needs_is_made_while_stopping() -> None:
+    """After a conflict the place is read again: a stop that dropped that look would lose what was granted."""
+    bench = Bench()
+    bench.sinks[0].publish_errors.append(Reason.CONFLICT)
+    finishes: list[bool] = []
+
+    def made(call: Call[object]) -> bool:
+        if call.run == bench.sinks[0].look:
+            finishes.append(call.finish)
+        return False
+
+    drive(bench.rotator.attempt(bench.token), made)
+
+    assert finishes == [False, True]
+    assert bench.sinks[0].writes == 1
 
 
 def test_endless_conflicts_are_a_failed_publish() -> None:
