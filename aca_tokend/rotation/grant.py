@@ -112,8 +112,8 @@ class Granter:
             case Wait():
                 return self._wait(facts, answered)
             case Denial():
-                since = self.clock.monotonic() - answered.refused_seconds_ago
-                return self._suspended(facts, answered.failure, resolved, since, answered.recorded, asked=False)
+                since, recorded = answered.refused_at, answered.recorded
+                return self._suspended(facts, answered.failure, resolved, since, recorded, asked=False)
             case Unrecorded():
                 return self.failed(facts, answered.failure, asked=False)._replace(claim=answered.claim)
             case Answered():
@@ -134,11 +134,11 @@ class Granter:
             try:
                 answered = await Call(pool, send, urgency, finish=finish)
             except InternalError:
-                await self.lockout.settle(wiring, facts, permit, Verdict())
+                await self.lockout.settle(wiring, facts, permit)
                 raise
             if isinstance(answered, Answered):
                 return answered
-            await self.lockout.settle(wiring, facts, permit, Verdict())
+            await self.lockout.settle(wiring, facts, permit)
             if answered is not None:
                 return answered
         return Wait("claimed_elsewhere", patience(facts, self.clock.monotonic()))
@@ -250,8 +250,9 @@ class Granter:
     async def _take(self, token: ManagedToken, facts: Facts, asked: Answered, moment: Moment) -> Facts:
         """Tells everybody concerned what the answer means, and takes the token if there is one."""
         wiring, answer, permit = token.wiring, asked.answer, asked.permit
-        error = answer.reason if isinstance(answer, GrantError) else None
-        verdict = Verdict(accepted=error is None, refused=error if error in REJECTED else None)
+        verdict: Verdict = True
+        if isinstance(answer, GrantError):
+            verdict = answer.reason if answer.reason in REJECTED else None
         settled = await self.lockout.settle(wiring, facts, permit, verdict)
         facts, now = facts._replace(claim=settled.claim, noted=settled.noted), self.clock.monotonic()
         code = str(answer.status) if answer.status is not None else "none"
@@ -365,9 +366,7 @@ class Granter:
     # ── what an answer means ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _accepted_since(self, wiring: Wiring, resolved: Resolved, suspension: Suspension) -> bool:
-        known, reason = wiring.shared.known(resolved), suspension.failure.reason
-        of_client, of_scope = reason is Reason.INVALID_CLIENT, reason is Reason.INVALID_SCOPE
-        concerned = known.client if of_client else known.scope if of_scope else known.user
+        concerned = wiring.shared.known(resolved).concerned(suspension.failure.reason)
         return concerned.proven(suspension.refused_at)
 
     def _suspended(
