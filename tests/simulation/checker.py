@@ -237,14 +237,14 @@ class Checker:
             if wait > engine_view.poll_seconds(state) + EPSILON:
                 self.broken("attempt_in_time", f"{state.name}: suspended, and the next look comes in {wait:.1f} s")
             return
-        left = life.expires - now if life else 0.0
-        longest = rotation.backoff.cap
-        if life and now < life.rotate and not engine_view.failing(state) and not engine_view.revoked(state):
+        revoked, longest = engine_view.revoked(state), rotation.backoff.cap
+        left = life.expires - now if life and not revoked else 0.0  # readers have nothing of one that is refused
+        if life and now < life.rotate and not engine_view.failing(state) and not revoked:
             longest = max(life.rotate - now, 0.0)
         elif left > 0:
             longest = min(longest, max(left * 0.75, 2 * URGENT_INTERVAL_SECONDS))
-        if engine_view.revoked(state):
-            longest = max(longest, min(left, LONGEST_REVOKED_SECONDS))
+        elif life and revoked:
+            longest = max(longest, min(life.expires - now, LONGEST_REVOKED_SECONDS))
         wish = engine_view.retry_after_seconds(state)
         if wish is not None:
             longest = max(longest, min(wish, left * 0.75) if left > 0 else wish)
