@@ -281,14 +281,16 @@ def _polled(facts: Facts, last: float, interval: float) -> float:
 
 
 def try_pending(facts: Facts, moment: Moment, _grant: float) -> Action | None:
-    """A token that was granted and could not be tried is tried again, until its rotation point.
+    """A token that was granted and could not be tried is tried again while one is needed, until its rotation point.
 
     Later a new one is asked for; where none is to be had, this one serves readers before they meet an expired one.
     """
     pending, trouble, until = facts.pending, facts.trouble, pending_until(facts)
     if pending is None or until == -math.inf:
         return None
-    at = trouble.again_at(facts.config) if trouble is not None and facts.config.verify is not None else -math.inf
+    at = need_at(facts)  # later where a replica's token was adopted since
+    if trouble is not None and facts.config.verify is not None:
+        at = max(at, trouble.again_at(facts.config))
     if at > until:
         at = max(at, needed_at(facts))
     return Action(Do.TRY, at=at) if max(at, moment.now) < pending.expires_at else None

@@ -235,11 +235,12 @@ def test_a_token_is_asked_for_only_where_it_must_be(roll: Dice) -> None:
     model = any_model(roll)
     model.attempt()
     for action, facts, at in model.log:
+        if action.do in {Do.GRANT, Do.TRY}:
+            assert is_needed(facts, at), "the token in use is still good"
         if action.do is not Do.GRANT:
             continue
         rotation, pending = facts.config.rotation, usable_pending(facts)
         places = range(len(facts.places))
-        assert is_needed(facts, at), "the token in use is still good"
         assert not has_adoptable(facts, at), "a place holds a later token of ours"
         began = moment(at.began - 1e-6)  # what has become due since waits for the next attempt
         owed = [number for number in places if owes(facts, number, at) and owes(facts, number, began)]
@@ -318,7 +319,7 @@ def test_nothing_is_left_undone_by_a_token_that_rests(roll: Dice) -> None:
     assert not has_adoptable(facts, at), "a later token of ours was not adopted"
     _asks_for_a_token(facts, at)
     pending = usable_pending(facts)
-    if pending is not None and at.now < pending.expires_at:
+    if pending is not None and at.now < pending.expires_at and is_needed(facts, at):
         blocked = facts.trouble is not None and at.now < facts.trouble.again_at(facts.config)
         over = at.now > pending.life(facts.config, facts.jitter).rotate
         assert blocked or over, "a pending token was not tried"

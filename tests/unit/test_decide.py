@@ -96,6 +96,11 @@ def tried(every: str = "60s", **changed: object) -> Facts:
     return replace(facts, config=configured(1, layout, every))
 
 
+def untried(**changed: object) -> Facts:
+    """One that is past its rotation point, and whose next token has to be tried first."""
+    return tried("0s", **{"held": WORN, "places": (has(WORN.document, looked=-0.5),), **changed})
+
+
 def suspended(read: float = -1.0, polled: float = -1.0, account: str = OURS, refused: float = -100.0) -> Suspension:
     """A credential that was refused as often as it may be; one cautious attempt comes an hour after."""
     return Suspension(REFUSED, account, "credential", NOW + refused, NOW + polled, NOW + read, Recorded())
@@ -378,7 +383,7 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
     "not where there is none": (places(has(hooked=None), layout=(VAULT,)), ALONE),
     # ── a suspended token ──
     "a suspended token looks whether its credential changed, before a pending token is tried": (
-        tried(suspended=suspended(polled=-3.0), pending=PENDING, held=replace(TOKEN, checked_at=NOW)),
+        untried(suspended=suspended(polled=-3.0), pending=PENDING),
         do(Do.POLL),
     ),
     "every three seconds": (known(suspended=suspended(polled=-1.0)), rest(2.0, Do.POLL)),
@@ -404,32 +409,31 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
     ),
     # ── a pending token ──
     "a token that could not be tried is tried again by the backoff": (
-        tried("0s", pending=PENDING, trouble=failed(1.0, UNTRIED)),
+        untried(pending=PENDING, trouble=failed(1.0, UNTRIED)),
         rest(2.0, Do.TRY),
     ),
-    "and then": (tried("0s", pending=PENDING, trouble=failed(3.0, UNTRIED)), do(Do.TRY)),
-    "at once where it need not be tried any more": (known(pending=PENDING, trouble=failed(1.0, UNTRIED)), do(Do.TRY)),
+    "and then": (untried(pending=PENDING, trouble=failed(3.0, UNTRIED)), do(Do.TRY)),
+    "at once where it need not be tried any more": (
+        worn(-0.5, pending=PENDING, trouble=failed(1.0, UNTRIED)),
+        do(Do.TRY),
+    ),
+    "and not before one is needed: a replica's may have been adopted that was issued before it": (
+        tried("0s", pending=PENDING),
+        ALONE,
+    ),
     "a last time by its rotation point, before another is asked for": (
-        tried(
-            "0s",
-            held=WORN,
-            places=(has(WORN.document, looked=-0.5),),
+        untried(
             pending=replace(PENDING, issued_at=NOW - 4803.0),
             trouble=failed(4.0, UNTRIED),
         ),
         do(Do.TRY),
     ),
     "no grant is made while it may turn out to work": (
-        tried(
-            "0s", held=WORN, places=(has(WORN.document, looked=-0.5),), pending=PENDING, trouble=failed(1.0, UNTRIED)
-        ),
+        untried(pending=PENDING, trouble=failed(1.0, UNTRIED)),
         rest(2.0, Do.TRY),
     ),
     "also where another's attempt lets it go on": (
-        tried(
-            "0s",
-            held=WORN,
-            places=(has(WORN.document, looked=-0.5),),
+        untried(
             pending=PENDING,
             trouble=failed(1.0, UNTRIED),
             turn_at=NOW,
@@ -437,13 +441,11 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         rest(2.0, Do.TRY),
     ),
     "nor is anything read for one": (
-        tried("0s", held=WORN, places=(has(WORN.document),), pending=PENDING, trouble=failed(3.0, UNTRIED)),
+        untried(places=(has(WORN.document),), pending=PENDING, trouble=failed(3.0, UNTRIED)),
         do(Do.TRY),
     ),
     "one that has expired is of no use": (
-        tried(
-            "0s", held=WORN, places=(has(WORN.document, looked=-0.5),), pending=replace(PENDING, issued_at=NOW - 7200.0)
-        ),
+        untried(pending=replace(PENDING, issued_at=NOW - 7200.0)),
         do(Do.GRANT),
     ),
     "and holds up no other though it was to be kept for longer": (
@@ -454,10 +456,7 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         do(Do.GRANT),
     ),
     "where the backoff reaches beyond its rotation point another is asked for": (
-        tried(
-            "0s",
-            held=WORN,
-            places=(has(WORN.document, looked=-0.5),),
+        untried(
             pending=replace(PENDING, issued_at=NOW - 4802.0),
             trouble=failed(1.0, UNTRIED),
         ),
