@@ -171,7 +171,7 @@ def is_needed(facts: Facts, at: Moment) -> bool:
         return True
     if token.revoked_at is not None:
         since = max(token.revoked_at, token.reused_at or 0.0)
-        return at.now >= since + revocation_delay(facts.revocations, facts.config.rotation)
+        return at.now >= min(since + revocation_delay(facts.revocations, facts.config.rotation), token.expires_at)
     return at.now >= rotation_point(facts, token)
 
 

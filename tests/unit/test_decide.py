@@ -499,6 +499,10 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         places(has(), held=replace(TOKEN, revoked_at=NOW), revocations=3),
         rest(40.0, Do.LOOK),
     ),
+    "but not beyond its expiry, when any token is replaced": (
+        places(has(), held=replace(held(issued=-100.0, lifetime=130.0), revoked_at=NOW), revocations=3),
+        rest(30.0, Do.LOOK),
+    ),
     "a server that hands out a token again has another once it has expired": (
         places(has(), held=replace(held(issued=-100.0, lifetime=104.0), reused_at=NOW)),
         rest(4.25, Do.LOOK),
