@@ -197,8 +197,7 @@ class Model:
             return self.failed(facts, DOWN)
         known, identity = facts.identity, Identity(OURS, USER, AUTHORITY, self.now)
         if known is None:
-            trouble = facts.trouble and replace(facts.trouble, hastened_to=self.began)
-            facts = replace(facts, trouble=trouble, waiting=None, revocations=0)
+            facts = replace(facts, trouble=None, waiting=None, revocations=0)
         return replace(facts, identity=identity)
 
     def ask_turn(self, facts: Facts, _places: tuple[int, ...]) -> Facts:
