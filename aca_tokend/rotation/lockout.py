@@ -41,10 +41,11 @@ UNPROVEN = frozenset({"client_unproven", "user_unproven"})
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """No request was sent: why, and after how many seconds to come again at the latest."""
+    """No request was sent: why, after how many seconds to come again at the latest, and when its turn comes."""
 
     why: str
     seconds: float
+    turn_at: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Model:
                 self.now += self.world.seconds
                 self.facts = ACTS[decision.do](self, self.facts, decision.places)
             elif self.facts.turn_at <= self.began:
-                self.facts = replace(self.facts, turn_at=math.inf)
+                self.facts = replace(self.facts, turn_at=math.inf, waiting=None)
             else:
                 return decision
         message = "an attempt has no end"
