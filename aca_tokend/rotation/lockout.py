@@ -43,10 +43,11 @@ Verdict = Literal[True] | Reason | None
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """No request was sent: why, and after how many seconds to come again at the latest."""
+    """No request was sent: why, after how many seconds to come again at the latest, and when its turn comes."""
 
     why: str
     seconds: float
+    turn_at: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
