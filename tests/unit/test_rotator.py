@@ -864,6 +864,26 @@ def test_canary_replaces_a_token_that_died_early() -> None:
     assert bench.told(Failed)[0].failure.reason is Reason.TOKEN_REFUSED
 
 
+def test_token_that_expires_while_it_is_tried_is_not_revoked() -> None:
+    """A refusal that comes once the token has expired says nothing: the outage that kept it in use is not hidden."""
+    bench = canary()
+    bench.attempt()
+    bench.endpoint.broken = DOWN
+    bench.clock.advance(bench.facts.expires_at - bench.clock.now - 0.5)
+
+    def slow(path: str, access_token: Secret) -> None:  # noqa: ARG001 -- in the place of a method
+        bench.clock.advance(1.0)
+        raise REFUSED
+
+    bench.endpoint.verify = slow  # type: ignore[method-assign]
+    bench.attempt()
+
+    assert bench.facts.current is not None
+    assert bench.facts.current.checked_at == pytest.approx(bench.clock.now, abs=1.0), "it was tried"
+    assert not bench.facts.revoked
+    assert Reason.TOKEN_REFUSED not in {event.failure.reason for event in bench.told(Failed)}
+
+
 def test_requests_are_told_by_their_ids() -> None:
     """What is told of a request has the id that the server gave it: a grant, its rotation, a token found dead."""
     bench = canary()
