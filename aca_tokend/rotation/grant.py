@@ -391,9 +391,8 @@ class Granter:
         return facts._replace(waiting=Waiting(wait.why, until), turn_at=math.inf)
 
     def _held_up(self, wiring: Wiring, facts: Facts, now: float) -> Wait:
-        """No longer than a retry would wait, nor than until a probe that nobody was told to send."""
-        unclaimed = wiring.gate.breaker.unclaimed_at
-        soonest = max(unclaimed - now, 0.0) if math.isfinite(unclaimed) else math.inf
+        """No longer than a retry would wait, nor than until it may probe."""
+        soonest = max(wiring.gate.breaker.turn_at(facts.name) - now, 0.0)
         return Wait("endpoint_held", min(patience(facts, now), soonest))
 
     def _down(self, wiring: Wiring, facts: Facts, failure: Failure, now: float) -> None:
