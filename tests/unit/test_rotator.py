@@ -688,19 +688,6 @@ def waiting_for_the_endpoint() -> Bench:
     return bench
 
 
-def test_an_attempt_before_its_turn_does_not_cost_it() -> None:
-    """A token that was told to ask next asks then, though it was woken sooner too, as one of those in reserve."""
-    bench = waiting_for_the_endpoint()
-    turn = bench.next_at
-    bench.token.inbox.append(Woken(bench.clock.now))
-
-    bench.attempt()
-
-    assert bench.next_at == turn
-    bench.run_for(turn - bench.clock.now)
-    assert len(bench.endpoint.asked) == 2
-
-
 def test_turn_that_cannot_be_used_is_passed_on() -> None:
     """A token that waits for its endpoint, and by its turn has no place that could take a token, lets another ask."""
     bench = waiting_for_the_endpoint()
