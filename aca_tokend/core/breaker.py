@@ -100,10 +100,12 @@ class Breaker:
             self._waiting.pop(token, None)
         return True
 
-    @property
-    def unclaimed_at(self) -> float:
-        """When a probe may be sent that no token was told to send; infinity where one is out, or somebody was told."""
-        return inf if self._probe is not None or self._told is not None else self.probe_at
+    def turn_at(self, token: str) -> float:
+        """When a token may probe though nobody wakes it: it was told before, or nobody was. Infinity where one is out.
+
+        One that was told comes by this, since it may be woken sooner as the substitute of the last, and only then.
+        """
+        return inf if self._probe is not None or self._told not in {None, token} else self.probe_at
 
     def failed(self, token: str, expires: float, now: float, retry_after: float | None, draw: float) -> list[Wake]:
         """The endpoint is down. Returns which tokens probe it next, and when; none while the breaker is closed."""

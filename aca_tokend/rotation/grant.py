@@ -95,7 +95,7 @@ class Granter:
             identity = await self.resolver.identify(facts.config, wiring.endpoint, token.urgency, moment.now)
         except SecretError as error:
             return self.failed(facts, error.as_failure(Step.GRANT), asked=False)
-        return identified(facts, identity, moment.began)
+        return identified(facts, identity)
 
     async def grant(self, token: ManagedToken, moment: Moment) -> Facts:
         """Asks for a token and, where that is configured, tries it."""
@@ -106,7 +106,7 @@ class Granter:
             return self.failed(facts, error.as_failure(Step.GRANT), asked=False)
         assert facts.identity is not None  # noqa: S101 -- what was decided on
         if resolved.account != facts.identity.account:
-            return identified(facts, resolved.identity(moment.now), moment.began)  # another account may need no grant
+            return identified(facts, resolved.identity(moment.now))  # another account may need no grant
         answered = await self._ask(token, resolved)
         match answered:
             case Wait():
@@ -174,7 +174,7 @@ class Granter:
         self.observe(Resumed(facts.name, why))
         trouble = facts.trouble and replace(facts.trouble, hastened_to=moment.began)
         facts = facts._replace(suspended=None, trouble=trouble, waiting=None, noted="")
-        return identified(facts, resolved.identity(now), moment.began)
+        return identified(facts, resolved.identity(now))
 
     async def try_pending(self, token: ManagedToken) -> Facts:
         """Tries a token that was granted before and could not be tried, and makes it the token in use."""
@@ -391,9 +391,8 @@ class Granter:
         return facts._replace(waiting=Waiting(wait.why, until), turn_at=math.inf)
 
     def _held_up(self, wiring: Wiring, facts: Facts, now: float) -> Wait:
-        """No longer than a retry would wait, nor than until a probe that nobody was told to send."""
-        unclaimed = wiring.gate.breaker.unclaimed_at
-        soonest = max(unclaimed - now, 0.0) if math.isfinite(unclaimed) else math.inf
+        """No longer than a retry would wait, nor than until it may probe."""
+        soonest = max(wiring.gate.breaker.turn_at(facts.name) - now, 0.0)
         return Wait("endpoint_held", min(patience(facts, now), soonest))
 
     def _down(self, wiring: Wiring, facts: Facts, failure: Failure, now: float) -> None:
@@ -423,13 +422,12 @@ class Granter:
             self.wake(wake)
 
 
-def identified(facts: Facts, identity: Identity, now: float) -> Facts:
-    """With whose token is configured now. Another account may be asked for at once."""
+def identified(facts: Facts, identity: Identity) -> Facts:
+    """With whose token is configured now. What failed for another account says nothing of this one."""
     known = facts.identity
     if known is not None and known.account == identity.account:
         return facts._replace(identity=identity)
-    trouble = facts.trouble and replace(facts.trouble, hastened_to=now)
-    return ours_by_mark(facts)._replace(identity=identity, trouble=trouble, waiting=None, revocations=0)
+    return ours_by_mark(facts)._replace(identity=identity, trouble=None, waiting=None, revocations=0)
 
 
 def ours_by_mark(facts: Facts) -> Facts:

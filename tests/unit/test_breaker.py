@@ -121,6 +121,7 @@ def test_substitutes_are_woken_beside_the_one_whose_turn_it_is() -> None:
     assert len(wakes) == 1 + SUBSTITUTES
     assert [wake.at - breaker.probe_at for wake in wakes] == [n * SUBSTITUTE_SECONDS for n in range(1 + SUBSTITUTES)]
     first, second, *_ = wakes
+    assert (breaker.turn_at(first.token), breaker.turn_at(second.token)) == (breaker.probe_at, math.inf)
     assert breaker.admit(second.token, FAR, second.at)
     assert not breaker.admit(first.token, FAR, second.at), "one probe at a time"
 
@@ -168,9 +169,9 @@ def test_turn_that_nobody_took_is_free_again() -> None:
     for number in range(THRESHOLD):
         breaker.passed(f"t{number}", 0.5)
 
-    assert breaker.unclaimed_at == breaker.probe_at
+    assert breaker.turn_at("new") == breaker.probe_at
     assert breaker.admit("new", FAR, breaker.probe_at)
-    assert breaker.unclaimed_at == math.inf, "it is out"
+    assert breaker.turn_at("another") == math.inf, "it is out"
 
 
 def test_replica_that_recovers_by_adopting_is_fresh_at_once() -> None:

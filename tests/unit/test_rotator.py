@@ -24,6 +24,7 @@ from aca_tokend.core.outcome import (
     Suspended,
 )
 from aca_tokend.core.secret import Secret
+from aca_tokend.core.token import Seen
 from aca_tokend.rotation.decide import POLL_SECONDS, POLL_VAULT_SECONDS, poll_seconds
 from aca_tokend.rotation.managed import Woken
 from tests.changed import replace as changed
@@ -666,6 +667,38 @@ def test_look_that_a_granted_token_needs_is_made_while_stopping() -> None:
 
     assert finishes == [False, True]
     assert bench.sinks[0].writes == 1
+
+
+def waiting_for_the_endpoint() -> Bench:
+    """A token that is due while its endpoint is down for others, and has been told to ask next, before them."""
+    bench = Bench()
+    bench.attempt()
+    bench.clock.advance(6000.0)
+    gate, now = bench.token.wiring.gate, bench.clock.now
+    for name in ("a", "b", "c"):
+        gate.failed(name, now + 1000.0, now, None, 0.0)
+    assert gate.breaker.admit("a", now + 1000.0, now + 1.0)
+    bench.attempt()
+    assert bench.facts.waits_for == "endpoint_held"
+    bench.clock.advance(1.0)
+    wake, *_ = gate.failed("a", now + 1000.0, bench.clock.now, None, 0.0)
+    assert wake.token == bench.token.name
+    bench.token.inbox.append(Woken(wake.at))
+    bench.next_at = wake.at
+    return bench
+
+
+def test_turn_that_cannot_be_used_is_passed_on() -> None:
+    """A token that waits for its endpoint, and by its turn has no place that could take a token, lets another ask."""
+    bench = waiting_for_the_endpoint()
+    stranger = Seen(None, "theirs", foreign="access_token is missing")
+    bench.token.facts = bench.facts.with_place(0, seen=stranger, looked_at=bench.clock.now)
+    bench.woken.clear()
+
+    bench.run_for(bench.next_at - bench.clock.now)
+
+    assert len(bench.endpoint.asked) == 1
+    assert {wake.token for wake in bench.woken} == {"a", "b", "c"}
 
 
 def test_endless_conflicts_are_a_failed_publish() -> None:
