@@ -793,6 +793,22 @@ def test_place_that_cannot_be_written_is_passed_over() -> None:
     assert [[entry.spent for entry in entries(sink)] for sink in bench.sinks] == [[2], [2]]
 
 
+def test_refusal_is_noted_at_each_place() -> None:
+    """After a restart without the first place the second tells of the refusals, though no claim was ever made there."""
+    bench = Bench(sinks=[MemorySink("vault:a"), MemorySink("vault:b")], config=FOREVER)
+    bench.endpoint.broken = WRONG
+    bench.run_for(60)
+    assert len(bench.endpoint.asked) == 2
+    assert [[entry.spent for entry in entries(sink)] for sink in bench.sinks] == [[2], [2]]
+
+    bench.sinks[0].look_errors.extend([Reason.UNAVAILABLE] * 100)
+    bench.sinks[0].records.clear()
+    bench.restart()
+    bench.run_for(60)
+
+    assert len(bench.endpoint.asked) == 2
+
+
 # ── processes that die ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
