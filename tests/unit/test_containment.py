@@ -27,7 +27,7 @@ from aca_tokend.pages import site
 from aca_tokend.reload import Source
 from aca_tokend.rotation.hook_runner import Hooker, HookState, Written
 from aca_tokend.status_api import api
-from tests.fakes import Bench, FakeClock, FakeHook, drive, token_config
+from tests.fakes import Bench, FakeClock, FakeHook, MemorySink, drive, token_config
 from tests.unit.test_admin import ask
 from tests.unit.told import configured, lines
 
@@ -194,6 +194,22 @@ def test_bug_in_an_attempt() -> None:
     bench.endpoint.before_answer = None
     bench.attempt()
     assert bench.facts.everywhere
+
+
+def test_bug_at_a_place() -> None:
+    """It is a failure of that place alone, and told as a bug too: the token is published at its other place."""
+    bench = Bench(sinks=[MemorySink("vault:a"), MemorySink("vault:b")])
+    bench.sinks[0].look = fail  # type: ignore[method-assign]
+
+    bench.attempt()
+
+    assert [(bug.component, bug.kind) for bug in bench.told(Unexpected)] == [(Component.ATTEMPT, "RuntimeError")]
+    assert CANARY not in repr(bench.events)
+    bad, good = bench.facts.places
+    assert bad.failure is not None
+    assert bad.failure.reason is Reason.INTERNAL_ERROR
+    assert good.failure is None
+    assert bench.sinks[1].content == bench.document
 
 
 def test_bug_in_the_rules_passes_the_turn() -> None:
