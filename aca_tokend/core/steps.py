@@ -30,6 +30,8 @@ BUSY: Final = Busy.BUSY
 # The pools of these names are for calls on this machine, which have no time-out of their own: one that has taken longer
 # than an attempt has patience leaves its thread's place to another, so that it holds up none on the same file system.
 LOCAL = ("file", "secrets")
+# The pool in which the attempts of tokens begin. Hardly anything is called there, so it is free, whatever hangs.
+BEGIN = "file"
 HUNG_SECONDS = 2.0
 # The urgency of what goes on with something begun, a minted token or a claim: before whatever only begins.
 FIRST = -math.inf

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from aca_tokend.core.config import vaults_of
+from aca_tokend.core.steps import BEGIN
 from aca_tokend.rotation.lockout import UNPROVEN
 from aca_tokend.rotation.managed import ClockStepped, Late, ManagedToken, Reconfigured, VaultBack, Woken
 from aca_tokend.rotation.reconfigure import begin
@@ -70,12 +71,8 @@ class Tokens:
         """A token that nothing is known of yet; its jitter is drawn, and its first attempt begins at `at`."""
         wiring = self.wire(config)
         token = self.by_name[config.name] = ManagedToken(wiring, begin(wiring, self.rng.random()))
-        self._keep(token, at)
+        self.schedule.keep(TokenWork(self, token), at)
         return token
-
-    def _keep(self, token: ManagedToken, at: float) -> None:
-        """Puts a token on schedule; its attempts begin in the pool of its first place."""
-        self.schedule.keep(TokenWork(self, token, token.wiring.sinks[0].pool), at)
 
     def remove(self, name: str) -> ManagedToken:
         """Takes a token off the schedule; an attempt under way goes on to its end."""
@@ -86,7 +83,7 @@ class Tokens:
     def keep_all(self) -> None:
         """Puts every token on schedule for now, whatever became of it."""
         for token in self.by_name.values():
-            self._keep(token, self.clock.monotonic())
+            self.schedule.keep(TokenWork(self, token), self.clock.monotonic())
 
     def pass_turns(self, token: ManagedToken) -> None:
         """A token that left sends no more requests: another that waits does. One that came back has its turn itself."""
@@ -106,7 +103,7 @@ class Tokens:
         for change in changes.changed:
             token, wiring = self.by_name[change.config.name], self.wire(change.config)
             token.inbox.append(Reconfigured(wiring, change.previous, change.alike, change.tried_anew))
-            self.schedule.keep(TokenWork(self, token, wiring.sinks[0].pool), now)
+            self.schedule.keep(TokenWork(self, token), now)
         return gone
 
     def send(self, token: ManagedToken, message: Message, at: float) -> None:
@@ -154,7 +151,7 @@ class TokenWork:
 
     tokens: Tokens
     token: ManagedToken
-    pool: str
+    pool: ClassVar[str] = BEGIN  # none of a place: what hangs there would hold up the token's other places
     finish: ClassVar[bool] = False  # what has not begun when the daemon stops is not begun
 
     @property

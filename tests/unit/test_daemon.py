@@ -23,7 +23,7 @@ from aca_tokend.demo.stage import wait_until
 from aca_tokend.reload import Draining, Source
 from aca_tokend.rotation.facts import Held
 from aca_tokend.rotation.managed import ClockStepped, Reconfigured, Woken
-from aca_tokend.rotation.tokens import STEP_SPREAD_SECONDS
+from aca_tokend.rotation.tokens import STEP_SPREAD_SECONDS, TokenWork
 from aca_tokend.sinks.mounts import FILE_POOL
 from tests.unit.told import DOCUMENT, configured, lines
 
@@ -182,7 +182,7 @@ def idle(clock: SystemClock, tokens: int) -> Daemon:
 def in_an_hour(daemon: Daemon) -> None:
     """Puts every token on schedule for later."""
     for token in daemon.tokens.by_name.values():
-        daemon.tokens._keep(token, daemon.clock.monotonic() + 3600.0)
+        daemon.scheduler.keep(TokenWork(daemon.tokens, token), daemon.clock.monotonic() + 3600.0)
 
 
 class SteppedClock(SystemClock):

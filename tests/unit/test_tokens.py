@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import GrantUnavailable
 from aca_tokend.core.outcome import Reason
+from aca_tokend.core.steps import LOCAL
 from aca_tokend.rotation.admission import FIRST_SECONDS, NEXT_TO_TRY
 from aca_tokend.rotation.changes import Change, Changes
 from aca_tokend.rotation.facts import Place
@@ -57,11 +58,9 @@ class Rig:
         self.tokens.rotator = Rotator(self.clock, secrets, rng, lambda _event: None, self.tokens.wake, self.tokens.late)
         for name in ("one", "two"):
             self.tokens.add(token_config().model_copy(update={"name": name}), self.clock.now)
-        self.pool = "vault.main"
 
     def wire(self, config: TokenConfig) -> Wiring:
-        pool = getattr(self, "pool", "vault.main")
-        return wired(config, self.endpoint, [MemorySink(f"vault:secret/{config.name}", pool=pool)], self.shared)
+        return wired(config, self.endpoint, [MemorySink(f"vault:secret/{config.name}")], self.shared)
 
     def attempt(self, name: str, hangs: Callable[[Call[Any]], bool] = lambda _call: False) -> float:
         """An attempt; in how many seconds the next is due."""
@@ -94,19 +93,26 @@ def test_only_attempt_waits_for_another() -> None:
     assert rig.attempt("one", lambda call: call.pool == "vault.main") < math.inf
 
 
-def test_changed_token_begins_in_its_new_pool() -> None:
-    """A reload puts a changed token on schedule anew, for the pool that it had may be removed before its attempt."""
+def test_attempts_begin_in_no_pool_of_a_place() -> None:
+    """A first place whose pool is full of calls that hang keeps no attempt from the token's other places."""
+    rig = Rig()
+    for work in rig.schedule.work.values():
+        token = rig.tokens.by_name[work.name]
+        assert work.pool not in {sink.pool for sink in token.wiring.sinks}
+        assert work.pool.startswith(LOCAL), "a call that hangs there leaves its place to another"
+
+
+def test_changed_token_is_due_at_once() -> None:
+    """A reload tells a changed token, whose next attempt begins at once, and takes one that left off the schedule."""
     rig = Rig()
     rig.attempt("one")
     rig.schedule.due["one"] = rig.clock.now + 3600.0
-    rig.pool = "vault.other"
     config = rig.tokens.by_name["one"].facts.config
 
     gone = rig.tokens.follow(Changes((), (Change(config, (None,), (False,), tried_anew=False),), ("two",), 0))
 
     assert [token.name for token in gone] == ["two"]
     assert rig.schedule.due == {"one": rig.clock.now}
-    assert rig.schedule.work["one"].pool == "vault.other"
     assert [type(message) for message in rig.tokens.by_name["one"].inbox] == [Reconfigured]
 
 
