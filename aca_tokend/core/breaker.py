@@ -167,11 +167,15 @@ class Breaker:
         ahead = [expires for expires in self._waiting.values() if expires > now]
         return Outage(len(self._waiting), len(self._waiting) - len(ahead), min(ahead, default=inf) - now)
 
-    def passed(self, token: str, now: float) -> list[Wake]:
-        """The token made no request: it adopted one, could not, or left. If it was its turn, another's comes."""
+    def passed(self, token: str, now: float, *, failing: bool = False) -> list[Wake]:
+        """The token made no request: it adopted one, could not, or left. If it was its turn, another's comes.
+
+        One that is `failing` waits for something else, and is still among those that the endpoint has failed.
+        """
         self._waiting.pop(token, None)
-        self._failed.pop(token, None)
-        self._failed_at.pop(token, None)
+        if not failing:
+            self._failed.pop(token, None)
+            self._failed_at.pop(token, None)
         turn = token in {self._told, self._probe}
         if self._probe == token:
             self._probe = None

@@ -56,10 +56,10 @@ class Gate:
         with self._lock:
             return self._breaker.outage(now)
 
-    def passed(self, token: str, now: float) -> list[Wake]:
+    def passed(self, token: str, now: float, *, failing: bool = False) -> list[Wake]:
         """The token made no request, or left. Returns whose turn it is then, if it was its own."""
         with self._lock:
-            return self._breaker.passed(token, now)
+            return self._breaker.passed(token, now, failing=failing)
 
 
 @dataclass(slots=True, eq=False)

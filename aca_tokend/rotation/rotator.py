@@ -182,7 +182,7 @@ class Rotator:
         facts, gate = token.facts, token.wiring.gate
         waits = facts.waiting is not None and facts.waiting.why == "endpoint_held"
         if not waits and facts.requested_at < began:
-            for wake in gate.passed(token.name, self.clock.monotonic()):
+            for wake in gate.passed(token.name, self.clock.monotonic(), failing=facts.trouble is not None):
                 self.wake(wake)
         self.granter.lockout.ended(token.wiring, facts)
 

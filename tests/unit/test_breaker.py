@@ -126,6 +126,18 @@ def test_substitutes_are_woken_beside_the_one_whose_turn_it_is() -> None:
     assert not breaker.admit(first.token, FAR, second.at), "one probe at a time"
 
 
+def test_token_that_waits_for_something_else_is_still_failing() -> None:
+    """One that failed and then waits for its attempt record counts with the others; one that adopted does not."""
+    for failing in (True, False):
+        breaker = Breaker(probe_lost_seconds=25.0)
+        breaker.failed("t0", FAR, 0.0, None, 0.0)
+        breaker.passed("t0", 0.5, failing=failing)
+        for name in ("t1", "t2"):
+            breaker.failed(name, FAR, 1.0, None, 0.0)
+
+        assert breaker.open is failing
+
+
 def test_turn_is_passed_on() -> None:
     """A token whose turn it is and that makes no request, for instance because it adopted one, passes it on."""
     breaker = opened()
