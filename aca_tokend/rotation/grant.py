@@ -424,12 +424,13 @@ class Granter:
 
 
 def identified(facts: Facts, identity: Identity, now: float) -> Facts:
-    """With whose token is configured now. Another account may be asked for at once."""
+    """With whose token is configured now. Another account may be asked for at once, unless we hold a token of it."""
     known = facts.identity
     if known is not None and known.account == identity.account:
         return facts._replace(identity=identity)
-    trouble = facts.trouble and replace(facts.trouble, hastened_to=now)
-    return ours_by_mark(facts)._replace(identity=identity, trouble=trouble, waiting=None, revocations=0)
+    facts = ours_by_mark(facts)._replace(identity=identity, waiting=None, revocations=0)
+    needed = need_at(facts) <= now
+    return facts._replace(trouble=replace(facts.trouble, hastened_to=now) if facts.trouble and needed else None)
 
 
 def ours_by_mark(facts: Facts) -> Facts:

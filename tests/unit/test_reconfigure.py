@@ -454,6 +454,22 @@ def test_another_account_is_not_suspended() -> None:
     assert bench.document is not None
 
 
+def test_back_at_its_account_with_a_fresh_token_nothing_fails() -> None:
+    """What was refused to another account keeps a token from nothing that it still has from before."""
+    rig = Rig()
+    bench = rig.rotate()
+    username, grants = bench.config.username, len(bench.endpoint.asked)
+    bench.endpoint.answers.extend([REFUSED] * 2)
+    rig.change(username="svc-other")
+    bench.run_for(30.0)
+    assert bench.facts.suspension
+
+    rig.change(username=username)
+
+    assert bench.facts.trouble is None
+    assert len(bench.endpoint.asked) == grants + 2
+
+
 def test_other_wait_for_a_cautious_attempt() -> None:
     """Another `retry_rejected` holds for a token that is suspended already, from when it was refused."""
     rig, bench = suspended()
