@@ -60,13 +60,17 @@ def plan_reused(now: float, remaining: float, rotation: RotationConfig) -> float
     return now + min(delay, remaining + AFTER_EXPIRY_SECONDS)
 
 
-def revocation_delay(revocations: int, rotation: RotationConfig) -> float:
+def revocation_delay(revocations: int, remaining: float, rotation: RotationConfig) -> float:
     """How long to wait before replacing a token that was revoked early, for the `revocations`-th time in a row.
 
     The first is replaced at once. If the new one is refused too, it may be the API that is broken: each further wait
-    is twice as long, up to an hour.
+    is twice as long, up to an hour, but none goes on beyond the `remaining` seconds that the token was to live: then
+    there is no doubt that a new one is needed.
     """
-    return 0.0 if revocations <= 1 else min(rotation.min_interval * 2.0 ** min(revocations - 1, 30), 3600.0)
+    if revocations <= 1:
+        return 0.0
+    wait = min(rotation.min_interval * 2.0 ** min(revocations - 1, 30), 3600.0)
+    return min(wait, max(remaining, rotation.min_interval))
 
 
 def retry_delay(

@@ -102,7 +102,8 @@ def need_at(facts: Facts) -> float:
     if held is None or held.scope != facts.config.scope:
         return -math.inf
     if held.revoked_at is not None:  # a server that hands it out again has no other yet
-        return max(held.revoked_at, held.reused_at or -math.inf) + revocation_delay(facts.revocations, rotation)
+        since = max(held.revoked_at, held.reused_at or -math.inf)
+        return since + revocation_delay(facts.revocations, held.expires_at - since, rotation)
     if held.reused_at is not None:
         return plan_reused(held.reused_at, held.expires_at - held.reused_at, rotation)
     return held.life(facts.config, facts.jitter).rotate

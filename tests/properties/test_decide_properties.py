@@ -171,7 +171,7 @@ def is_needed(facts: Facts, at: Moment) -> bool:
         return True
     if token.revoked_at is not None:
         since = max(token.revoked_at, token.reused_at or 0.0)
-        return at.now >= since + revocation_delay(facts.revocations, facts.config.rotation)
+        return at.now >= since + revocation_delay(facts.revocations, token.expires_at - since, facts.config.rotation)
     return at.now >= rotation_point(facts, token)
 
 
@@ -412,7 +412,14 @@ def test_every_place_is_served_soon_once_all_is_well(roll: Dice) -> None:
     facts = replace(model.facts, places=tuple(replace(it, busy=None) for it in model.facts.places))
     model.facts = facts
     rotation = facts.config.rotation
-    pauses = rotation.backoff.cap, rotation.min_interval, 60.0, 30.0, revocation_delay(facts.revocations, rotation), 2.0
+    pauses = (
+        rotation.backoff.cap,
+        rotation.min_interval,
+        60.0,
+        30.0,
+        revocation_delay(facts.revocations, math.inf, rotation),
+        2.0,
+    )
 
     model.run(calm + sum(pauses))
 

@@ -498,6 +498,14 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         places(has(), held=replace(TOKEN, revoked_at=NOW), revocations=3),
         rest(40.0, Do.LOOK),
     ),
+    "but no longer than it was to live": (
+        places(has(LATE.document), held=replace(LATE, revoked_at=NOW), revocations=3),
+        rest(20.0, Do.LOOK),
+    ),
+    "and not within min_interval": (
+        places(has(LATE.document), held=replace(LATE, issued_at=NOW - 7195.0, revoked_at=NOW), revocations=3),
+        rest(10.0, Do.LOOK),
+    ),
     "a server that hands out a token again has another once it has expired": (
         places(has(), held=replace(held(issued=-100.0, lifetime=104.0), reused_at=NOW)),
         rest(4.25, Do.LOOK),
