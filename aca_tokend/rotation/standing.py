@@ -102,13 +102,22 @@ def writable_at(facts: Facts, number: int, moment: Moment) -> float:
     if document.access_token == held.document.access_token:
         return -math.inf  # never fenced: a token whose dates were set anew may look earlier
     expiry = moment.monotonic(document.expires_at.timestamp())
-    read_before = held.asked_at is not None and place.looked_at <= held.asked_at
-    at = -math.inf if read_before or held.document.issued_after(document) else expiry
+    at = -math.inf if _read_before(facts, place, held, moment) or held.document.issued_after(document) else expiry
     if works(facts, held):
         return at
     # one that could not be tried is brought there once readers are about to meet an expired token
     tolerance = (document.expires_at - document.refresh_after).total_seconds()
     return max(at, expiry - tolerance * SHARE_OF_REMAINING) if _tried(facts, held) else math.inf
+
+
+def _read_before(facts: Facts, place: Place, held: Held, moment: Moment) -> bool:
+    """Whether what is there was read before our token was asked for, and so gives way to it whatever its times say.
+
+    What was read before ours was adopted is compared by its times; where those cannot be believed, it gives way too.
+    """
+    if held.asked_at is not None:
+        return place.looked_at <= held.asked_at
+    return place.looked_at <= held.adopted_at and adoptable(facts, place, moment) is None
 
 
 def rival_until(facts: Facts, place: Place, moment: Moment) -> float:
