@@ -238,12 +238,12 @@ class Checker:
             return
         left = life.expires - now if life else 0.0
         longest = rotation.backoff.cap
-        if life and now < life.rotate and not engine_view.failing(state) and not engine_view.revoked(state):
+        if engine_view.revoked(state):  # what it took for dead leaves nothing to be in time for
+            longest, left = max(longest, min(left, LONGEST_REVOKED_SECONDS)), 0.0
+        elif life and now < life.rotate and not engine_view.failing(state):
             longest = max(life.rotate - now, 0.0)
         elif left > 0:
             longest = min(longest, max(left * 0.75, 2 * URGENT_INTERVAL_SECONDS))
-        if engine_view.revoked(state):
-            longest = max(longest, min(left, LONGEST_REVOKED_SECONDS))
         wish = engine_view.retry_after_seconds(state)
         if wish is not None:
             longest = max(longest, min(wish, left * 0.75) if left > 0 else wish)
