@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.breaker import THRESHOLD
 from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
+from aca_tokend.rotation.decide import SAME_LOOK_SECONDS
 from tests.simulation import engine_view
 from tests.simulation.refusals import Refusals
 
@@ -147,20 +148,20 @@ class Asking:
         scenario, replica = self.checker.scenario, self.checker.cluster.replicas[endpoint.replica]
         if scenario.odd_clocks or scenario.odd_lifetimes or not self._lives(endpoint):
             return
-        for place in replica.places[endpoint.token]:
+        began = replica.driver.began(endpoint.token)
+        began = minted.sent if began is None else began
+        for number, place in enumerate(replica.places[endpoint.token]):
             there = place.minted
             if there is None or there is minted or there.account != minted.account or there.revoked <= minted.sent:
                 continue
-            began = replica.driver.began(endpoint.token)
-            state = replica.tokens.by_name[endpoint.token]
-            looked = max(engine_view.seen_at(state, number) for number in range(len(replica.places[endpoint.token])))
-            began = min(looked, minted.sent if began is None else began)
+            looked = engine_view.seen_at(replica.tokens.by_name[endpoint.token], number)
+            knows_since = min(began, max(looked, began - SAME_LOOK_SECONDS))
             rotation = scenario.rotation
             life = there.expires - there.issued
             earliest = there.sent + max(life * rotation.fraction * (1 - rotation.jitter), rotation.min_interval)
             whats = (place.store.name, place.name, f"alive {replica.number}", "api", f"token {endpoint.token}")
             excuse = self.checker.conditions.excuse(whats, minted.sent)
-            if excuse or self.checker.published_at[id(place)] > began or minted.sent >= earliest - EPSILON:
+            if excuse or self.checker.published_at[id(place)] > knows_since or minted.sent >= earliest - EPSILON:
                 continue
             self.checker.broken(
                 "no_needless_grant", f"{replica.name}, {minted.token}: {place.name} holds one that is fresh"
