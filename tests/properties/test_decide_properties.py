@@ -99,14 +99,13 @@ def is_rivals(facts: Facts, number: int, at: Moment) -> bool:
     return live and document.issued_at.timestamp() > wrote.wall
 
 
-def came_first(facts: Facts, place: Place, token: Held, at: Moment) -> bool:
-    """Whether what is there was there before our token was asked for, or was passed over when it was adopted."""
-    document, found = place.seen.document if place.seen else None, place.looked_at
-    if place.first_seen is not None:
-        found = place.first_seen[1]
+def was_passed_over(facts: Facts, place: Place, token: Held, at: Moment) -> bool:
+    """Whether what the place holds was read before our token was asked for, or adopted though that was there."""
+    document = place.seen.document if place.seen else None
     if token.asked_at is not None:
-        return found <= token.asked_at
-    return found <= token.adopted_at and document is not None and not is_plausible(document, facts, place, at)
+        return place.looked_at <= token.asked_at
+    passed = document is not None and not is_plausible(document, facts, place, at)
+    return passed and place.looked_at <= token.adopted_at
 
 
 def owes(facts: Facts, number: int, at: Moment) -> bool:
@@ -123,7 +122,7 @@ def owes(facts: Facts, number: int, at: Moment) -> bool:
     if there.access_token == token.document.access_token:
         return place.seen.outdated or (token.asked_at is not None and there.issued_at != token.document.issued_at)
     if is_valid(there, at):
-        return not untried and (came_first(facts, place, token, at) or later(token.document, there))
+        return not untried and (was_passed_over(facts, place, token, at) or later(token.document, there))
     return not untried or token.checked_at is not None
 
 
@@ -302,7 +301,7 @@ def test_nothing_that_readers_need_is_replaced(roll: Dice) -> None:
                 tolerance = (there.expires_at - there.refresh_after).total_seconds()
                 left = there.expires_at.timestamp() - at.wall
                 assert not untried or (token.checked_at is not None and left <= tolerance), "it was never tried"
-                earlier = came_first(facts, place, token, at) or later(token.document, there)
+                earlier = was_passed_over(facts, place, token, at) or later(token.document, there)
                 assert earlier, "a later token is replaced"
 
 
