@@ -249,6 +249,7 @@ class Granter:
     async def _take(self, token: ManagedToken, facts: Facts, asked: Answered, moment: Moment) -> Facts:
         """Tells everybody concerned what the answer means, and takes the token if there is one."""
         wiring, answer, permit = token.wiring, asked.answer, asked.permit
+        self._wake(wiring.gate.claims.passed(facts.name, self.clock.monotonic()))
         error = answer.reason if isinstance(answer, GrantError) else None
         verdict = Verdict(accepted=error is None, refused=error if error in REJECTED else None)
         settled = await self.lockout.settle(wiring, facts, permit, verdict)
