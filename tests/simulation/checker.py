@@ -240,10 +240,10 @@ class Checker:
         longest = rotation.backoff.cap
         if life and now < life.rotate and not engine_view.failing(state) and not engine_view.revoked(state):
             longest = max(life.rotate - now, 0.0)
+        elif engine_view.revoked(state):  # readers are refused already, whenever it would have expired
+            longest = max(longest, min(left, LONGEST_REVOKED_SECONDS))
         elif left > 0:
             longest = min(longest, max(left * 0.75, 2 * URGENT_INTERVAL_SECONDS))
-        if engine_view.revoked(state):
-            longest = max(longest, min(left, LONGEST_REVOKED_SECONDS))
         wish = engine_view.retry_after_seconds(state)
         if wish is not None:
             longest = max(longest, min(wish, left * 0.75) if left > 0 else wish)
