@@ -29,7 +29,7 @@ from aca_tokend.core.outcome import (
     Suspended,
 )
 from aca_tokend.core.policy import SAME_EXPIRY_SECONDS
-from aca_tokend.core.steps import Call
+from aca_tokend.core.steps import FIRST, Call
 from aca_tokend.core.token import Document
 from aca_tokend.rotation.credentials import Resolved, Resolver, endpoint_pool
 from aca_tokend.rotation.decide import need_at, needed_at, records_at
@@ -122,6 +122,7 @@ class Granter:
     async def _ask(self, token: ManagedToken, resolved: Resolved) -> Answered | Wait | Denial | Unrecorded:
         """One request, if it may be sent now; what was recorded of it is settled where it is not."""
         facts, wiring = token.facts, token.wiring
+        pool, urgency = endpoint_pool(wiring.endpoint), token.urgency
         if (wait := self.held_up(wiring, facts)) is not None:
             return wait  # nothing is claimed for a request that could not be sent
         for _ in range(CLAIMS):
@@ -131,7 +132,7 @@ class Granter:
             # What was claimed must be sent: a claim left behind would count as refused.
             finish, send = permit.claim is not None, _sending(self, token, permit)
             try:
-                answered = await Call(endpoint_pool(wiring.endpoint), send, token.urgency, finish=finish)
+                answered = await Call(pool, send, urgency, finish=finish)
             except InternalError:
                 await self.lockout.settle(wiring, facts, permit, Verdict())
                 raise
@@ -357,7 +358,7 @@ class Granter:
         endpoint = token.wiring.endpoint
         run = _verifying(endpoint.verify, path, access_token)
         try:
-            await Call(endpoint_pool(endpoint), run, token.urgency, finish=True)
+            await Call(endpoint_pool(endpoint), run, FIRST, finish=True)
         except InternalError as error:  # a bug says nothing of the token: it could not be tried
             self.observe(contained(Component.ATTEMPT, token.name, error)[1])
             raise

@@ -224,7 +224,7 @@ class Lockout:
 
         decision: Claim | Denied | Unwritten = decide(book.known(resolved.scoped), resolved.scoped)
         if not isinstance(decision, Denied):
-            decision, book = await self.records.claim(book, resolved.credential, decide, facts.expires_at)
+            decision, book = await self.records.claim(book, resolved.credential, decide)
         match decision:
             case Claim(attempts):
                 return Permit(resolved, known, self._since(known, attempts) + SEND_WITHIN_SECONDS, decision, book)
@@ -262,7 +262,6 @@ class Lockout:
                 book,
                 named,
                 lambda it: guard.refused_elsewhere(it, named, count, shown, refused_at),
-                facts.expires_at,
                 everywhere=True,
             )
         return _denial(wiring, reason, ago, Recorded(entry.changed_at if entry else None, book.cleared))
@@ -303,14 +302,12 @@ class Lockout:
         Returns what they tell then, None where nobody knows; whether they are empty; and a claim that is left behind.
         """
         sent, claim, refused, now = permit.resolved, permit.claim, verdict.refused, self.records.now()
-        credential, urgency, noted = sent.credential, facts.expires_at, facts.noted == sent.credential
+        credential, noted = sent.credential, facts.noted == sent.credential
         if claim is None and (noted if verdict.accepted else refused in {None, Reason.INVALID_CLIENT}):
             return None, False, None
         book = permit.book or await self._read(wiring, facts)
         if verdict.accepted:
-            told, book = await self.records.note(
-                book, credential, lambda it: guard.succeeded(it, credential, now), urgency
-            )
+            told, book = await self.records.note(book, credential, lambda it: guard.succeeded(it, credential, now))
             return told, False, None
         told, of_scope = None, refused is Reason.INVALID_SCOPE
         if refused is not None:
@@ -319,16 +316,15 @@ class Lockout:
                 book,
                 named,
                 lambda it: guard.refused(it, named, refused, now, claimed=claimed),
-                urgency,
                 everywhere=True,
             )
         if claim is None or (refused is not None and not of_scope):
             return told, book.cleared, None
-        back, book = await self.records.note(book, credential, lambda it: guard.given_back(it, claim, now), urgency)
+        back, book = await self.records.note(book, credential, lambda it: guard.given_back(it, claim, now))
         return told, book.cleared, claim if back is None else None
 
     async def _read(self, wiring: Wiring, facts: Facts) -> Book:
-        return await self.records.read(own_places(wiring, facts), facts.expires_at)
+        return await self.records.read(own_places(wiring, facts))
 
     def _since(self, known: Known, attempts: Attempts) -> float:
         """When an entry was written, in monotonic seconds: if by a clock that runs ahead, when we first saw it."""
