@@ -29,7 +29,7 @@ from aca_tokend.core.status import (
     TokenStatus,
 )
 from aca_tokend.core.token import moment
-from aca_tokend.rotation.decide import POLL_SECONDS, grant_at, pending_until, poll_seconds
+from aca_tokend.rotation.decide import POLL_SECONDS, grant_at, poll_seconds, try_pending
 from aca_tokend.rotation.facts import Moment
 from aca_tokend.rotation.standing import readable
 from aca_tokend.status_servers import endpoint_status, vault_status
@@ -173,16 +173,17 @@ def _waits(facts: Facts) -> list[str]:
 def _next_attempt(subject: Subject, facts: Facts) -> float | None:
     """When a grant is next asked for, or what failed is tried again; None for never."""
     now = subject.monotonic
+    clocks = Moment(now, subject.wall, now)
     if facts.suspension is not None:
         soonest = facts.suspension.cautious_at(facts.config)
     else:
         troubles = [it.trouble for it in facts.places]
-        if (
-            facts.identity is None or pending_until(facts) > subject.monotonic
-        ):  # no grant is due before that is resolved, or tried
+        if facts.identity is None:  # no grant is due before that is resolved
             troubles.append(facts.trouble)
         times = [it.again_at(facts.config) for it in troubles if it]
-        soonest = min([grant_at(facts, Moment(now, subject.wall, now)), *times])
+        if (pending := try_pending(facts, clocks, math.inf)) is not None:
+            times.append(pending.at)
+        soonest = min([grant_at(facts, clocks), *times])
     return max(soonest, now) if soonest < math.inf else None
 
 

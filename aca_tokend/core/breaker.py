@@ -106,6 +106,10 @@ class Breaker:
         """When a probe may be sent that no token was told to send; infinity where one is out, or somebody was told."""
         return inf if self._probe is not None or self._told is not None else self.probe_at
 
+    def turn_at(self, token: str) -> float:
+        """When this token was told to send a probe; infinity where it was not."""
+        return self.probe_at if self._told == token else inf
+
     def failed(self, token: str, expires: float, now: float, retry_after: float | None, draw: float) -> list[Wake]:
         """The endpoint is down. Returns which tokens probe it next, and when; none while the breaker is closed."""
         self._failed[token] = self._failed.get(token, 0) + 1

@@ -95,7 +95,7 @@ class Granter:
             identity = await self.resolver.identify(facts.config, wiring.endpoint, token.urgency, moment.now)
         except SecretError as error:
             return self.failed(facts, error.as_failure(Step.GRANT), asked=False)
-        return identified(facts, identity, moment.began)
+        return identified(facts, identity)
 
     async def grant(self, token: ManagedToken, moment: Moment) -> Facts:
         """Asks for a token and, where that is configured, tries it."""
@@ -106,14 +106,14 @@ class Granter:
             return self.failed(facts, error.as_failure(Step.GRANT), asked=False)
         assert facts.identity is not None  # noqa: S101 -- what was decided on
         if resolved.account != facts.identity.account:
-            return identified(facts, resolved.identity(moment.now), moment.began)  # another account may need no grant
+            return identified(facts, resolved.identity(moment.now))  # another account may need no grant
         answered = await self._ask(token, resolved)
         match answered:
             case Wait():
                 return self._wait(facts, answered)
             case Denial():
-                since = self.clock.monotonic() - answered.refused_seconds_ago
-                return self._suspended(facts, answered.failure, resolved, since, answered.recorded, asked=False)
+                since, recorded = answered.refused_at, answered.recorded
+                return self._suspended(facts, answered.failure, resolved, since, recorded, asked=False)
             case Unrecorded():
                 return self.failed(facts, answered.failure, asked=False)._replace(claim=answered.claim)
             case Answered():
@@ -134,11 +134,11 @@ class Granter:
             try:
                 answered = await Call(pool, send, urgency, finish=finish)
             except InternalError:
-                await self.lockout.settle(wiring, facts, permit, Verdict())
+                await self.lockout.settle(wiring, facts, permit)
                 raise
             if isinstance(answered, Answered):
                 return answered
-            await self.lockout.settle(wiring, facts, permit, Verdict())
+            await self.lockout.settle(wiring, facts, permit)
             if answered is not None:
                 return answered
         return Wait("claimed_elsewhere", patience(facts, self.clock.monotonic()))
@@ -174,7 +174,7 @@ class Granter:
         self.observe(Resumed(facts.name, why))
         trouble = facts.trouble and replace(facts.trouble, hastened_to=moment.began)
         facts = facts._replace(suspended=None, trouble=trouble, waiting=None, noted="")
-        return identified(facts, resolved.identity(now), moment.began)
+        return identified(facts, resolved.identity(now))
 
     async def try_pending(self, token: ManagedToken) -> Facts:
         """Tries a token that was granted before and could not be tried, and makes it the token in use."""
@@ -251,8 +251,9 @@ class Granter:
         """Tells everybody concerned what the answer means, and takes the token if there is one."""
         wiring, answer, permit = token.wiring, asked.answer, asked.permit
         self._wake(wiring.gate.claims.passed(facts.name, self.clock.monotonic()))
-        error = answer.reason if isinstance(answer, GrantError) else None
-        verdict = Verdict(accepted=error is None, refused=error if error in REJECTED else None)
+        verdict: Verdict = True
+        if isinstance(answer, GrantError):
+            verdict = answer.reason if answer.reason in REJECTED else None
         settled = await self.lockout.settle(wiring, facts, permit, verdict)
         facts, now = facts._replace(claim=settled.claim, noted=settled.noted), self.clock.monotonic()
         code = str(answer.status) if answer.status is not None else "none"
@@ -366,9 +367,7 @@ class Granter:
     # ── what an answer means ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _accepted_since(self, wiring: Wiring, resolved: Resolved, suspension: Suspension) -> bool:
-        known, reason = wiring.shared.known(resolved), suspension.failure.reason
-        of_client, of_scope = reason is Reason.INVALID_CLIENT, reason is Reason.INVALID_SCOPE
-        concerned = known.client if of_client else known.scope if of_scope else known.user
+        concerned = wiring.shared.known(resolved).concerned(suspension.failure.reason)
         return concerned.proven(suspension.refused_at)
 
     def _suspended(
@@ -390,13 +389,17 @@ class Granter:
     def _wait(self, facts: Facts, wait: Wait) -> Facts:
         until = self.clock.monotonic() + wait.seconds
         self.observe(Skipped(facts.name, wait.why, wait.seconds, expires_at(facts)))
-        return facts._replace(waiting=Waiting(wait.why, until), turn_at=math.inf)
+        return facts._replace(waiting=Waiting(wait.why, until), turn_at=wait.turn_at)
 
     def _held_up(self, wiring: Wiring, facts: Facts, now: float) -> Wait:
-        """No longer than a retry would wait, nor than until a probe that nobody was told to send."""
-        unclaimed = wiring.gate.breaker.unclaimed_at
+        """No longer than a retry would wait, nor than until a probe that nobody was told to send.
+
+        A turn that is still to come is kept: what woke it by now may have been another wake, from before it was told.
+        """
+        breaker = wiring.gate.breaker
+        unclaimed = breaker.unclaimed_at
         soonest = max(unclaimed - now, 0.0) if math.isfinite(unclaimed) else math.inf
-        return Wait("endpoint_held", min(patience(facts, now), soonest))
+        return Wait("endpoint_held", min(patience(facts, now), soonest), breaker.turn_at(facts.name))
 
     def _down(self, wiring: Wiring, facts: Facts, failure: Failure, now: float) -> None:
         """The endpoint is down. Reported for the endpoint itself where its tokens wait for that reason."""
@@ -425,13 +428,12 @@ class Granter:
             self.wake(wake)
 
 
-def identified(facts: Facts, identity: Identity, now: float) -> Facts:
-    """With whose token is configured now. Another account may be asked for at once."""
+def identified(facts: Facts, identity: Identity) -> Facts:
+    """With whose token is configured now. What failed for another account says nothing of this one."""
     known = facts.identity
     if known is not None and known.account == identity.account:
         return facts._replace(identity=identity)
-    trouble = facts.trouble and replace(facts.trouble, hastened_to=now)
-    return ours_by_mark(facts)._replace(identity=identity, trouble=trouble, waiting=None, revocations=0)
+    return ours_by_mark(facts)._replace(identity=identity, trouble=None, waiting=None, revocations=0)
 
 
 def ours_by_mark(facts: Facts) -> Facts:

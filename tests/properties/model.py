@@ -94,7 +94,7 @@ class Model:
                 self.now += self.world.seconds
                 self.facts = ACTS[decision.do](self, self.facts, decision.places)
             elif self.facts.turn_at <= self.began:
-                self.facts = replace(self.facts, turn_at=math.inf)
+                self.facts = replace(self.facts, turn_at=math.inf, waiting=None)
             else:
                 return decision
         message = "an attempt has no end"
@@ -197,8 +197,7 @@ class Model:
             return self.failed(facts, DOWN)
         known, identity = facts.identity, Identity(OURS, USER, AUTHORITY, self.now)
         if known is None:
-            trouble = facts.trouble and replace(facts.trouble, hastened_to=self.began)
-            facts = replace(facts, trouble=trouble, waiting=None, revocations=0)
+            facts = replace(facts, trouble=None, waiting=None, revocations=0)
         return replace(facts, identity=identity)
 
     def ask_turn(self, facts: Facts, _places: tuple[int, ...]) -> Facts:

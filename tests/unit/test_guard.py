@@ -10,6 +10,7 @@ import pytest
 
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, PublishError
 from aca_tokend.core.guard import (
+    SEND_WITHIN_SECONDS,
     AttemptRecord,
     Attempts,
     Claim,
@@ -113,6 +114,13 @@ def test_claim_of_a_process_that_died_runs_out_if_nobody_was_refused() -> None:
 
     assert denied(taken, after=10.0).wait_seconds == pytest.approx(1.0, abs=0.01)
     assert allowed(taken, after=11.1).spent == 2
+
+
+def test_lease_outlasts_a_request_that_was_sent_as_late_as_it_may_be() -> None:
+    """Nobody takes a claim for one of a process that died while its request may still be under way."""
+    rules = Rules.of(token_config().rotation, timeout=10.0)
+
+    assert rules.lease_seconds > SEND_WITHIN_SECONDS + 10.0
 
 
 def test_reserve_is_kept_until_the_proof_lapses() -> None:
