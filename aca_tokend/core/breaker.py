@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 from math import inf
 
+from aca_tokend.core.policy import SHARE_FOR_RETRY_AFTER, SHARE_OF_REMAINING
+
 # So many tokens that failed since the endpoint last did its work open the breaker; one alone may have itself to blame.
 THRESHOLD = 3
 # Probes start this far apart and drift apart up to the second figure: a recovery is noticed within that time.
@@ -18,9 +20,6 @@ PROBE_CAP_SECONDS = 4.0
 PROBE_GROWTH = 1.5
 # Nearer than this no two probes are, however urgent, nor a token's failure and its next request.
 URGENT_PROBE_SECONDS = 0.5
-# A probe comes at this share of what the most urgent token has left, if that is sooner.
-SHARE_OF_REMAINING = 0.25
-SHARE_FOR_RETRY_AFTER = 0.75
 # Besides the token whose turn it is, so many are woken, this far apart, in case its attempt takes long to come.
 SUBSTITUTES = 2
 SUBSTITUTE_SECONDS = 1.0
@@ -101,14 +100,12 @@ class Breaker:
             self._waiting.pop(token, None)
         return True
 
-    @property
-    def unclaimed_at(self) -> float:
-        """When a probe may be sent that no token was told to send; infinity where one is out, or somebody was told."""
-        return inf if self._probe is not None or self._told is not None else self.probe_at
-
     def turn_at(self, token: str) -> float:
-        """When this token was told to send a probe; infinity where it was not."""
-        return self.probe_at if self._told == token else inf
+        """When a token may probe though nobody wakes it: it was told before, or nobody was. Infinity where one is out.
+
+        One that was told comes by this, since it may be woken sooner as the substitute of the last, and only then.
+        """
+        return inf if self._probe is not None or self._told not in {None, token} else self.probe_at
 
     def failed(self, token: str, expires: float, now: float, retry_after: float | None, draw: float) -> list[Wake]:
         """The endpoint is down. Returns which tokens probe it next, and when; none while the breaker is closed."""

@@ -389,17 +389,12 @@ class Granter:
     def _wait(self, facts: Facts, wait: Wait) -> Facts:
         until = self.clock.monotonic() + wait.seconds
         self.observe(Skipped(facts.name, wait.why, wait.seconds, expires_at(facts)))
-        return facts._replace(waiting=Waiting(wait.why, until), turn_at=wait.turn_at)
+        return facts._replace(waiting=Waiting(wait.why, until), turn_at=math.inf)
 
     def _held_up(self, wiring: Wiring, facts: Facts, now: float) -> Wait:
-        """No longer than a retry would wait, nor than until a probe that nobody was told to send.
-
-        A turn that is still to come is kept: what woke it by now may have been another wake, from before it was told.
-        """
-        breaker = wiring.gate.breaker
-        unclaimed = breaker.unclaimed_at
-        soonest = max(unclaimed - now, 0.0) if math.isfinite(unclaimed) else math.inf
-        return Wait("endpoint_held", min(patience(facts, now), soonest), breaker.turn_at(facts.name))
+        """No longer than a retry would wait, nor than until it may probe."""
+        soonest = max(wiring.gate.breaker.turn_at(facts.name) - now, 0.0)
+        return Wait("endpoint_held", min(patience(facts, now), soonest))
 
     def _down(self, wiring: Wiring, facts: Facts, failure: Failure, now: float) -> None:
         """The endpoint is down. Reported for the endpoint itself where its tokens wait for that reason."""

@@ -47,11 +47,10 @@ Verdict = Literal[True] | Reason | None
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """No request was sent: why, after how many seconds to come again at the latest, and when its turn comes."""
+    """No request was sent: why, and after how many seconds to come again at the latest."""
 
     why: str
     seconds: float
-    turn_at: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class Publisher:
         result = PublishResult.FENCED if place.conflicts else PublishResult.UNCHANGED
         tell(self.observe, token.wiring, facts, number, result)
         facts = facts.with_place(number, failures=0, conflicts=0, reported=None)._replace(
-            held=Held(document, issued_at, lifetime, None, facts.config.scope),
+            held=Held(document, issued_at, lifetime, None, facts.config.scope, adopted_at=now),
             noted="",
             turn_at=float("inf"),
         )

@@ -174,7 +174,8 @@ class Model:
         found = seen.document
         issued = self.now - (WALL + (self.now - NOW) - found.issued_at.timestamp())
         lifetime = (found.expires_at - found.issued_at).total_seconds()
-        facts = replace(facts, held=Held(found, issued, lifetime, None, facts.config.scope), turn_at=math.inf)
+        held = Held(found, issued, lifetime, None, facts.config.scope, adopted_at=self.now)
+        facts = replace(facts, held=held, turn_at=math.inf)
         return replace(facts, trouble=None, waiting=None) if need_at(facts) > self.now else facts
 
     def ask_hooks(self, facts: Facts, places: tuple[int, ...]) -> Facts:

@@ -11,6 +11,7 @@ from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
 from aca_tokend.rotation.decide import SAME_LOOK_SECONDS
 from tests.simulation import engine_view
 from tests.simulation.refusals import Refusals
+from tests.simulation.scene import CAP
 
 if TYPE_CHECKING:
     from aca_tokend.core.grant import Credentials
@@ -44,6 +45,8 @@ class Asking:
     failed_tokens: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     open_since: dict[int, float] = field(default_factory=dict)
     probes: dict[int, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    # of each replica, token and place: when it was told that a call there does not answer
+    hung: dict[tuple[int, str, str], float] = field(default_factory=dict)
     refusals: Refusals = field(init=False)
 
     def __post_init__(self) -> None:
@@ -155,7 +158,9 @@ class Asking:
         began = minted.sent if began is None else began
         began = min(max(looked, began - SAME_LOOK_SECONDS), began)  # whoever does not look has no excuse
         readable: list[tuple[Minted, Place]] = []
-        for place in places:
+        for place, sink in zip(places, state.wiring.sinks, strict=True):
+            if minted.sent - self.hung.get((replica.number, endpoint.token, sink.name), -HOUR) < CAP:
+                continue  # what it told late may be what was there when the call began
             there = place.minted
             if there is None or there is minted or there.account != minted.account or there.revoked <= minted.sent:
                 continue

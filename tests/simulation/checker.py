@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NoReturn
 
-from aca_tokend.core.outcome import Adopted, Granted, Unexpected
+from aca_tokend.core.outcome import Adopted, Granted, Published, Reason, Unexpected
 from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
 from aca_tokend.rotation.facts import Moment
 from aca_tokend.simulation.places import Hand
@@ -23,7 +23,7 @@ from tests.simulation.served import Served
 
 if TYPE_CHECKING:
     from aca_tokend.core.grant import Credentials
-    from aca_tokend.core.outcome import Event, Reason
+    from aca_tokend.core.outcome import Event
     from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.simulation.places import Place, SimHook
     from aca_tokend.simulation.replica import Cluster, Replica
@@ -202,6 +202,8 @@ class Checker:
                 self.broken("adopted_works", f"{event.token}: adopted an expired token")
         elif isinstance(event, Unexpected) and not event.kind.endswith("Unforeseen"):
             self.broken("outlives_surprises", f"{event.owner}: a bug: {event.kind} at {event.trace[-1]}")
+        elif isinstance(event, Published) and event.failure and event.failure.reason is Reason.TIMEOUT:
+            self.asking.hung[replica.number, event.token, event.sink] = self.cluster.world.now
         elif isinstance(event, Granted):
             self.checks += 1
 

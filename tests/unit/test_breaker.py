@@ -169,9 +169,9 @@ def test_turn_that_nobody_took_is_free_again() -> None:
     for number in range(THRESHOLD):
         breaker.passed(f"t{number}", 0.5)
 
-    assert breaker.unclaimed_at == breaker.probe_at
+    assert breaker.turn_at("new") == breaker.probe_at
     assert breaker.admit("new", FAR, breaker.probe_at)
-    assert breaker.unclaimed_at == math.inf, "it is out"
+    assert breaker.turn_at("another") == math.inf, "it is out"
 
 
 def test_replica_that_recovers_by_adopting_is_fresh_at_once() -> None:

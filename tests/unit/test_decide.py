@@ -40,6 +40,7 @@ UNTRIED = Failure(Step.VERIFY, Reason.CONNECT_FAILED, "the API is down")
 REFUSED = Failure(Step.GRANT, Reason.INVALID_GRANT, "400", suspends=True)
 TOKEN = held(issued=-100.0)
 ADOPTED = replace(TOKEN, asked_at=None)
+TAKEN = replace(ADOPTED, adopted_at=NOW - 80.0)
 ROTATION = -100.0 + 7200.0 * 0.667
 WORN = held(issued=-5000.0)  # past its rotation point
 OLD = held(issued=-18200.0, lifetime=20000.0)  # past that of the token after it
@@ -308,6 +309,18 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
     "an adopted token replaces no later one": (
         places(has(another(50.0, 60.0, username="x"), looked=-5000.0), held=ADOPTED),
         rest(110.0, Do.PUBLISH),
+    ),
+    "but one that cannot be believed, which was there when ours was adopted": (
+        places(has(another(900.0), looked=-5.0, first_seen=(hash(another(900.0)), NOW - 90.0)), held=TAKEN),
+        do(Do.PUBLISH, 0),
+    ),
+    "not one that came since, for it may be our clock that is wrong": (
+        places(has(another(900.0)), held=TAKEN),
+        ALONE,
+    ),
+    "a place that was read again holds what it held before ours was asked for": (
+        places(has(another(50.0, username="x"), first_seen=(hash(another(50.0, username="x")), NOW - 110.0))),
+        do(Do.PUBLISH, 0),
     ),
     "the same token is never kept out, though dates set anew look earlier": (
         places(has(redated(TOKEN.document, 500.0))),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 
 from aca_tokend.core.config import EnvReference, VerifyConfig
 from aca_tokend.core.errors import GrantUnavailable, VerifyError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.rotation.managed import Reconfigured
+from aca_tokend.rotation.managed import Reconfigured, Woken
 from tests.fakes import Bench, FakeClock, token_config, wired
 
 LIMITED = GrantUnavailable(Reason.RATE_LIMITED, "acaengine main: 429", retry_after_seconds=3600.0)
@@ -85,3 +86,29 @@ def test_a_token_that_the_server_gives_longer_than_its_document_is_dated_anew() 
     assert bench.sinks[0].content.access_token == document.access_token
     assert bench.sinks[0].content.expires_at.timestamp() > bench.clock.wall() + 3600
     assert len(bench.endpoint.asked) < 8
+
+
+def test_a_token_whose_turn_it_is_comes_though_it_was_woken_before() -> None:
+    """Who is told to probe, and comes as a substitute of the last probe before that, is refused, but keeps its turn.
+
+    Two wakes are as one, at the earlier moment. Those that wait beside it may adopt what a replica was granted, and
+    then nobody but this token would ever find out that the endpoint is up again.
+    """
+    bench = Bench()
+    bench.attempt()
+    clock, gate = bench.clock, bench.token.wiring.gate
+    clock.now = bench.next_at
+    gate.failed("another", math.inf, clock.now, 1.0, 0.5)
+    bench.attempt()
+    clock.now = gate.breaker.probe_at
+    assert gate.admit("another", math.inf, clock.now)
+    told = gate.failed("another", math.inf, clock.now, 3.0, 0.5)[0]
+
+    for at in (clock.now, told.at):
+        bench.token.inbox.append(Woken(at))
+    bench.attempt()
+
+    assert bench.facts.waits_for == "endpoint_held"
+    assert (told.token, told.at) == (bench.token.name, bench.next_at)
+    bench.run_for(3.0)
+    assert len(bench.endpoint.asked) == 2

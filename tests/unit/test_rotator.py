@@ -688,19 +688,6 @@ def waiting_for_the_endpoint() -> Bench:
     return bench
 
 
-def test_an_attempt_before_its_turn_does_not_cost_it() -> None:
-    """A token that was told to ask next asks then, though it was woken sooner too, as one of those in reserve."""
-    bench = waiting_for_the_endpoint()
-    turn = bench.next_at
-    bench.token.inbox.append(Woken(bench.clock.now))
-
-    bench.attempt()
-
-    assert bench.next_at == turn
-    bench.run_for(turn - bench.clock.now)
-    assert len(bench.endpoint.asked) == 2
-
-
 def test_turn_that_cannot_be_used_is_passed_on() -> None:
     """A token that waits for its endpoint, and by its turn has no place that could take a token, lets another ask."""
     bench = waiting_for_the_endpoint()
@@ -862,6 +849,26 @@ def test_canary_replaces_a_token_that_died_early() -> None:
 
     assert bench.sinks[0].content.access_token == Secret("token-2")
     assert bench.told(Failed)[0].failure.reason is Reason.TOKEN_REFUSED
+
+
+def test_token_that_expires_while_it_is_tried_is_not_revoked() -> None:
+    """A refusal that comes once the token has expired says nothing: the outage that kept it in use is not hidden."""
+    bench = canary()
+    bench.attempt()
+    bench.endpoint.broken = DOWN
+    bench.clock.advance(bench.facts.expires_at - bench.clock.now - 0.5)
+
+    def slow(path: str, access_token: Secret) -> None:  # noqa: ARG001 -- in the place of a method
+        bench.clock.advance(1.0)
+        raise REFUSED
+
+    bench.endpoint.verify = slow  # type: ignore[method-assign]
+    bench.attempt()
+
+    assert bench.facts.current is not None
+    assert bench.facts.current.checked_at == pytest.approx(bench.clock.now, abs=1.0), "it was tried"
+    assert not bench.facts.revoked
+    assert Reason.TOKEN_REFUSED not in {event.failure.reason for event in bench.told(Failed)}
 
 
 def test_requests_are_told_by_their_ids() -> None:
