@@ -112,7 +112,7 @@ PLANTED: dict[str, tuple[Decide, Callable[..., None], str]] = {
     "rule_adopt_dropped": (without(rules_of.adopt), UNDONE, "a later token of ours was not adopted"),
     "rule_hook_dropped": (without(rules_of.hook), UNDONE, "a hook was not asked"),
     "rule_poll_dropped": (without(rules_of.poll), UNDONE, "nobody sees when the credential changes"),
-    "rule_try_dropped": (without(rules_of.try_pending), UNDONE, "a pending token was not tried"),
+    "rule_try_dropped": (without(rules_of.try_pending), UNDONE, "not tried|needed and not asked for"),
     "rule_canary_dropped": (without(rules_of.canary), UNDONE, "the canary did not try the token in use"),
     "comes_at_once": (comes_at_once, RESTS, "it comes again at once"),
     "never_comes": (never_comes, RESTS, "what is never due has a time"),
