@@ -129,17 +129,19 @@ class Parts:
 
     def wire(self, token: TokenConfig) -> Wiring:
         """What a token is made of."""
-        timeout = self.config.acaengine[token.acaengine].timeout
+        endpoint = self.config.acaengine[token.acaengine]
         hooks = (after_of(publish) for publish in token.publish)
         return Wiring(
             config=token,
             endpoint=self.endpoints[token.acaengine],
             sinks=tuple(sinks.build(publish, self.vaults) for publish in token.publish),
             hooks=tuple(None if after is None else self.hooks[self._hook_names[after]] for after in hooks),
-            gate=self.shared.gate(token.acaengine, timeout, token.rotation.backoff.cap),
+            gate=self.shared.gate(
+                token.acaengine, endpoint.timeout, token.rotation.backoff.cap, endpoint.max_concurrency
+            ),
             client=self.shared.client_of(token),
             shared=self.shared,
-            rules=self.shared.rules(token, timeout),
+            rules=self.shared.rules(token, endpoint.timeout),
         )
 
     def pools(self) -> dict[str, int]:

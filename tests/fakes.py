@@ -309,7 +309,7 @@ def wired(
         endpoint=endpoint,
         sinks=tuple(sinks),
         hooks=tuple(hooks) or (None,) * len(sinks),
-        gate=shared.gate(endpoint.name, 10.0, config.rotation.backoff.cap),
+        gate=shared.gate(endpoint.name, 10.0, config.rotation.backoff.cap, 8),
         client=shared.client_of(config),
         shared=shared,
         rules=shared.rules(config, 10.0),

@@ -25,7 +25,7 @@ from aca_tokend.rotation.attempts import AttemptRecords
 from aca_tokend.rotation.credentials import Resolver, endpoint_pool
 from aca_tokend.rotation.facts import Moment, Waiting
 from aca_tokend.rotation.grant import Granter
-from aca_tokend.rotation.lockout import Lockout
+from aca_tokend.rotation.lockout import TURNS, Lockout
 from aca_tokend.rotation.managed import ManagedToken
 from aca_tokend.rotation.reconfigure import begin
 
@@ -86,7 +86,7 @@ class Tries:
                 if self.trying.get(client) == token.name:
                     del self.trying[client]
                 waiting = token.facts.waiting
-                if waiting is None or waiting.why not in {"client_unproven", "user_unproven"}:
+                if waiting is None or waiting.why not in TURNS:
                     return
             # in a pool of its own: who waits for another account holds no thread of the endpoint
             await Call(PAUSE_POOL, lambda: time.sleep(PAUSE_SECONDS))
@@ -99,6 +99,7 @@ class Tries:
             token.facts = await self.granter.identify(token, moment)
         if token.facts.identity is not None:
             token.facts = await self.granter.grant(token, moment)
+            token.wiring.gate.claims.passed(token.name, self.clock.monotonic())  # also where no request was made
 
     def _wait(self, token: ManagedToken, why: str) -> None:
         token.facts = token.facts._replace(waiting=Waiting(why, 0.0))

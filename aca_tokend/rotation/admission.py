@@ -1,10 +1,11 @@
-"""Who may ask an endpoint now: its breaker, and one request at a time with a credential that is not proven.
+"""Who may ask an endpoint now: its breaker, few claims at a time, and one request with a credential not yet proven.
 
 Shared by the tokens of one process and called from several threads; core/breaker.py decides for the endpoint.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import threading
 from dataclasses import dataclass, field
@@ -19,14 +20,21 @@ if TYPE_CHECKING:
 
 # So many are woken for the next request with a credential: some of them may need none by now.
 NEXT_TO_TRY = 4
+# For each request that an endpoint takes at one time so many attempts may be claimed: while one is under way, the next
+# is recorded. More would wait for their turn until their claims have run out.
+CLAIMED_FOR_EACH = 2
 # After a start the first token of a client in the configuration may try it before the others for so long.
 FIRST_SECONDS = 5.0
 
 
 class Gate:
-    """The breaker of one endpoint. `timeout` is the endpoint's, in seconds: a probe out for much longer is lost."""
+    """The breaker of one endpoint, and its claims.
 
-    def __init__(self, timeout: float, probe_cap: float) -> None:
+    `timeout` is the endpoint's, in seconds: a probe out for much longer is lost. `at_once`: how many requests it takes.
+    """
+
+    def __init__(self, timeout: float, probe_cap: float, at_once: int) -> None:
+        self.claims = Claims(CLAIMED_FOR_EACH * at_once)
         self._lock = threading.Lock()
         self._breaker = Breaker(probe_lost_seconds=2.0 * timeout + 5.0, probe_cap=probe_cap)
         self.retired = False  # a reload changed the endpoint: attempts that began before it are the last to come here
@@ -60,6 +68,47 @@ class Gate:
         """The token made no request, or left. Returns whose turn it is then, if it was its own."""
         with self._lock:
             return self._breaker.passed(token, now, failing=failing)
+
+
+@dataclass(slots=True, eq=False)
+class Claims:
+    """So many attempts at an endpoint at a time are claimed and not answered yet.
+
+    A claim is good for some seconds. Thousands that were recorded at once would run out in the queue for the endpoint,
+    and be recorded over and over. Each token that is done wakes one other, and so does one that was woken in vain.
+    """
+
+    most: int
+    _inside: set[str] = field(default_factory=set)
+    _woken: set[str] = field(default_factory=set)
+    _waiting: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def enter(self, token: str, expires: float) -> bool:
+        """Whether an attempt of this token may be claimed now; one that may not is woken later."""
+        with self._lock:
+            self._woken.discard(token)
+            if token not in self._inside and len(self._inside) >= self.most:
+                self._waiting[token] = expires
+                return False
+            self._waiting.pop(token, None)
+            self._inside.add(token)
+            return True
+
+    def passed(self, token: str, now: float) -> list[Wake]:
+        """Its attempt was answered or made no request, or it left. Returns whose turn it is then."""
+        with self._lock:
+            self._waiting.pop(token, None)
+            came = token in self._inside or token in self._woken
+            self._inside.discard(token)
+            self._woken.discard(token)
+            if not came or len(self._inside) >= self.most:
+                return []
+            following = heapq.nsmallest(1, self._waiting, key=self._waiting.__getitem__)
+            for name in following:
+                del self._waiting[name]
+                self._woken.add(name)
+            return [Wake(name, now) for name in following]
 
 
 @dataclass(slots=True, eq=False)

@@ -250,6 +250,7 @@ class Granter:
     async def _take(self, token: ManagedToken, facts: Facts, asked: Answered, moment: Moment) -> Facts:
         """Tells everybody concerned what the answer means, and takes the token if there is one."""
         wiring, answer, permit = token.wiring, asked.answer, asked.permit
+        self._wake(wiring.gate.claims.passed(facts.name, self.clock.monotonic()))
         verdict: Verdict = True
         if isinstance(answer, GrantError):
             verdict = answer.reason if answer.reason in REJECTED else None

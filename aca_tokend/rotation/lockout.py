@@ -37,6 +37,10 @@ PROVES_CLIENT = frozenset({Reason.INVALID_GRANT, Reason.INVALID_SCOPE, Reason.UN
 
 # Why a token waits for another one's request with its credential.
 UNPROVEN = frozenset({"client_unproven", "user_unproven"})
+# Why it waits until fewer attempts of others are claimed.
+BUSY = "endpoint_busy"
+# What a token waits for that another one's attempt ends.
+TURNS = UNPROVEN | {BUSY}
 # What the server said of a credential: accepted, refused for a reason, or nothing.
 Verdict = Literal[True] | Reason | None
 
@@ -116,6 +120,8 @@ class Lockout:
         lapses = now + (_proof_ends(facts) - self.records.now()).total_seconds()
         if known.user.proven() and _granted(facts) and now < lapses:
             return Permit(resolved, known, lapses)
+        if not wiring.gate.claims.enter(facts.name, facts.expires_at):
+            return Wait(BUSY, patience(facts, now))
         return await self._claim(wiring, facts, resolved, known)
 
     def enter(self, wiring: Wiring, facts: Facts, permit: Permit) -> Wait | bool:
@@ -180,6 +186,7 @@ class Lockout:
         now, waits = self.clock.monotonic(), facts.waiting is not None and facts.waiting.why in UNPROVEN
         self._wake(wiring.client.passed(facts.name, now))
         self._wake([] if waits else wiring.shared.passed(facts.name, now))
+        self._wake([] if facts.waits_for == BUSY else wiring.gate.claims.passed(facts.name, now))
 
     # ── before a request ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -46,9 +46,9 @@ class Shared:
         self._queued: dict[str, Known] = {}  # the tokens that wait for another's request, or were woken after it
         self._lock = threading.Lock()
 
-    def gate(self, endpoint: str, timeout: float, probe_cap: float) -> Gate:
+    def gate(self, endpoint: str, timeout: float, probe_cap: float, at_once: int) -> Gate:
         """The gate of an endpoint."""
-        return self._gates.setdefault(endpoint, Gate(timeout, probe_cap))
+        return self._gates.setdefault(endpoint, Gate(timeout, probe_cap, at_once))
 
     def known_gate(self, endpoint: str) -> Gate | None:
         """The gate of an endpoint, None while no token has it."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from aca_tokend.core.config import vaults_of
 from aca_tokend.core.steps import BEGIN
-from aca_tokend.rotation.lockout import UNPROVEN
+from aca_tokend.rotation.lockout import TURNS
 from aca_tokend.rotation.managed import ClockStepped, Late, ManagedToken, Reconfigured, VaultBack, Woken
 from aca_tokend.rotation.reconfigure import begin
 
@@ -90,7 +90,7 @@ class Tokens:
         name, wiring, now = token.name, token.wiring, self.clock.monotonic()
         if name in self.by_name:
             return
-        for shared in (wiring.gate, wiring.client, wiring.shared):
+        for shared in (wiring.gate, wiring.gate.claims, wiring.client, wiring.shared):
             for wake in shared.passed(name, now):
                 self.wake(wake)
 
@@ -138,8 +138,8 @@ class Tokens:
         """One attempt; returns when the next is due."""
         until = await self.rotator.attempt(token)
         self.ended(token, until)
-        # a token that waits for another to try their credential, or for a place, has not had its attempt yet
-        waits = token.facts.waits_for in UNPROVEN or any(place.busy for place in token.facts.places)
+        # a token that waits for another's attempt, or for a place, has not had its attempt yet
+        waits = token.facts.waits_for in TURNS or any(place.busy for place in token.facts.places)
         if self.once and not waits:
             return math.inf
         return until if until < math.inf else self.clock.monotonic() + HEARTBEAT_SECONDS

@@ -146,18 +146,20 @@ class Replica:
             for place, publish in zip(self.places[token.name], token.publish, strict=True)
         ]
         server = cluster.servers[token.acaengine]
-        called = _host(self.config.acaengine[token.acaengine])
-        timeout = self.config.acaengine[token.acaengine].timeout
+        endpoint = self.config.acaengine[token.acaengine]
+        called = _host(endpoint)
         afters = (after_of(publish) for publish in token.publish)
         return Wiring(
             config=token,
             endpoint=SimEndpoint(server, token.name, self.number, self.starts, self.clock, called),
             sinks=tuple(sinks),
             hooks=tuple(None if after is None else self.hooks[cluster.hook_names[after]] for after in afters),
-            gate=self.shared.gate(token.acaengine, timeout, token.rotation.backoff.cap),
+            gate=self.shared.gate(
+                token.acaengine, endpoint.timeout, token.rotation.backoff.cap, endpoint.max_concurrency
+            ),
             client=self.shared.client_of(token),
             shared=self.shared,
-            rules=self.shared.rules(token, timeout),
+            rules=self.shared.rules(token, endpoint.timeout),
         )
 
     def _hook(self, after: After, name: str) -> HookState:

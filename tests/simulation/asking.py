@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.breaker import THRESHOLD
 from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
+from aca_tokend.rotation.decide import SAME_LOOK_SECONDS
 from tests.simulation import engine_view
 from tests.simulation.refusals import Refusals
 from tests.simulation.scene import CAP
@@ -154,7 +155,8 @@ class Asking:
         began = replica.driver.began(endpoint.token)
         state, places = replica.tokens.by_name[endpoint.token], replica.places[endpoint.token]
         looked = max(engine_view.seen_at(state, number) for number in range(len(places)))
-        began = min(looked, minted.sent if began is None else began)
+        began = minted.sent if began is None else began
+        began = min(max(looked, began - SAME_LOOK_SECONDS), began)  # whoever does not look has no excuse
         readable: list[tuple[Minted, Place]] = []
         for place, sink in zip(places, state.wiring.sinks, strict=True):
             if minted.sent - self.hung.get((replica.number, endpoint.token, sink.name), -HOUR) < CAP:

@@ -60,10 +60,12 @@ class Moments(Tally):
         self.of_token.setdefault(endpoint.token, []).append(minted.issued)
 
 
-def rounds(tokens: int, lifetime: float, count: int) -> list[list[float]]:
+def rounds(
+    tokens: int, lifetime: float, count: int, latency: tuple[float, float, float] = (0.015, 0.002, 0.002)
+) -> list[list[float]]:
     """When tokens that all start at once are granted, in seconds: for each token's first grant, second, and so on."""
     watch, world = Moments(), World(1)
-    Cluster(Setup(config(tokens, (0.667,)), lifetime=lifetime, latency=(0.015, 0.002, 0.002)), watch, world).start()
+    Cluster(Setup(config(tokens, (0.667,)), lifetime=lifetime, latency=latency), watch, world).start()
     world.run(count * lifetime * 0.667)
     return [[moments[number] for moments in watch.of_token.values()] for number in range(count)]
 

@@ -9,7 +9,7 @@ NAMES = {
     "own_replaced": "what a daemon wrote for a token is replaced by it, whatever was configured or restarted since",
     "waits_for_no_expiry": "no token waits until after the expiry of what it knows to be published",
     "no_former_account": "no token of an account is published that is not configured any more",
-    "no_overwriting_for_ever": "daemons with different accounts at one place take it from each other once a life",
+    "no_overwriting_for_ever": "daemons with different accounts at one place do not take it from each other by turns",
     "within_max_rejections": "one credential is refused at most max_rejections times to a process, and by a record",
     "client_left_alone": "one client secret is refused at most twice to one process",
     "outlives_surprises": "an exception that nobody foresaw ends an attempt, not the process",

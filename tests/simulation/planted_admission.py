@@ -42,6 +42,35 @@ class RejectionForgotten(Lockout):
 plant("rejection_not_counted", ["within_max_rejections"], "locks", rotator(lockout=RejectionForgotten))
 
 
+class ClaimsAfterwards(Lockout):
+    """An attempt is counted after its answer, not before its request."""
+
+    async def permit(self, wiring: Wiring, facts: Facts, resolved: Resolved) -> Permit | Wait | Denial | Unrecorded:
+        permit = await super().permit(wiring, facts, resolved)
+        if isinstance(permit, Permit) and permit.claim is not None:
+            await super().settle(wiring, facts, permit)
+            return Permit(resolved, permit.known, math.inf)
+        return permit
+
+
+# The password is changed on the server alone, and the process dies and starts again every moment.
+CRASHES = (
+    Fault("password", 4200.0, 2000.0, how="server first"),
+    Fault("crash loop", 4250.0, 600.0, value=1.5),
+)
+plant(
+    "claimed_after_the_request",
+    ["within_max_rejections"],
+    "locks",
+    rotator(lockout=ClaimsAfterwards),
+    tokens=1,
+    replicas=1,
+    seconds=DAY,
+    latency=(1.0, 0.02, 0.002),
+    faults=CRASHES,
+)
+
+
 class ForgetfulSink(SimSink):
     """Attempt records are lost: each process knows its own alone."""
 

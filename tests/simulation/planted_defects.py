@@ -58,19 +58,17 @@ plant(
 
 
 def clings_to_the_pending(facts: Facts, moment: Moment) -> Action | Rest:
-    """A pending token is waited on, whatever was adopted since and whose it is."""
-    pending = facts.pending
-    if pending is None or pending.life(facts.config, facts.jitter).rotate <= moment.now:
-        return decide(facts, moment)
-    decision = decide(facts, moment)
-    if isinstance(decision, Action) and decision.do is Do.GRANT:
-        return Action(Do.TRY)
-    return decision
+    """No other token is asked for before the rotation point of a pending one, whatever was adopted since."""
+    decision, pending = decide(facts, moment), facts.pending
+    if pending is None or not isinstance(decision, Action) or decision.do is not Do.GRANT:
+        return decision
+    until = pending.life(facts.config, facts.jitter).rotate
+    return Rest(until, Do.GRANT) if until > moment.now else decision
 
 
 plant(
     "pending_token_outlives_its_reason",
-    ["never_stale", "never_backwards", "waits_for_no_expiry", "no_former_account", "isolation", "no_tight_loop"],
+    ["never_stale", "waits_for_no_expiry", "attempt_in_time", "isolation"],
     "untried",
     rotator(decide=clings_to_the_pending),
 )

@@ -29,6 +29,7 @@ plant(
     "accounts",
     rules(without(rules_of.identify)),
 )
+plant("grant_before_look", ["no_needless_grant"], "quiet", rules(moved(rules_of.grant, rules_of.look)))
 plant("grant_before_adopt", ["no_needless_grant"], "quiet", rules(moved(rules_of.grant, rules_of.adopt)))
 
 
@@ -57,6 +58,15 @@ def takes_what_a_stranger_has(facts: Facts, moment: Moment, grant: float) -> Act
 plant(
     "stranger_overwritten", ["own_tokens_only"], "foreign", rules(instead(rules_of.publish, takes_what_a_stranger_has))
 )
+
+
+def ignores_rivals(facts: Facts, moment: Moment) -> Action | Rest:
+    """Who wrote last is forgotten, so another daemon's token under the same name is written over at once."""
+    places = tuple(place._replace(wrote=None) for place in facts.places)
+    return decide(facts._replace(places=places), moment)
+
+
+plant("rivals_overwrite_each_other", ["no_overwriting_for_ever"], "rivals", rotator(decide=ignores_rivals))
 
 
 def rests_too_long(facts: Facts, moment: Moment) -> Action | Rest:

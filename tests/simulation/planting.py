@@ -72,7 +72,7 @@ def rotator(kind: type[Rotator] = Rotator, decide: Decide = decide, **parts: typ
         object.__setattr__(built, "looker", looker)
         object.__setattr__(built, "publisher", parts.get("publisher", Publisher)(clock, observe, looker))
         if "gate" in parts:
-            replica.shared._gates["main"] = parts["gate"](10.0, 60.0)
+            replica.shared._gates["main"] = parts["gate"](10.0, 60.0, 8)
         return built
 
     return {"rotator": build}

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # One of each as the configuration changes, and one that was under way.
 AT_FIRST = 2
+# A place passes on where whoever has it is gone for a while. Daemons that overwrite what they find do so once a life.
+TURNS_A_LIFE = 0.5
 
 
 @dataclass
@@ -45,6 +47,6 @@ class Rivals:
         turn = id(place), minted.whose
         self._turns[turn] += 1
         lives = (self.checker.cluster.world.now - since) / scenario.shortest_rotation
-        if self._turns[turn] > AT_FIRST + lives:
+        if self._turns[turn] > AT_FIRST + lives * TURNS_A_LIFE:
             message = f"{place.name}: taken {self._turns[turn]} times by {minted.whose.username} in {lives:.1f} lives"
             self.checker.broken("no_overwriting_for_ever", message)

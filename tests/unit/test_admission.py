@@ -8,7 +8,7 @@ import pytest
 
 from aca_tokend.core.guard import Rules
 from aca_tokend.core.outcome import Reason
-from aca_tokend.rotation.admission import NEXT_TO_TRY, Client, Credential
+from aca_tokend.rotation.admission import NEXT_TO_TRY, Claims, Client, Credential
 from aca_tokend.rotation.facts import Facts
 from aca_tokend.rotation.shared import Known, Shared
 from tests.fakes import token_config
@@ -183,3 +183,42 @@ def test_first_token_that_hangs() -> None:
     assert client.before("b", 1.0) == 4.0
     assert client.before("b", 5.0) == 0.0
     assert [wake.token for wake in client.passed("c", 6.0)] == ["b"]
+
+
+def test_few_are_claimed_at_a_time() -> None:
+    """Whoever finds no room is woken by one that is done, the most urgent first, and no other is."""
+    claims = Claims(2)
+    assert [claims.enter(name, 0.0) for name in ("a", "b", "a")] == [True] * 3, "who is inside stays inside"
+    assert not claims.enter("c", 9.0)
+    assert not claims.enter("d", 5.0)
+
+    assert [wake.token for wake in claims.passed("a", 1.0)] == ["d"]
+    assert claims.passed("a", 1.0) == [], "it was done already"
+    assert claims.enter("d", 5.0)
+    assert not claims.enter("e", 1.0)
+    assert [wake.token for wake in claims.passed("b", 2.0)] == ["e"]
+
+
+def test_woken_in_vain_for_a_claim() -> None:
+    """A woken token that needs no claim any more wakes another; one whose room was taken waits on."""
+    claims = Claims(1)
+    assert claims.enter("a", 0.0)
+    for name in ("b", "c", "d"):
+        claims.enter(name, 0.0)
+
+    assert [wake.token for wake in claims.passed("a", 1.0)] == ["b"]
+    assert [wake.token for wake in claims.passed("b", 1.0)] == ["c"]
+    assert claims.enter("z", 2.0), "it came by itself"
+    assert not claims.enter("c", 2.0)
+    assert [wake.token for wake in claims.passed("z", 3.0)] == ["d"]
+
+
+def test_token_that_left_is_not_woken_for_a_claim() -> None:
+    """A token that waits no more gets no turn."""
+    claims = Claims(1)
+    assert claims.enter("a", 0.0)
+    claims.enter("b", 0.0)
+    claims.enter("c", 1.0)
+    claims.passed("b", 1.0)
+
+    assert [wake.token for wake in claims.passed("a", 1.0)] == ["c"]
