@@ -108,9 +108,8 @@ class Parts:
         self.hooks = {name: hook for name, hook in self.hooks.items() if hook.tokens or name not in left}
         self._hook_names = {after: name for after, name in self._hook_names.items() if name in self.hooks}
 
-    def _build_endpoint(self, name: str) -> HttpTokenEndpoint:
-        endpoint = self.endpoints[name] = HttpTokenEndpoint(name, self.config.acaengine[name])
-        return endpoint
+    def _build_endpoint(self, name: str) -> None:
+        self.endpoints[name] = HttpTokenEndpoint(name, self.config.acaengine[name])
 
     def _build_vault(self, name: str) -> None:
         self.vaults[name] = VaultSession(

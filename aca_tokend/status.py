@@ -29,7 +29,7 @@ from aca_tokend.core.status import (
     TokenStatus,
 )
 from aca_tokend.core.token import moment
-from aca_tokend.rotation.decide import POLL_SECONDS, grant_at, pending_until, poll_seconds
+from aca_tokend.rotation.decide import POLL_SECONDS, Rest, decide, grant, identify, poll_seconds, try_pending
 from aca_tokend.rotation.facts import Moment
 from aca_tokend.rotation.standing import readable
 from aca_tokend.status_servers import endpoint_status, vault_status
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from aca_tokend.rotation.facts import Facts
     from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.survey import Subject
+
+# The rules that lead to another token.
+_FOR_A_TOKEN = (identify, try_pending, grant)
 
 
 def status_page(subject: Subject, query: Query) -> StatusPage:
@@ -176,13 +179,9 @@ def _next_attempt(subject: Subject, facts: Facts) -> float | None:
     if facts.suspension is not None:
         soonest = facts.suspension.cautious_at(facts.config)
     else:
-        troubles = [it.trouble for it in facts.places]
-        if (
-            facts.identity is None or pending_until(facts) > subject.monotonic
-        ):  # no grant is due before that is resolved, or tried
-            troubles.append(facts.trouble)
-        times = [it.again_at(facts.config) for it in troubles if it]
-        soonest = min([grant_at(facts, Moment(now, subject.wall, now)), *times])
+        decision = decide(facts, Moment(now, subject.wall, now), _FOR_A_TOKEN)
+        again = [it.trouble.again_at(facts.config) for it in facts.places if it.trouble]
+        soonest = min([decision.until if isinstance(decision, Rest) else now, *again])
     return max(soonest, now) if soonest < math.inf else None
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 from math import inf
 
+from aca_tokend.core.policy import SHARE_FOR_RETRY_AFTER, SHARE_OF_REMAINING
+
 # So many tokens that failed since the endpoint last did its work open the breaker; one alone may have itself to blame.
 THRESHOLD = 3
 # Probes start this far apart and drift apart up to the second figure: a recovery is noticed within that time.
@@ -18,9 +20,6 @@ PROBE_CAP_SECONDS = 4.0
 PROBE_GROWTH = 1.5
 # Nearer than this no two probes are, however urgent, nor a token's failure and its next request.
 URGENT_PROBE_SECONDS = 0.5
-# A probe comes at this share of what the most urgent token has left, if that is sooner.
-SHARE_OF_REMAINING = 0.25
-SHARE_FOR_RETRY_AFTER = 0.75
 # Besides the token whose turn it is, so many are woken, this far apart, in case its attempt takes long to come.
 SUBSTITUTES = 2
 SUBSTITUTE_SECONDS = 1.0

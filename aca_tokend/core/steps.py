@@ -31,6 +31,8 @@ BUSY: Final = Busy.BUSY
 # than an attempt has patience leaves its thread's place to another, so that it holds up none on the same file system.
 LOCAL = ("file", "secrets")
 HUNG_SECONDS = 2.0
+# The urgency of what goes on with something begun, a minted token or a claim: before whatever only begins.
+FIRST = -math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,10 +95,6 @@ class Document:
             "account": self.account,
         }
 
-    def valid_at(self, now: datetime) -> bool:
-        """Whether the token works at `now`, as far as its own times tell."""
-        return self.expires_at > now
-
     def plausible_at(self, now: datetime) -> bool:
         """Whether its issue time can be believed: one in the future was written by a clock that was wrong."""
         return self.issued_at <= now + PLAUSIBLE_SKEW

@@ -179,7 +179,7 @@ async def _tell_failure(notes: Notes, token: ManagedToken, tries: Tries) -> None
     if not failure.rejected:
         notes.failed(GRANT, failure.message, fix)
         return
-    book = await tries.granter.lockout.records.read(token.wiring.sinks, 0.0)
+    book = await tries.granter.lockout.records.read(token.wiring.sinks)
     spent = max((entry.spent for page in book.pages if page.record for entry in page.record.entries[:1]), default=0)
     if facts.name in tries.asked:
         detail = f"{failure.message}; {spent} of {rules.max_rejections} attempts are spent"

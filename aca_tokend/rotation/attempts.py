@@ -14,7 +14,7 @@ from aca_tokend.core import guard
 from aca_tokend.core.errors import LookError, PublishError, ReasonedError
 from aca_tokend.core.guard import RECORD, AttemptRecord, Attempts, Claim, Denied, SeenRecord
 from aca_tokend.core.outcome import Reason
-from aca_tokend.core.steps import BUSY, Call, Calls
+from aca_tokend.core.steps import BUSY, FIRST, Call, Calls
 from aca_tokend.core.token import NotADocumentError
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ class AttemptRecords:
         """The wall time that is written into records."""
         return datetime.fromtimestamp(self.clock.wall(), UTC)
 
-    async def read(self, sinks: Sequence[Sink], urgency: float) -> Book:
+    async def read(self, sinks: Sequence[Sink]) -> Book:
         """The records as they are now."""
-        calls = [Call(sink.pool, _reading(sink), urgency, finish=True) for sink in sinks]
+        calls = [Call(sink.pool, _reading(sink), FIRST, finish=True) for sink in sinks]
         return Book(tuple(map(_page, sinks, await Calls(calls, self.patience))))
 
     async def claim(
-        self, book: Book, credential: str, decide: Callable[[Attempts | None], Claim | Denied], urgency: float
+        self, book: Book, credential: str, decide: Callable[[Attempts | None], Claim | Denied]
     ) -> tuple[Claim | Denied | Unwritten, Book]:
         """Records one attempt with an unproven credential before it is made, where `decide` allows it."""
         tried: Claim | None = None
@@ -103,12 +103,12 @@ class AttemptRecords:
             for number, page in enumerate(book.pages):
                 if page.error is not None:
                     continue
-                tried, written = decision, await self._write(page, decision.attempts, urgency)
+                tried, written = decision, await self._write(page, decision.attempts)
                 book = book.with_page(number, written)
                 if written.error is None:
                     return decision, book
                 if written.error.reason is Reason.CONFLICT:
-                    book = await self._read_anew(book, number, urgency)
+                    book = await self._read_anew(book, number)
                     break
             else:
                 error = book.error or PublishError(Reason.UNAVAILABLE, "it has no place")
@@ -122,7 +122,6 @@ class AttemptRecords:
         book: Book,
         credential: str,
         change: Callable[[Attempts | None], Attempts | None],
-        urgency: float,
         *,
         everywhere: bool = False,
     ) -> tuple[Attempts | None, Book]:
@@ -142,23 +141,23 @@ class AttemptRecords:
                     break
                 if there == attempts or (noted and there and there.changed_at > noted.changed_at):
                     break
-                book = book.with_page(number, written := await self._write(page, attempts, urgency))
+                book = book.with_page(number, written := await self._write(page, attempts))
                 if written.error is None:
                     noted = attempts
                     break
                 if written.error.reason is not Reason.CONFLICT:
                     break
-                book = await self._read_anew(book, number, urgency)
+                book = await self._read_anew(book, number)
         return noted, book
 
-    async def _read_anew(self, book: Book, number: int, urgency: float) -> Book:
-        (page,) = (await self.read([book.pages[number].sink], urgency)).pages
+    async def _read_anew(self, book: Book, number: int) -> Book:
+        (page,) = (await self.read([book.pages[number].sink])).pages
         return book.with_page(number, page)
 
-    async def _write(self, page: Page, attempts: Attempts, urgency: float) -> Page:
+    async def _write(self, page: Page, attempts: Attempts) -> Page:
         record = (page.record or AttemptRecord()).put(attempts)
         sink, stamp, fields = page.sink, page.stamp, record.fields()
-        call = Call(sink.pool, lambda: sink.write_record(RECORD, fields, stamp), urgency, finish=True)
+        call = Call(sink.pool, lambda: sink.write_record(RECORD, fields, stamp), FIRST, finish=True)
         (result,) = await Calls([call], self.patience)
         if result is BUSY or isinstance(result, ReasonedError):
             return replace(page, error=_hangs(sink) if result is BUSY else result)

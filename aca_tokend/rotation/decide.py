@@ -102,7 +102,8 @@ def need_at(facts: Facts) -> float:
     if held is None or held.scope != facts.config.scope:
         return -math.inf
     if held.revoked_at is not None:  # a server that hands it out again has no other yet
-        return max(held.revoked_at, held.reused_at or -math.inf) + revocation_delay(facts.revocations, rotation)
+        refused_at = max(held.revoked_at, held.reused_at or -math.inf)
+        return min(refused_at + revocation_delay(facts.revocations, rotation), held.expires_at)
     if held.reused_at is not None:
         return plan_reused(held.reused_at, held.expires_at - held.reused_at, rotation)
     return held.life(facts.config, facts.jitter).rotate
@@ -143,12 +144,12 @@ def serviceable_at(facts: Facts, moment: Moment) -> float:
 def pending_until(facts: Facts) -> float:
     """Until when no other token is asked for, because the pending one may turn out to work.
 
-    Its reason is gone with another account or scope, and with a later token that we hold.
+    Its reason is gone with another account or scope, and with a token that was adopted since and was not due then.
     """
-    pending, held, identity = facts.pending, facts.current, facts.identity
+    pending, identity = facts.pending, facts.identity
     if pending is None or identity is None or pending.document.account != identity.account:
         return -math.inf
-    if held is not None and held.revoked_at is None and not pending.document.issued_after(held.document):
+    if need_at(facts) > pending.issued_at:
         return -math.inf
     life = pending.life(facts.config, facts.jitter)
     return min(life.rotate, life.expires) if pending.scope == facts.config.scope else -math.inf

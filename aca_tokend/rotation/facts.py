@@ -89,6 +89,7 @@ class Held(NamedTuple):
         reused_at: when the server last handed it out again; None where it did not.
         unreported_since: when the rotation began whose token has reached no place yet; None where one has it.
         request_id: the server's, of the answer that granted it.
+        adopted_at: when it was adopted.
     """
 
     document: Document
@@ -102,6 +103,7 @@ class Held(NamedTuple):
     reused_at: float | None = None
     unreported_since: float | None = None
     request_id: str | None = None
+    adopted_at: float = -math.inf
 
     @property
     def expires_at(self) -> float:

@@ -29,7 +29,7 @@ from aca_tokend.core.outcome import (
     Suspended,
 )
 from aca_tokend.core.policy import SAME_EXPIRY_SECONDS
-from aca_tokend.core.steps import Call
+from aca_tokend.core.steps import FIRST, Call
 from aca_tokend.core.token import Document
 from aca_tokend.rotation.credentials import Resolved, Resolver, endpoint_pool
 from aca_tokend.rotation.decide import need_at, needed_at, records_at
@@ -95,7 +95,7 @@ class Granter:
             identity = await self.resolver.identify(facts.config, wiring.endpoint, token.urgency, moment.now)
         except SecretError as error:
             return self.failed(facts, error.as_failure(Step.GRANT), asked=False)
-        return identified(facts, identity, moment.began)
+        return identified(facts, identity)
 
     async def grant(self, token: ManagedToken, moment: Moment) -> Facts:
         """Asks for a token and, where that is configured, tries it."""
@@ -106,14 +106,14 @@ class Granter:
             return self.failed(facts, error.as_failure(Step.GRANT), asked=False)
         assert facts.identity is not None  # noqa: S101 -- what was decided on
         if resolved.account != facts.identity.account:
-            return identified(facts, resolved.identity(moment.now), moment.began)  # another account may need no grant
+            return identified(facts, resolved.identity(moment.now))  # another account may need no grant
         answered = await self._ask(token, resolved)
         match answered:
             case Wait():
                 return self._wait(facts, answered)
             case Denial():
-                since = self.clock.monotonic() - answered.refused_seconds_ago
-                return self._suspended(facts, answered.failure, resolved, since, answered.recorded, asked=False)
+                since, recorded = answered.refused_at, answered.recorded
+                return self._suspended(facts, answered.failure, resolved, since, recorded, asked=False)
             case Unrecorded():
                 return self.failed(facts, answered.failure, asked=False)._replace(claim=answered.claim)
             case Answered():
@@ -122,6 +122,7 @@ class Granter:
     async def _ask(self, token: ManagedToken, resolved: Resolved) -> Answered | Wait | Denial | Unrecorded:
         """One request, if it may be sent now; what was recorded of it is settled where it is not."""
         facts, wiring = token.facts, token.wiring
+        pool, urgency = endpoint_pool(wiring.endpoint), token.urgency
         if (wait := self.held_up(wiring, facts)) is not None:
             return wait  # nothing is claimed for a request that could not be sent
         for _ in range(CLAIMS):
@@ -131,13 +132,13 @@ class Granter:
             # What was claimed must be sent: a claim left behind would count as refused.
             finish, send = permit.claim is not None, _sending(self, token, permit)
             try:
-                answered = await Call(endpoint_pool(wiring.endpoint), send, token.urgency, finish=finish)
+                answered = await Call(pool, send, urgency, finish=finish)
             except InternalError:
-                await self.lockout.settle(wiring, facts, permit, Verdict())
+                await self.lockout.settle(wiring, facts, permit)
                 raise
             if isinstance(answered, Answered):
                 return answered
-            await self.lockout.settle(wiring, facts, permit, Verdict())
+            await self.lockout.settle(wiring, facts, permit)
             if answered is not None:
                 return answered
         return Wait("claimed_elsewhere", patience(facts, self.clock.monotonic()))
@@ -173,7 +174,7 @@ class Granter:
         self.observe(Resumed(facts.name, why))
         trouble = facts.trouble and replace(facts.trouble, hastened_to=moment.began)
         facts = facts._replace(suspended=None, trouble=trouble, waiting=None, noted="")
-        return identified(facts, resolved.identity(now), moment.began)
+        return identified(facts, resolved.identity(now))
 
     async def try_pending(self, token: ManagedToken) -> Facts:
         """Tries a token that was granted before and could not be tried, and makes it the token in use."""
@@ -249,8 +250,9 @@ class Granter:
     async def _take(self, token: ManagedToken, facts: Facts, asked: Answered, moment: Moment) -> Facts:
         """Tells everybody concerned what the answer means, and takes the token if there is one."""
         wiring, answer, permit = token.wiring, asked.answer, asked.permit
-        error = answer.reason if isinstance(answer, GrantError) else None
-        verdict = Verdict(accepted=error is None, refused=error if error in REJECTED else None)
+        verdict: Verdict = True
+        if isinstance(answer, GrantError):
+            verdict = answer.reason if answer.reason in REJECTED else None
         settled = await self.lockout.settle(wiring, facts, permit, verdict)
         facts, now = facts._replace(claim=settled.claim, noted=settled.noted), self.clock.monotonic()
         code = str(answer.status) if answer.status is not None else "none"
@@ -356,7 +358,7 @@ class Granter:
         endpoint = token.wiring.endpoint
         run = _verifying(endpoint.verify, path, access_token)
         try:
-            await Call(endpoint_pool(endpoint), run, token.urgency, finish=True)
+            await Call(endpoint_pool(endpoint), run, FIRST, finish=True)
         except InternalError as error:  # a bug says nothing of the token: it could not be tried
             self.observe(contained(Component.ATTEMPT, token.name, error)[1])
             raise
@@ -364,9 +366,7 @@ class Granter:
     # ── what an answer means ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _accepted_since(self, wiring: Wiring, resolved: Resolved, suspension: Suspension) -> bool:
-        known, reason = wiring.shared.known(resolved), suspension.failure.reason
-        of_client, of_scope = reason is Reason.INVALID_CLIENT, reason is Reason.INVALID_SCOPE
-        concerned = known.client if of_client else known.scope if of_scope else known.user
+        concerned = wiring.shared.known(resolved).concerned(suspension.failure.reason)
         return concerned.proven(suspension.refused_at)
 
     def _suspended(
@@ -422,13 +422,12 @@ class Granter:
             self.wake(wake)
 
 
-def identified(facts: Facts, identity: Identity, now: float) -> Facts:
-    """With whose token is configured now. Another account may be asked for at once."""
+def identified(facts: Facts, identity: Identity) -> Facts:
+    """With whose token is configured now. What failed for another account says nothing of this one."""
     known = facts.identity
     if known is not None and known.account == identity.account:
         return facts._replace(identity=identity)
-    trouble = facts.trouble and replace(facts.trouble, hastened_to=now)
-    return ours_by_mark(facts)._replace(identity=identity, trouble=trouble, waiting=None, revocations=0)
+    return ours_by_mark(facts)._replace(identity=identity, trouble=None, waiting=None, revocations=0)
 
 
 def ours_by_mark(facts: Facts) -> Facts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from aca_tokend.core import guard
 from aca_tokend.core.guard import SEND_WITHIN_SECONDS, Claim, Denied
@@ -37,6 +37,8 @@ PROVES_CLIENT = frozenset({Reason.INVALID_GRANT, Reason.INVALID_SCOPE, Reason.UN
 
 # Why a token waits for another one's request with its credential.
 UNPROVEN = frozenset({"client_unproven", "user_unproven"})
+# What the server said of a credential: accepted, refused for a reason, or nothing.
+Verdict = Literal[True] | Reason | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """No request may be sent with this credential: why, and how long ago the refusal is from which the wait counts."""
+    """No request may be sent with this credential: why, and from which refusal the wait counts."""
 
     failure: Failure
-    refused_seconds_ago: float
+    refused_at: float
     recorded: Recorded
 
 
@@ -73,14 +75,6 @@ class Permit:
     until: float
     claim: Claim | None = None
     book: Book | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the server said of a credential: accepted, refused with a reason, or nothing."""
-
-    accepted: bool = False
-    refused: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +129,22 @@ class Lockout:
                 return False if entered is None else self._queue(wiring, facts, permit.known, why)
         return True
 
-    async def settle(self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict) -> Settled:
+    async def settle(self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict = None) -> Settled:
         """Notes how a permitted request went: a refused client says nothing of the user, and the other way round."""
-        known, rules, now, reason = permit.known, wiring.rules, self.clock.monotonic(), verdict.refused
-        of_client, of_scope = reason is Reason.INVALID_CLIENT, reason is Reason.INVALID_SCOPE
-        concerned = known.client if of_client else known.scope if of_scope else known.user
-        woken = wiring.client.passed(facts.name, now)
+        known, rules, now = permit.known, wiring.rules, self.clock.monotonic()
+        refused = verdict if isinstance(verdict, Reason) else None
+        concerned, woken = known.concerned(refused), wiring.client.passed(facts.name, now)
         for credential in known:
-            accepted = verdict.accepted or (credential is known.client and reason in PROVES_CLIENT)
-            woken += credential.answered(permit, rules, now, accepted or (reason if credential is concerned else None))
+            of_it: Verdict = verdict if verdict is True or credential is concerned else None
+            if credential is known.client and refused in PROVES_CLIENT:
+                of_it = True
+            woken += credential.answered(permit, rules, now, of_it)
         self._wake(woken)
         told, cleared, claim = await self._note(wiring, facts, permit, verdict)
         spent = told is not None and guard.exhausted(told, rules)
-        last = reason is not None and (spent or concerned.wait(rules, now) > 0.0)
-        kept = facts.noted if reason in {None, Reason.INVALID_CLIENT, Reason.INVALID_SCOPE} else ""
+        last = refused is not None and (spent or concerned.wait(rules, now) > 0.0)
+        untold = told is None and refused in {None, Reason.INVALID_CLIENT}
+        kept = facts.noted if untold or refused is Reason.INVALID_SCOPE else ""
         noted = permit.resolved.credential if told and told.proven else kept
         return Settled(last, Recorded(told.changed_at if told and spent else None, cleared), noted, claim)
 
@@ -199,8 +195,9 @@ class Lockout:
         return None
 
     def _queue(self, wiring: Wiring, facts: Facts, known: Known, why: str) -> Wait:
-        wiring.shared.queue(facts.name, known)
-        return Wait(why, patience(facts, self.clock.monotonic()))
+        now = self.clock.monotonic()
+        self._wake(wiring.shared.queue(facts.name, known, now))
+        return Wait(why, patience(facts, now))
 
     async def _claim(
         self, wiring: Wiring, facts: Facts, resolved: Resolved, known: Known
@@ -212,12 +209,12 @@ class Lockout:
             if mine is not None and entry == mine.attempts:
                 entry = mine.previous  # nobody knew whether it was recorded, so no request was sent
             decision = self._decide(wiring, facts, known, entry, named)
-            self._remember(known, named == resolved.scoped, self._counted(known, entry), decision)
+            self._remember(known, self._counted(known, entry), decision)
             return decision
 
         decision: Claim | Denied | Unwritten = decide(book.known(resolved.scoped), resolved.scoped)
         if not isinstance(decision, Denied):
-            decision, book = await self.records.claim(book, resolved.credential, decide, facts.expires_at)
+            decision, book = await self.records.claim(book, resolved.credential, decide)
         match decision:
             case Claim(attempts):
                 return Permit(resolved, known, self._since(known, attempts) + SEND_WITHIN_SECONDS, decision, book)
@@ -230,9 +227,8 @@ class Lockout:
                 return Wait("claimed_elsewhere", min(wait, patience(facts, self.clock.monotonic())))
             case Denied(reason, wait):
                 ago = wiring.rules.retry_rejected_seconds - wait if wait is not None else 0.0
-                entry = book.known(resolved.scoped if reason is Reason.INVALID_SCOPE else resolved.credential)
-                recorded = Recorded(entry.changed_at if entry else None, cleared=False)
-                return _denial(wiring, reason or Reason.ATTEMPTS_SPENT, ago, recorded)
+                reason = reason or Reason.ATTEMPTS_SPENT
+                return _denial(wiring, reason, self.clock.monotonic() - ago, book, resolved.refused(reason))
 
     async def _refused_elsewhere(
         self, wiring: Wiring, facts: Facts, credential: Credential, named: str
@@ -241,24 +237,22 @@ class Lockout:
 
         None where they tell of a later success. A refused client is told by the records of who was refused alone.
         """
-        book, now = await self._read(wiring, facts), self.clock.monotonic()
-        entry, ago = book.known(named), now - credential.refused_at
-        refused_at = self.records.now() - timedelta(seconds=ago)
-        if entry is not None and entry.proven and refused_at < entry.changed_at < self.records.now():
-            credential.cleared(now)
+        book = await self._read(wiring, facts)
+        entry, now, reason = book.known(named), self.records.now(), credential.reason or Reason.ATTEMPTS_SPENT
+        refused_at = now - timedelta(seconds=self.clock.monotonic() - credential.refused_at)
+        if entry is not None and entry.proven and refused_at < entry.changed_at < now:
+            credential.cleared(self.clock.monotonic())
             return None
-        reason = credential.reason or Reason.ATTEMPTS_SPENT
         if reason is not Reason.INVALID_CLIENT and not (entry and guard.exhausted(entry, wiring.rules)):
             shown = None if reason is Reason.ATTEMPTS_SPENT else reason
             count = credential.refusals
-            entry, book = await self.records.note(
+            _, book = await self.records.note(
                 book,
                 named,
                 lambda it: guard.refused_elsewhere(it, named, count, shown, refused_at),
-                facts.expires_at,
                 everywhere=True,
             )
-        return _denial(wiring, reason, ago, Recorded(entry.changed_at if entry else None, book.cleared))
+        return _denial(wiring, reason, credential.refused_at, book, named)
 
     def _decide(self, wiring: Wiring, facts: Facts, known: Known, entry: Attempts | None, named: str) -> Claim | Denied:
         """Whether one more attempt may be made by an entry of the record."""
@@ -276,15 +270,13 @@ class Lockout:
             return replace(entry, proven=True, spent=0, reserved=False, reason=None)
         return entry
 
-    def _remember(self, known: Known, of_scope: bool, entry: Attempts | None, decision: Claim | Denied) -> None:
+    def _remember(self, known: Known, entry: Attempts | None, decision: Claim | Denied) -> None:
         """What a token's record tells of refusals holds for the other tokens with the credential too."""
         if entry is None or entry.proven or (isinstance(decision, Denied) and decision.claimed):
             return
         reason = entry.reason or (Reason.ATTEMPTS_SPENT if isinstance(decision, Denied) else None)
         if reason is not None:
-            of_client = reason is Reason.INVALID_CLIENT
-            credential = known.scope if of_scope else known.client if of_client else known.user
-            credential.recorded(reason, entry.spent, self._since(known, entry))
+            known.concerned(reason).recorded(reason, entry.spent, self._since(known, entry))
 
     # ── after an answer ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -295,15 +287,14 @@ class Lockout:
 
         Returns what they tell then, None where nobody knows; whether they are empty; and a claim that is left behind.
         """
-        sent, claim, refused, now = permit.resolved, permit.claim, verdict.refused, self.records.now()
-        credential, urgency, noted = sent.credential, facts.expires_at, facts.noted == sent.credential
-        if claim is None and (noted if verdict.accepted else refused in {None, Reason.INVALID_CLIENT}):
+        sent, claim, now = permit.resolved, permit.claim, self.records.now()
+        credential, refused = sent.credential, verdict if isinstance(verdict, Reason) else None
+        known = facts.noted == credential if verdict is True else refused in {None, Reason.INVALID_CLIENT}
+        if claim is None and known:
             return None, False, None
         book = permit.book or await self._read(wiring, facts)
-        if verdict.accepted:
-            told, book = await self.records.note(
-                book, credential, lambda it: guard.succeeded(it, credential, now), urgency
-            )
+        if verdict is True:
+            told, _ = await self.records.note(book, credential, lambda it: guard.succeeded(it, credential, now))
             return told, False, None
         told, of_scope = None, refused is Reason.INVALID_SCOPE
         if refused is not None:
@@ -312,16 +303,15 @@ class Lockout:
                 book,
                 named,
                 lambda it: guard.refused(it, named, refused, now, claimed=claimed),
-                urgency,
                 everywhere=True,
             )
         if claim is None or (refused is not None and not of_scope):
             return told, book.cleared, None
-        back, book = await self.records.note(book, credential, lambda it: guard.given_back(it, claim, now), urgency)
+        back, book = await self.records.note(book, credential, lambda it: guard.given_back(it, claim, now))
         return told, book.cleared, claim if back is None else None
 
     async def _read(self, wiring: Wiring, facts: Facts) -> Book:
-        return await self.records.read(own_places(wiring, facts), facts.expires_at)
+        return await self.records.read(own_places(wiring, facts))
 
     def _since(self, known: Known, attempts: Attempts) -> float:
         """When an entry was written, in monotonic seconds: if by a clock that runs ahead, when we first saw it."""
@@ -362,6 +352,7 @@ def _proof_ends(facts: Facts) -> datetime:
     return guard.proof_ends(facts.current.document if facts.current else None)
 
 
-def _denial(wiring: Wiring, reason: Reason, ago: float, recorded: Recorded) -> Denial:
-    message = f"acaengine.{wiring.endpoint.name}: this credential has no attempt left; refused before"
-    return Denial(Failure(Step.GRANT, reason, message, suspends=True), ago, recorded)
+def _denial(wiring: Wiring, reason: Reason, refused_at: float, book: Book, named: str) -> Denial:
+    message, entry = f"acaengine.{wiring.endpoint.name}: this credential has no attempt left", book.known(named)
+    recorded = Recorded(entry.changed_at if entry else None, book.cleared)
+    return Denial(Failure(Step.GRANT, reason, f"{message}; refused before", suspends=True), refused_at, recorded)

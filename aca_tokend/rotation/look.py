@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import InternalError, ReasonedError, contained
 from aca_tokend.core.outcome import Component, Event, Failure, Published, PublishResult, Reason, Step
-from aca_tokend.core.steps import BUSY, Call, Calls
+from aca_tokend.core.steps import BUSY, FIRST, Call, Calls
 from aca_tokend.rotation.facts import Busy, Moment, Trouble
 from aca_tokend.rotation.standing import Standing, fenced, holds, readable, rival_until, standing
 
@@ -46,7 +46,7 @@ class Looker:
         calls = []
         for number, ident in zip(numbers, idents, strict=True):
             sink, late = wiring.sinks[number], late_for(self.late, token, ident)
-            calls.append(Call(sink.pool, sink.look, token.urgency, finish=finish, late=late))
+            calls.append(Call(sink.pool, sink.look, FIRST if finish else token.urgency, finish=finish, late=late))
         results = await Calls(calls, PATIENCE_SECONDS)
         for number, ident, result in zip(numbers, idents, results, strict=True):
             if result is BUSY:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import ReasonedError
 from aca_tokend.core.outcome import Adopted, Event, PublishResult, Rotated, Step
-from aca_tokend.core.steps import BUSY, Call, Calls
+from aca_tokend.core.steps import BUSY, FIRST, Call, Calls
 from aca_tokend.rotation.decide import need_at
 from aca_tokend.rotation.facts import Busy, Held, Wrote
 from aca_tokend.rotation.look import PATIENCE_SECONDS, Looker, late_for, tell
@@ -53,7 +53,7 @@ class Publisher:
         result = PublishResult.FENCED if place.conflicts else PublishResult.UNCHANGED
         tell(self.observe, token.wiring, facts, number, result)
         facts = facts.with_place(number, failures=0, conflicts=0, reported=None)._replace(
-            held=Held(document, issued_at, lifetime, None, facts.config.scope),
+            held=Held(document, issued_at, lifetime, None, facts.config.scope, adopted_at=now),
             noted="",
             turn_at=float("inf"),
         )
@@ -111,7 +111,7 @@ class Publisher:
             assert seen is not None  # noqa: S101 -- only places that were read are written
             run = _writing(sink, held.document, seen, self.clock)
             late = late_for(self.looker.late, token, ident)
-            calls.append(Call(sink.pool, run, token.urgency, finish=True, late=late))
+            calls.append(Call(sink.pool, run, FIRST, finish=True, late=late))
         results = await Calls(calls, PATIENCE_SECONDS)
         for number, ident, result in zip(numbers, idents, results, strict=True):
             if result is BUSY:

@@ -37,7 +37,7 @@ def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float
     moved = _account(before) != _account(after)
     if moved:
         literal = literal_identity(after.config, after.endpoint)
-        facts = facts._replace(identity=None) if literal is None else identified(facts, literal, now)
+        facts = facts._replace(identity=None) if literal is None else identified(facts, literal)
     if moved or message.tried_anew:
         # what failed may succeed by now, and what this token waited for may not wake it any more
         suspended = facts.suspended and facts.suspended._replace(polled_at=-math.inf)

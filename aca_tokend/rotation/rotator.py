@@ -92,7 +92,8 @@ class Rotator:
             if not isinstance(decision, Rest):
                 token.facts = await self._act(token, decision, began)
             elif token.facts.turn_at <= began:
-                token.facts = token.facts._replace(turn_at=math.inf)  # it needs no turn, or cannot use it
+                # it needs no turn, or cannot use it, and waits for none any more: another's comes
+                token.facts = token.facts._replace(turn_at=math.inf, waiting=None)
             elif not token.inbox:
                 self._pass_turns(token, began)
                 self._report(token, began, decision.until)

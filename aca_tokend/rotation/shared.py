@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from aca_tokend.core.guard import REMEMBERED, Rules
+from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation.admission import FIRST_SECONDS, Client, Credential, Gate
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ class Known(NamedTuple):
     user: Credential
     scope: Credential
     client: Credential
+
+    def concerned(self, reason: Reason | None) -> Credential:
+        """What of it a refusal for this reason concerns."""
+        if reason is Reason.INVALID_CLIENT:
+            return self.client
+        return self.scope if reason is Reason.INVALID_SCOPE else self.user
 
 
 class Shared:
@@ -62,9 +69,11 @@ class Shared:
         scope = self._credential((resolved.account, "scoped"), resolved.scoped)
         return Known(user, scope, self._credential((resolved.host, resolved.credentials.client_id), resolved.client))
 
-    def queue(self, token: str, known: Known) -> None:
-        """This token waits for another's request with its credential."""
+    def queue(self, token: str, known: Known, now: float) -> list[Wake]:
+        """This token waits for another's request. Returns who goes on where it waited with another credential."""
+        woken = [] if self._queued.get(token, known) == known else self.passed(token, now)
         self._queued[token] = known
+        return woken
 
     def passed(self, token: str, now: float) -> list[Wake]:
         """An attempt of this token ended without waiting for another's. If it was its turn, another's comes."""

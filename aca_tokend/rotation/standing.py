@@ -1,6 +1,6 @@
 """What a place holds, and whether our token may be written there. Pure: facts and a moment in, an answer out.
 
-The name decides what may be replaced, the account what may be adopted. What was read before our request was sent was
+The name decides what may be replaced, the account what may be adopted. What was there before our request was sent was
 issued before our token, whatever the clocks say; only what came since is compared by its times.
 """
 
@@ -102,13 +102,28 @@ def writable_at(facts: Facts, number: int, moment: Moment) -> float:
     if document.access_token == held.document.access_token:
         return -math.inf  # never fenced: a token whose dates were set anew may look earlier
     expiry = moment.monotonic(document.expires_at.timestamp())
-    read_before = held.asked_at is not None and place.looked_at <= held.asked_at
-    at = -math.inf if read_before or held.document.issued_after(document) else expiry
+    at = -math.inf if _came_before(facts, place, held, moment) or held.document.issued_after(document) else expiry
     if works(facts, held):
         return at
     # one that could not be tried is brought there once readers are about to meet an expired token
     tolerance = (document.expires_at - document.refresh_after).total_seconds()
     return max(at, expiry - tolerance * SHARE_OF_REMAINING) if _tried(facts, held) else math.inf
+
+
+def found_at(place: Place) -> float:
+    """When what the place holds was found there first."""
+    return place.first_seen[1] if place.first_seen else place.looked_at
+
+
+def _came_before(facts: Facts, place: Place, held: Held, moment: Moment) -> bool:
+    """Whether what is there came before our token, whatever its times say.
+
+    So did what was there before we asked. What was there when we adopted is compared by its times; where those cannot
+    be believed it gives way, as it would have to a token that we asked for then.
+    """
+    if held.asked_at is not None:
+        return found_at(place) <= held.asked_at
+    return found_at(place) <= held.adopted_at and adoptable(facts, place, moment) is None
 
 
 def rival_until(facts: Facts, place: Place, moment: Moment) -> float:
@@ -122,15 +137,15 @@ def rival_until(facts: Facts, place: Place, moment: Moment) -> float:
         return -math.inf
     if document.issued_at.timestamp() <= wrote.wall:
         return -math.inf
-    first_seen = place.first_seen[1] if place.first_seen else place.looked_at
     # whatever times it tells of itself, it is not believed for longer than a token of ours
-    return min(moment.monotonic(document.refresh_after.timestamp()), first_seen + facts.config.rotation.max_lifetime)
+    believed_until = found_at(place) + facts.config.rotation.max_lifetime
+    return min(moment.monotonic(document.refresh_after.timestamp()), believed_until)
 
 
 def fenced(facts: Facts, number: int, moment: Moment) -> bool:
     """Whether a later token keeps ours from the place, though it is not simply another replica's to adopt."""
     held, place, document = facts.current, facts.places[number], published(facts, number)
-    if held is None or document is None or held.asked_at is None or place.looked_at <= held.asked_at:
+    if held is None or document is None or held.asked_at is None or _came_before(facts, place, held, moment):
         return False
     if document.access_token == held.document.access_token or held.document.issued_after(document):
         return False

@@ -53,7 +53,7 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         self._hung_seconds = hung_seconds
         self._idle_seconds = IDLE_SECONDS
         self.last_began = now()
-        self._waiting: list[tuple[bool, float, int, Callable[[], None], Callable[[], None]]] = []
+        self._waiting: list[tuple[float, int, bool, Callable[[], None], Callable[[], None]]] = []
         self._order = itertools.count()
         self._ready = threading.Condition()
         self._begun: set[str] = set()
@@ -86,7 +86,7 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         """Queues `run`. While stopping only what finishes a rotation is taken; `drop` is called for what is not."""
         with self._ready:
             if not self._stopping or finish:
-                heapq.heappush(self._waiting, (not finish, urgency, next(self._order), run, drop))
+                heapq.heappush(self._waiting, (urgency, next(self._order), finish, run, drop))
                 if self._idle >= len(self._waiting):
                     self._ready.notify()
                 elif self._threads < self.size:
@@ -112,8 +112,8 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         """Drops what waits, except what finishes a rotation under way; that is waited for elsewhere."""
         with self._ready:
             self._stopping = True
-            dropped = [entry for entry in self._waiting if entry[0]]
-            self._waiting = [entry for entry in self._waiting if not entry[0]]
+            dropped = [entry for entry in self._waiting if not entry[2]]
+            self._waiting = [entry for entry in self._waiting if entry[2]]
             heapq.heapify(self._waiting)
         for entry in dropped:
             entry[4]()

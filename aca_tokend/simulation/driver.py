@@ -51,14 +51,15 @@ _Out = tuple[_Task, _Round, int, "Call[Any]"]
 class _Pool:
     """So many calls at a time, the most urgent first."""
 
-    __slots__ = ("busy", "last_began", "local", "size", "waiting")
+    __slots__ = ("busy", "free", "last_began", "local", "size", "waiting")
 
     def __init__(self, size: int, *, local: bool = False) -> None:
         self.size = size
         self.local = local
         self.busy = 0
+        self.free = 0
         self.last_began = 0.0
-        self.waiting: list[tuple[bool, float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self.waiting: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
 
 
 class SimDriver:
@@ -172,7 +173,7 @@ class SimDriver:
             self._start(pool, (task, round_, 0, calls[0]))
             return
         for index, call in enumerate(calls):
-            self._submit(call.pool, call.urgency, self._start, (task, round_, index, call), finish=call.finish)
+            self._submit(call.pool, call.urgency, self._start, (task, round_, index, call))
         self._release(pool)
 
     def _lose_patience(self, task: _Task, round_: _Round, patience: float) -> None:
@@ -234,19 +235,23 @@ class SimDriver:
 
     # ── pools ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _submit(
-        self, name: str, urgency: float, run: Callable[..., None], *arguments: object, finish: bool = False
-    ) -> None:
+    def _submit(self, name: str, urgency: float, run: Callable[..., None], *arguments: object) -> None:
         pool = self._pools[name]
         if pool.busy < pool.size:
             pool.busy += 1
             run(pool, *arguments)
         else:
-            heapq.heappush(pool.waiting, (not finish, urgency, next(self._numbers), run, arguments))
+            heapq.heappush(pool.waiting, (urgency, next(self._numbers), run, arguments))
 
     def _release(self, pool: _Pool) -> None:
-        if pool.waiting:
-            _, _, _, run, arguments = heapq.heappop(pool.waiting)
-            run(pool, *arguments)
-        else:
-            pool.busy -= 1
+        """A place is free, for the next that waits. That may end at once and free it again: a loop, no recursion."""
+        pool.free += 1
+        if pool.free > 1:
+            return
+        while pool.free:
+            if pool.waiting:
+                _, _, run, arguments = heapq.heappop(pool.waiting)
+                run(pool, *arguments)
+            else:
+                pool.busy -= 1
+            pool.free -= 1

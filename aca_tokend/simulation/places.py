@@ -189,7 +189,6 @@ class SimSink:
     name: str
     kind: str
     pool: str
-    replace_foreign: bool
 
     def look(self) -> Seen:
         """Reads what is there. Raises LookError."""

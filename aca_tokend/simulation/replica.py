@@ -272,6 +272,6 @@ def _name(publish: AnyPublish) -> str:
 
 def _sink(place: Place, publish: AnyPublish) -> SimSink:
     if not isinstance(publish, VaultPublish):
-        return SimSink(place, _name(publish), "file", FILE_POOL, publish.replace_foreign)
+        return SimSink(place, _name(publish), "file", FILE_POOL)
     vault = publish.vault_name or "main"
-    return SimSink(place, _name(publish), "vault", f"vault.{vault}", publish.replace_foreign)
+    return SimSink(place, _name(publish), "vault", f"vault.{vault}")

@@ -79,7 +79,6 @@ class DirectorySink:
         self._access = Access(config.mode, config.owner, config.group)
         self.name = f"directory:{config.path}"
         self.pool = pool_of(config.path)
-        self.replace_foreign = config.replace_foreign
 
     def look(self) -> Seen:
         """Reads the files that `..data` leads to. Raises LookError.

@@ -42,7 +42,6 @@ class FileSink:
         self._access = Access(config.mode, config.owner, config.group)
         self.name = f"file:{config.path}"
         self.pool = pool_of(config.path)
-        self.replace_foreign = config.replace_foreign
 
     def look(self) -> Seen:
         """Reads the file; an empty one counts as nothing. Raises LookError.

@@ -29,7 +29,7 @@ _UNCHANGED = {field: field for field in (*FIELDS, OWNER)}
 class KvSink:
     """One secret that holds one token. What it stamps is its content, in KV version 2 with its version's number."""
 
-    __slots__ = ("_engine", "_mount", "_names", "_path", "_session", "name", "replace_foreign")
+    __slots__ = ("_engine", "_mount", "_names", "_path", "_session", "name")
 
     kind = "vault"
 
@@ -40,7 +40,6 @@ class KvSink:
         self._engine = _VERSION_1 if config.kv_version == 1 else _VERSION_2
         # the name in Vault of each field of the document
         self._names = _UNCHANGED | config.fields if config.fields else _UNCHANGED
-        self.replace_foreign = config.replace_foreign
         vault = "vault" if session.name == "main" else session.pool
         self.name = f"{vault}:{config.mount}/{config.path}"
 

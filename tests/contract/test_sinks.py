@@ -534,13 +534,13 @@ def test_sinks_are_built_from_their_configuration(tmp_path: Path) -> None:
     sessions = {name: session_with("http://127.0.0.1:1", CANARY_ROOT, name) for name in ("main", "dr")}
     sinks = [
         build(VaultPublish(vault_name="main", mount="team/kv", path="aca/bookings"), sessions),
-        build(VaultPublish(vault_name="dr", mount="secret", path="a", replace_foreign=True), sessions),
+        build(VaultPublish(vault_name="dr", mount="secret", path="a"), sessions),
         build(FilePublish(path=f"{tmp_path}/bookings.json"), sessions),
     ]
-    assert [(sink.name, sink.kind, sink.pool, sink.replace_foreign) for sink in sinks] == [
-        ("vault:team/kv/aca/bookings", "vault", "vault.main", False),
-        ("vault.dr:secret/a", "vault", "vault.dr", True),
-        (f"file:{tmp_path}/bookings.json", "file", pool_of(str(tmp_path)), False),
+    assert [(sink.name, sink.kind, sink.pool) for sink in sinks] == [
+        ("vault:team/kv/aca/bookings", "vault", "vault.main"),
+        ("vault.dr:secret/a", "vault", "vault.dr"),
+        (f"file:{tmp_path}/bookings.json", "file", pool_of(str(tmp_path))),
     ]
 
 

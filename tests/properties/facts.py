@@ -192,6 +192,7 @@ def any_held(roll: Dice, key: str) -> Held:
         revoked_at=roll.ago() if roll.pick((False, False, False, False, True)) else None,
         reused_at=roll.ago() if roll.pick((False, False, False, False, True)) else None,
         unreported_since=roll.pick((None, None, NOW - 5.0)),
+        adopted_at=-math.inf if asked else roll.ago(),
     )
 
 

@@ -94,7 +94,7 @@ class Model:
                 self.now += self.world.seconds
                 self.facts = ACTS[decision.do](self, self.facts, decision.places)
             elif self.facts.turn_at <= self.began:
-                self.facts = replace(self.facts, turn_at=math.inf)
+                self.facts = replace(self.facts, turn_at=math.inf, waiting=None)
             else:
                 return decision
         message = "an attempt has no end"
@@ -174,7 +174,8 @@ class Model:
         found = seen.document
         issued = self.now - (WALL + (self.now - NOW) - found.issued_at.timestamp())
         lifetime = (found.expires_at - found.issued_at).total_seconds()
-        facts = replace(facts, held=Held(found, issued, lifetime, None, facts.config.scope), turn_at=math.inf)
+        held = Held(found, issued, lifetime, None, facts.config.scope, adopted_at=self.now)
+        facts = replace(facts, held=held, turn_at=math.inf)
         return replace(facts, trouble=None, waiting=None) if need_at(facts) > self.now else facts
 
     def ask_hooks(self, facts: Facts, places: tuple[int, ...]) -> Facts:
@@ -197,8 +198,7 @@ class Model:
             return self.failed(facts, DOWN)
         known, identity = facts.identity, Identity(OURS, USER, AUTHORITY, self.now)
         if known is None:
-            trouble = facts.trouble and replace(facts.trouble, hastened_to=self.began)
-            facts = replace(facts, trouble=trouble, waiting=None, revocations=0)
+            facts = replace(facts, trouble=None, waiting=None, revocations=0)
         return replace(facts, identity=identity)
 
     def ask_turn(self, facts: Facts, _places: tuple[int, ...]) -> Facts:

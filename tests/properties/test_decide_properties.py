@@ -99,6 +99,16 @@ def is_rivals(facts: Facts, number: int, at: Moment) -> bool:
     return live and document.issued_at.timestamp() > wrote.wall
 
 
+def came_first(facts: Facts, place: Place, token: Held, at: Moment) -> bool:
+    """Whether what is there was there before our token was asked for, or was passed over when it was adopted."""
+    document, found = place.seen.document if place.seen else None, place.looked_at
+    if place.first_seen is not None:
+        found = place.first_seen[1]
+    if token.asked_at is not None:
+        return found <= token.asked_at
+    return found <= token.adopted_at and document is not None and not is_plausible(document, facts, place, at)
+
+
 def owes(facts: Facts, number: int, at: Moment) -> bool:
     """Whether the token in use belongs at this place now and is not there."""
     token, place = token_of(facts), facts.places[number]
@@ -113,8 +123,7 @@ def owes(facts: Facts, number: int, at: Moment) -> bool:
     if there.access_token == token.document.access_token:
         return place.seen.outdated or (token.asked_at is not None and there.issued_at != token.document.issued_at)
     if is_valid(there, at):
-        seen_since = token.asked_at is None or place.looked_at > token.asked_at
-        return not untried and not (seen_since and not later(token.document, there))
+        return not untried and (came_first(facts, place, token, at) or later(token.document, there))
     return not untried or token.checked_at is not None
 
 
@@ -150,8 +159,8 @@ def usable_pending(facts: Facts) -> Held | None:
     pending, token = facts.pending, token_of(facts)
     if pending is None or pending.document.account != OURS or pending.scope != facts.config.scope:
         return None
-    later_held = token is not None and token.revoked_at is None and not later(pending.document, token.document)
-    return None if later_held or facts.identity is None else pending
+    # what was adopted since was not due when the pending one was asked for
+    return None if facts.identity is None or needed_from(facts, token) > pending.issued_at else pending
 
 
 def rotation_point(facts: Facts, token: Held) -> float:
@@ -164,15 +173,19 @@ def rotation_point(facts: Facts, token: Held) -> float:
     return token.issued_at + max(token.lifetime * share, rotation.min_interval)
 
 
-def is_needed(facts: Facts, at: Moment) -> bool:
-    """Whether a new token is needed."""
-    token = token_of(facts)
+def needed_from(facts: Facts, token: Held | None) -> float:
+    """From when a new token is needed in place of this one."""
     if token is None or token.scope != facts.config.scope:
-        return True
+        return -math.inf
     if token.revoked_at is not None:
         since = max(token.revoked_at, token.reused_at or 0.0)
-        return at.now >= since + revocation_delay(facts.revocations, facts.config.rotation)
-    return at.now >= rotation_point(facts, token)
+        return min(since + revocation_delay(facts.revocations, facts.config.rotation), token.expires_at)
+    return rotation_point(facts, token)
+
+
+def is_needed(facts: Facts, at: Moment) -> bool:
+    """Whether a new token is needed."""
+    return at.now >= needed_from(facts, token_of(facts))
 
 
 # ── 1 and 2: rest and rate ────────────────────────────────────────────────────────────────────────────────────────────
@@ -235,11 +248,12 @@ def test_a_token_is_asked_for_only_where_it_must_be(roll: Dice) -> None:
     model = any_model(roll)
     model.attempt()
     for action, facts, at in model.log:
+        if action.do in {Do.GRANT, Do.TRY}:
+            assert is_needed(facts, at), "the token in use is still good"
         if action.do is not Do.GRANT:
             continue
         rotation, pending = facts.config.rotation, usable_pending(facts)
         places = range(len(facts.places))
-        assert is_needed(facts, at), "the token in use is still good"
         assert not has_adoptable(facts, at), "a place holds a later token of ours"
         began = moment(at.began - 1e-6)  # what has become due since waits for the next attempt
         owed = [number for number in places if owes(facts, number, at) and owes(facts, number, began)]
@@ -288,8 +302,8 @@ def test_nothing_that_readers_need_is_replaced(roll: Dice) -> None:
                 tolerance = (there.expires_at - there.refresh_after).total_seconds()
                 left = there.expires_at.timestamp() - at.wall
                 assert not untried or (token.checked_at is not None and left <= tolerance), "it was never tried"
-                read_since = token.asked_at is None or place.looked_at > token.asked_at
-                assert not read_since or later(token.document, there), "a later token is replaced"
+                earlier = came_first(facts, place, token, at) or later(token.document, there)
+                assert earlier, "a later token is replaced"
 
 
 @examples(5000)
@@ -318,7 +332,7 @@ def test_nothing_is_left_undone_by_a_token_that_rests(roll: Dice) -> None:
     assert not has_adoptable(facts, at), "a later token of ours was not adopted"
     _asks_for_a_token(facts, at)
     pending = usable_pending(facts)
-    if pending is not None and at.now < pending.expires_at:
+    if pending is not None and at.now < pending.expires_at and is_needed(facts, at):
         blocked = facts.trouble is not None and at.now < facts.trouble.again_at(facts.config)
         over = at.now > pending.life(facts.config, facts.jitter).rotate
         assert blocked or over, "a pending token was not tried"

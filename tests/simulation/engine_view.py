@@ -6,6 +6,7 @@ Nothing else in these tests looks into a token. All times are monotonic seconds 
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from aca_tokend.rotation.decide import STRANGER_SECONDS, need_at
@@ -82,7 +83,13 @@ def occupied_until(token: ManagedToken, moment: Moment) -> float:
     return until
 
 
-def spent_unseen(record: Mapping[str, object], most: int) -> bool:
-    """Whether an attempt record has all attempts with a credential spent, and does not know how they ended."""
+def waits_for_a_claim(token: ManagedToken) -> bool:
+    """Whether it waits since no attempt with its credential is left, and none is known to have been refused."""
+    return token.facts.waits_for == "claimed_elsewhere"
+
+
+def spent_unseen(record: Mapping[str, object], most: int, before: float = math.inf) -> bool:
+    """Whether an attempt record had all attempts spent `before` a wall time, and does not know how they ended."""
     entries = [entry for entry in record.values() if isinstance(entry, dict)]
-    return any(not entry["proven"] and entry["spent"] >= most and not entry["reason"] for entry in entries)
+    spent = (entry for entry in entries if not entry["proven"] and entry["spent"] >= most and not entry["reason"])
+    return any(datetime.fromisoformat(entry["changed_at"]).timestamp() < before for entry in spent)

@@ -108,11 +108,9 @@ class Behind(Tally):
 class Unhurried(SimDriver):
     """First come, first served."""
 
-    def _submit(
-        self, name: str, urgency: float, run: Callable[..., None], *arguments: object, finish: bool = False
-    ) -> None:
+    def _submit(self, name: str, urgency: float, run: Callable[..., None], *arguments: object) -> None:
         del urgency
-        super()._submit(name, 0.0, run, *arguments, finish=finish)
+        super()._submit(name, 0.0, run, *arguments)
 
 
 class Spell:

@@ -53,6 +53,11 @@ class Pace:
         requests, self._last[state.name] = made - self._last.get(state.name, made), made
         if requests > (REQUESTS_AN_ATTEMPT + REQUESTS_A_PLACE * places) * checker.scenario.replicas:
             checker.broken("no_tight_loop", f"{state.name}: {requests} requests in one attempt")
+        if engine_view.waits_for_a_claim(state) and checker.served.spent_unseen(
+            state.name, now - checker.scenario.lease
+        ):
+            # a process died over it, days ago perhaps: until the last holder's token is late, nobody rests
+            self._rested[state.name] = self._rested.get(state.name, 0) + requests
 
     def restarted(self) -> None:
         """Attempts of a process that died ended without a word: what they asked is nobody's."""

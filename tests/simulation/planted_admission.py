@@ -35,8 +35,8 @@ DAY = 24 * HOUR
 class RejectionForgotten(Lockout):
     """A refused attempt counts as none."""
 
-    async def settle(self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict) -> Settled:
-        return await super().settle(wiring, facts, permit, verdict if verdict.accepted else Verdict())
+    async def settle(self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict = None) -> Settled:
+        return await super().settle(wiring, facts, permit, verdict if verdict is True else None)
 
 
 plant("rejection_not_counted", ["within_max_rejections"], "locks", rotator(lockout=RejectionForgotten))

@@ -36,8 +36,8 @@ class OneRecordForAll(AttemptRecords):
 
     homes: ClassVar[dict[int, Sink]] = {}
 
-    async def read(self, sinks: Sequence[Sink], urgency: float) -> Book:
-        return await super().read([self.homes.setdefault(id(self.clock), sinks[0])], urgency)
+    async def read(self, sinks: Sequence[Sink]) -> Book:
+        return await super().read([self.homes.setdefault(id(self.clock), sinks[0])])
 
 
 plant("one_bad_place_stops_all", ["isolation", "never_stale"], "places", rotator(records=OneRecordForAll))

@@ -101,4 +101,4 @@ def moved(rule: Rule, before: Rule) -> tuple[Rule, ...]:
 
 def sink(kind: type[SimSink]) -> dict[str, Any]:
     """An engine whose sinks are of this kind."""
-    return {"wrap_sink": lambda it: kind(it.place, it.name, it.kind, it.pool, it.replace_foreign)}
+    return {"wrap_sink": lambda it: kind(it.place, it.name, it.kind, it.pool)}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aca_tokend.core.config import Config, parse
 from aca_tokend.core.errors import InternalError
+from aca_tokend.core.guard import Rules
 from aca_tokend.simulation.replica import LATENCY_SPREAD, Cluster, Setup
 from aca_tokend.simulation.world import Unforeseen, World
 from tests.simulation.checker import Checker
@@ -167,6 +168,11 @@ class Scenario:
     def longest_hang(self) -> float:
         """How long an attempt may take while everything hangs, waiting for others in the pools included."""
         return (2 * TIMEOUT + 10 * VAULT_TIMEOUT) * (1 + self.tokens // 8)
+
+    @cached_property
+    def lease(self) -> float:
+        """A claim that is older than this has no request under way."""
+        return Rules.of(self.rotation, TIMEOUT).lease_seconds
 
     @property
     def calm_after(self) -> float:

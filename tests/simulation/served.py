@@ -5,10 +5,12 @@ What happens to other tokens, and to other places of the same token, is no excus
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.simulation.places import OWN_RECORD, Hand
+from aca_tokend.simulation.world import START
 from tests.simulation import engine_view
 
 if TYPE_CHECKING:
@@ -154,10 +156,14 @@ class Served:
         checker = self.checker
         spent = checker.scenario.rotation.max_rejections
         kills = [moment for moment in checker.kills if moment >= now - (checker.scenario.retry_rejected or now) - HOUR]
-        if len(kills) < spent:
-            return False
+        return len(kills) >= spent and self.spent_unseen(token)
+
+    def spent_unseen(self, token: str, before: float = math.inf) -> bool:
+        """Whether a record of it had all attempts spent by then, and does not know how they ended."""
+        checker = self.checker
+        most, wall = checker.scenario.rotation.max_rejections, START + before
         return any(
-            engine_view.spent_unseen(place.records.get(OWN_RECORD, (0, {}))[1], spent)
+            engine_view.spent_unseen(place.records.get(OWN_RECORD, (0, {}))[1], most, wall)
             for replica in checker.cluster.replicas
             for place in replica.places[token]
         )

@@ -10,6 +10,7 @@ from aca_tokend.core.guard import Rules
 from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation.admission import NEXT_TO_TRY, Client, Credential
 from aca_tokend.rotation.facts import Facts
+from aca_tokend.rotation.shared import Known, Shared
 from tests.fakes import token_config
 
 RULES = Rules(max_rejections=2, retry_rejected_seconds=0.0, lease_seconds=11.0)
@@ -109,6 +110,21 @@ def test_turn_is_passed_on() -> None:
 
     assert set(woken) == names
     assert len(woken) == len(names), "each was woken once"
+
+
+def test_token_that_waits_with_another_credential_passes_its_turn() -> None:
+    """A token that a reload gave another credential while it waited holds up nobody who waits with the one before."""
+    shared = Shared(0.0)
+    before, after = (Known(Credential(), Credential(), Credential()) for _ in range(2))
+    permit = entered(before.user, "first")
+    names = ["moved", *(f"t{number}" for number in range(NEXT_TO_TRY))]
+    for name in names:
+        assert before.user.enter(token(name), RULES, 0.0) is False
+    assert shared.queue("moved", before, 0.0) == []
+    assert "moved" in {wake.token for wake in before.user.answered(permit, RULES, 1.0, None)}
+
+    assert [wake.token for wake in shared.queue("moved", after, 2.0)] == [names[-1]]
+    assert shared.passed("moved", 3.0) == []
 
 
 def test_all_are_woken_by_a_verdict() -> None:

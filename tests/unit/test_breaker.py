@@ -121,6 +121,7 @@ def test_substitutes_are_woken_beside_the_one_whose_turn_it_is() -> None:
     assert len(wakes) == 1 + SUBSTITUTES
     assert [wake.at - breaker.probe_at for wake in wakes] == [n * SUBSTITUTE_SECONDS for n in range(1 + SUBSTITUTES)]
     first, second, *_ = wakes
+    assert (breaker.turn_at(first.token), breaker.turn_at(second.token)) == (breaker.probe_at, math.inf)
     assert breaker.admit(second.token, FAR, second.at)
     assert not breaker.admit(first.token, FAR, second.at), "one probe at a time"
 

@@ -18,6 +18,7 @@ from aca_tokend.admin import AdminServer
 from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import AdminConfig, parse
 from aca_tokend.core.errors import FRAMES, InternalError, SecretError, contained
+from aca_tokend.core.guard import parse_record
 from aca_tokend.core.outcome import Component, HookRan, Reason, Unexpected
 from aca_tokend.core.steps import Call, Calls, make
 from aca_tokend.daemon import KEEP_AGAIN_SECONDS, SWEEP, Daemon
@@ -26,7 +27,7 @@ from aca_tokend.pages import site
 from aca_tokend.reload import Source
 from aca_tokend.rotation.hook_runner import Hooker, HookState, Written
 from aca_tokend.status_api import api
-from tests.fakes import FakeClock, FakeHook, drive, token_config
+from tests.fakes import Bench, FakeClock, FakeHook, drive, token_config
 from tests.unit.test_admin import ask
 from tests.unit.told import configured, lines
 
@@ -168,6 +169,46 @@ def test_expected_errors_stay_what_they_are() -> None:
         return (await Calls([Call("pool", missing)]))[0]
 
     assert type(drive(caught())) is SecretError
+
+
+# ── attempts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_bug_in_an_attempt() -> None:
+    """It is told without its text, comes again by the backoff, and uses up no attempt of the credential."""
+    bench = Bench()
+    bench.endpoint.before_answer = fail
+
+    for count in range(1, 5):
+        again = bench.attempt()
+        assert 0.0 < again <= bench.facts.config.rotation.backoff.cap
+        assert bench.failures == count
+        bench.clock.advance(again)
+
+    bugs = bench.told(Unexpected)
+    assert {(bug.component, bug.owner, bug.kind) for bug in bugs} == {(Component.ATTEMPT, "bookings", "RuntimeError")}
+    assert CANARY not in repr(bench.events)
+    assert bench.facts.suspension is None
+    (entry,) = parse_record(bench.sinks[0].records["attempts"][1]).entries
+    assert (entry.spent, entry.reason) == (0, None), "each claim was given back"
+    bench.endpoint.before_answer = None
+    bench.attempt()
+    assert bench.facts.everywhere
+
+
+def test_bug_in_the_rules_passes_the_turn() -> None:
+    """Where an attempt ends by a bug of our own whose turn it was to ask the endpoint, another token has it."""
+    bench = Bench()
+    gate, now = bench.token.wiring.gate, bench.clock.now
+    for name, expires in ((bench.facts.name, now + 100.0), ("b", now + 3600.0), ("c", now + 3600.0)):
+        turns = gate.failed(name, expires, now, None, 0.5)
+    assert turns[0].token == bench.facts.name
+    object.__setattr__(bench.rotator, "decide", fail)
+
+    bench.attempt()
+
+    assert [bug.component for bug in bench.told(Unexpected)] == [Component.ATTEMPT]
+    assert {wake.token for wake in bench.woken} == {"b", "c"}
 
 
 # ── hooks ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -40,8 +40,10 @@ UNTRIED = Failure(Step.VERIFY, Reason.CONNECT_FAILED, "the API is down")
 REFUSED = Failure(Step.GRANT, Reason.INVALID_GRANT, "400", suspends=True)
 TOKEN = held(issued=-100.0)
 ADOPTED = replace(TOKEN, asked_at=None)
+TAKEN = replace(ADOPTED, adopted_at=NOW - 80.0)
 ROTATION = -100.0 + 7200.0 * 0.667
 WORN = held(issued=-5000.0)  # past its rotation point
+OLD = held(issued=-18200.0, lifetime=20000.0)  # past that of the token after it
 STALE = Identity(OURS, USER, AUTHORITY, NOW - 60.0)
 
 
@@ -94,6 +96,11 @@ def tried(every: str = "60s", **changed: object) -> Facts:
     facts = known(**changed)
     layout = (VAULT, FILE)[: len(facts.places)]
     return replace(facts, config=configured(1, layout, every))
+
+
+def untried(**changed: object) -> Facts:
+    """One that is past its rotation point, and whose next token has to be tried first."""
+    return tried("0s", **{"held": WORN, "places": (has(WORN.document, looked=-0.5),), **changed})
 
 
 def suspended(read: float = -1.0, polled: float = -1.0, account: str = OURS, refused: float = -100.0) -> Suspension:
@@ -303,6 +310,18 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         places(has(another(50.0, 60.0, username="x"), looked=-5000.0), held=ADOPTED),
         rest(110.0, Do.PUBLISH),
     ),
+    "but one that cannot be believed, which was there when ours was adopted": (
+        places(has(another(900.0), looked=-5.0, first_seen=(hash(another(900.0)), NOW - 90.0)), held=TAKEN),
+        do(Do.PUBLISH, 0),
+    ),
+    "not one that came since, for it may be our clock that is wrong": (
+        places(has(another(900.0)), held=TAKEN),
+        ALONE,
+    ),
+    "a place that was read again holds what it held before ours was asked for": (
+        places(has(another(50.0, username="x"), first_seen=(hash(another(50.0, username="x")), NOW - 110.0))),
+        do(Do.PUBLISH, 0),
+    ),
     "the same token is never kept out, though dates set anew look earlier": (
         places(has(redated(TOKEN.document, 500.0))),
         do(Do.PUBLISH, 0),
@@ -378,7 +397,7 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
     "not where there is none": (places(has(hooked=None), layout=(VAULT,)), ALONE),
     # ── a suspended token ──
     "a suspended token looks whether its credential changed, before a pending token is tried": (
-        tried(suspended=suspended(polled=-3.0), pending=PENDING, held=replace(TOKEN, checked_at=NOW)),
+        untried(suspended=suspended(polled=-3.0), pending=PENDING),
         do(Do.POLL),
     ),
     "every three seconds": (known(suspended=suspended(polled=-1.0)), rest(2.0, Do.POLL)),
@@ -404,32 +423,33 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
     ),
     # ── a pending token ──
     "a token that could not be tried is tried again by the backoff": (
-        tried("0s", pending=PENDING, trouble=failed(1.0, UNTRIED)),
+        untried(pending=PENDING, trouble=failed(1.0, UNTRIED)),
         rest(2.0, Do.TRY),
     ),
-    "and then": (tried("0s", pending=PENDING, trouble=failed(3.0, UNTRIED)), do(Do.TRY)),
-    "at once where it need not be tried any more": (known(pending=PENDING, trouble=failed(1.0, UNTRIED)), do(Do.TRY)),
+    "and then": (untried(pending=PENDING, trouble=failed(3.0, UNTRIED)), do(Do.TRY)),
+    "at once where it need not be tried any more": (
+        worn(-50.0, pending=PENDING, trouble=failed(1.0, UNTRIED)),
+        do(Do.TRY),
+    ),
+    "and not before one is needed: a replica's may have been adopted that was issued before it": (
+        tried("0s", pending=PENDING),
+        ALONE,
+    ),
     "a last time by its rotation point, before another is asked for": (
-        tried(
-            "0s",
-            held=WORN,
-            places=(has(WORN.document, looked=-0.5),),
+        untried(
+            held=OLD,
+            places=(has(OLD.document, looked=-0.5),),
             pending=replace(PENDING, issued_at=NOW - 4803.0),
             trouble=failed(4.0, UNTRIED),
         ),
         do(Do.TRY),
     ),
     "no grant is made while it may turn out to work": (
-        tried(
-            "0s", held=WORN, places=(has(WORN.document, looked=-0.5),), pending=PENDING, trouble=failed(1.0, UNTRIED)
-        ),
+        untried(pending=PENDING, trouble=failed(1.0, UNTRIED)),
         rest(2.0, Do.TRY),
     ),
     "also where another's attempt lets it go on": (
-        tried(
-            "0s",
-            held=WORN,
-            places=(has(WORN.document, looked=-0.5),),
+        untried(
             pending=PENDING,
             trouble=failed(1.0, UNTRIED),
             turn_at=NOW,
@@ -437,13 +457,11 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         rest(2.0, Do.TRY),
     ),
     "nor is anything read for one": (
-        tried("0s", held=WORN, places=(has(WORN.document),), pending=PENDING, trouble=failed(3.0, UNTRIED)),
+        untried(places=(has(WORN.document),), pending=PENDING, trouble=failed(3.0, UNTRIED)),
         do(Do.TRY),
     ),
     "one that has expired is of no use": (
-        tried(
-            "0s", held=WORN, places=(has(WORN.document, looked=-0.5),), pending=replace(PENDING, issued_at=NOW - 7200.0)
-        ),
+        untried(pending=replace(PENDING, issued_at=NOW - 7200.0)),
         do(Do.GRANT),
     ),
     "and holds up no other though it was to be kept for longer": (
@@ -454,28 +472,29 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         do(Do.GRANT),
     ),
     "where the backoff reaches beyond its rotation point another is asked for": (
-        tried(
-            "0s",
-            held=WORN,
-            places=(has(WORN.document, looked=-0.5),),
+        untried(
+            held=OLD,
+            places=(has(OLD.document, looked=-0.5),),
             pending=replace(PENDING, issued_at=NOW - 4802.0),
             trouble=failed(1.0, UNTRIED),
         ),
         rest(2.0, Do.GRANT),
     ),
-    "a later token that was adopted since outlives its reason, though it expires sooner": (
+    "a token that was adopted since outlives its reason while it need not be replaced, though it was issued before": (
+        known(held=replace(ADOPTED, checked_at=NOW), pending=PENDING, trouble=failed(3.0, UNTRIED)),
+        ALONE,
+    ),
+    "and by then another is asked for": (
         places(
-            has(WORN.document, looked=-0.5),
-            held=replace(ADOPTED, document=another(-5.0, 1.0), lifetime=60.0),
-            pending=PENDING,
+            has(WORN.document, looked=-0.5), held=replace(ADOPTED, issued_at=NOW - 15.0, lifetime=15.0), pending=PENDING
         ),
         do(Do.GRANT),
     ),
     "it is another account's now": (
-        known(pending=replace(PENDING, document=replace(PENDING.document, account=FORMER))),
-        ALONE,
+        worn(-0.5, pending=replace(PENDING, document=replace(PENDING.document, account=FORMER))),
+        do(Do.GRANT),
     ),
-    "it was asked for with another scope": (known(pending=replace(PENDING, scope="other")), ALONE),
+    "it was asked for with another scope": (worn(-0.5, pending=replace(PENDING, scope="other")), do(Do.GRANT)),
     # ── a grant ──
     "a token is asked for where none is held, once the places were read": (
         places(has(None, looked=-0.5), held=None, asked=None),
@@ -498,6 +517,10 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
     "the third time in a row after a wait": (
         places(has(), held=replace(TOKEN, revoked_at=NOW), revocations=3),
         rest(40.0, Do.LOOK),
+    ),
+    "but not beyond its expiry, when any token is replaced": (
+        places(has(), held=replace(held(issued=-100.0, lifetime=130.0), revoked_at=NOW), revocations=3),
+        rest(30.0, Do.LOOK),
     ),
     "a server that hands out a token again has another once it has expired": (
         places(has(), held=replace(held(issued=-100.0, lifetime=104.0), reused_at=NOW)),

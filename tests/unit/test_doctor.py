@@ -687,4 +687,4 @@ def test_a_daemons_claim_is_respected() -> None:
     """How long a claim of a daemon counts goes by the daemon's timeout, not by the shorter one of the doctor."""
     whole = config({"path": "/x"}, timeout="30s")
     (only,) = accounts.checks(parts_of(hastened(whole)), whole, Clock(), time.monotonic() + PLENTY)
-    assert only.examine.keywords["token"].wiring.rules.lease_seconds == 35.0  # type: ignore[attr-defined]  # it is a partial
+    assert only.examine.keywords["token"].wiring.rules.lease_seconds == 61.0  # type: ignore[attr-defined]  # it is a partial

@@ -82,6 +82,18 @@ def test_more_calls_than_idle_threads_begin_another(pool: Executor) -> None:
     assert pool._threads == 2
 
 
+def test_resized_pool_leaves_calls_to_idle_threads(pool: Executor) -> None:
+    """A pool that is resized begins threads for what waits, but not for what an idle one is about to take."""
+    make(pool)
+    done = threading.Event()
+    with pool._ready:  # it is there before the idle thread takes it
+        pool.submit(0.0, done.set, nothing)
+        pool.resize(3)
+
+    assert done.wait(GENEROUS)
+    assert pool._threads == 1
+
+
 def test_thread_that_ends_hands_on_what_it_was_woken_for(pool: Executor) -> None:
     """A call whose thread ends because the pool has shrunk is made by another, at once."""
     started, release, done = threading.Semaphore(0), threading.Event(), threading.Event()

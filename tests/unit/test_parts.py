@@ -98,6 +98,18 @@ def test_what_did_not_change_stays(rig: Rig) -> None:
     }
 
 
+def test_files_of_secrets_have_pools(rig: Rig) -> None:
+    """Where a reference is to a file there is a pool for it, beside that of its endpoint."""
+
+    def edit(it: Document) -> None:
+        it["tokens"][0]["password"] = {"file": "/run/secrets/password"}
+
+    rig.follow(edit)
+
+    (own,) = rig.parts.pools().keys() - {"acaengine.main", "acaengine.other", "vault.main", "vault.other", "file"}
+    assert own == rig.parts.secrets.pool(rig.parts.config.tokens[0].password)
+
+
 def test_clients_from_two_vaults_are_two(rig: Rig) -> None:
     """References that read alike and lead into two Vaults are two clients."""
 

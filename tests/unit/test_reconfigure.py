@@ -454,6 +454,21 @@ def test_another_account_is_not_suspended() -> None:
     assert bench.document is not None
 
 
+@pytest.mark.parametrize("username", ["svc-before", {"env": "USERNAME"}], ids=str)
+def test_what_failed_for_another_account_is_no_failure_of_this_one(username: str | dict[str, str]) -> None:
+    """Back with the account whose token is fresh, nothing fails any more: what was refused was another account."""
+    rig = Rig(keys={"username": username})
+    rig.bench.secrets.values["USERNAME"] = "svc-before"
+    bench = rig.rotate()
+    bench.endpoint.answers.append(REFUSED)
+    rig.change(username="svc-other")
+    assert bench.failures == 1
+
+    rig.change(username=username)
+
+    assert (len(bench.endpoint.asked), bench.failures) == (2, 0)
+
+
 def test_other_wait_for_a_cautious_attempt() -> None:
     """Another `retry_rejected` holds for a token that is suspended already, from when it was refused."""
     rig, bench = suspended()

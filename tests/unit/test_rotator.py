@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,9 +24,14 @@ from aca_tokend.core.outcome import (
     Suspended,
 )
 from aca_tokend.core.secret import Secret
+from aca_tokend.core.token import Seen
 from aca_tokend.rotation.decide import POLL_SECONDS, POLL_VAULT_SECONDS, poll_seconds
 from aca_tokend.rotation.managed import Woken
-from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, token_config
+from tests.changed import replace as changed
+from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, drive, token_config
+
+if TYPE_CHECKING:
+    from aca_tokend.core.steps import Call
 
 DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
 WRONG = GrantRejected(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
@@ -78,6 +84,35 @@ def test_restart_adopts() -> None:
     assert wait == pytest.approx(7200 * 0.667 - 100)
     assert len(bench.told(Adopted)) == 1
     assert [event.result for event in bench.told(Published)] == [PublishResult.WRITTEN, PublishResult.UNCHANGED]
+
+
+def test_upgrade_from_before_the_name_while_the_endpoint_is_down() -> None:
+    """What a version before the name published is adopted and left as it is; the next token is written with the name.
+
+    A roll back finds the account there, by which that version goes.
+    """
+    bench = Bench()
+    bench.attempt()
+    before = changed(bench.sinks[0].content, token="")
+    bench.sinks[0].put(before)
+    bench.endpoint.broken = DOWN
+    bench.clock.advance(100)
+    bench.restart()
+
+    wait = bench.attempt()
+
+    assert wait == pytest.approx(7200 * 0.667 - 100)
+    assert len(bench.endpoint.asked) == 1, "no grant for the upgrade"
+    assert bench.sinks[0].content == before
+    bench.clock.advance(wait)
+    bench.attempt()
+    assert bench.sinks[0].content == before, "readers keep what there is"
+    bench.endpoint.broken = None
+    bench.clock.advance(600)
+    bench.attempt()
+    published = bench.sinks[0].content
+    assert (published.token, published.account) == (bench.facts.name, before.account)
+    assert published.access_token != before.access_token
 
 
 def test_restart_past_the_rotation_point_rotates() -> None:
@@ -590,6 +625,23 @@ def test_waiting_for_an_endpoint_spares_the_sinks() -> None:
     assert sum(sink.looks for sink in crowd.sinks) - looks < 50 * 8
 
 
+def test_probe_that_nobody_was_told_to_send_is_not_waited_past() -> None:
+    """Where those whose turn it was need no token any more, the next that is due probes the endpoint in their place."""
+    bench = Bench()
+    gate, now = bench.token.wiring.gate, bench.clock.now
+    for name in ("a", "b", "c"):
+        gate.failed(name, now + 3600.0, now, None, 0.5)
+    for name in ("a", "b", "c"):
+        gate.passed(name, now)
+
+    wait = bench.attempt()
+
+    assert bench.facts.waits_for == "endpoint_held"
+    assert bench.endpoint.asked == []
+    assert wait == pytest.approx(gate.breaker.probe_at - bench.clock.now, abs=0.5)
+    assert wait < 5.0, "it would have waited for a minute to be woken"
+
+
 def test_stray_wake_makes_no_grant() -> None:
     """A token that is woken though it has a fresh one makes no grant, and does not come again and again."""
     bench = Bench()
@@ -598,6 +650,55 @@ def test_stray_wake_makes_no_grant() -> None:
 
     assert bench.attempt() == pytest.approx(wait)
     assert len(bench.endpoint.asked) == 1
+
+
+def test_look_that_a_granted_token_needs_is_made_while_stopping() -> None:
+    """After a conflict the place is read again: a stop that dropped that look would lose what was granted."""
+    bench = Bench()
+    bench.sinks[0].publish_errors.append(Reason.CONFLICT)
+    finishes: list[bool] = []
+
+    def made(call: Call[object]) -> bool:
+        if call.run == bench.sinks[0].look:
+            finishes.append(call.finish)
+        return False
+
+    drive(bench.rotator.attempt(bench.token), made)
+
+    assert finishes == [False, True]
+    assert bench.sinks[0].writes == 1
+
+
+def waiting_for_the_endpoint() -> Bench:
+    """A token that is due while its endpoint is down for others, and has been told to ask next, before them."""
+    bench = Bench()
+    bench.attempt()
+    bench.clock.advance(6000.0)
+    gate, now = bench.token.wiring.gate, bench.clock.now
+    for name in ("a", "b", "c"):
+        gate.failed(name, now + 1000.0, now, None, 0.0)
+    assert gate.breaker.admit("a", now + 1000.0, now + 1.0)
+    bench.attempt()
+    assert bench.facts.waits_for == "endpoint_held"
+    bench.clock.advance(1.0)
+    wake, *_ = gate.failed("a", now + 1000.0, bench.clock.now, None, 0.0)
+    assert wake.token == bench.token.name
+    bench.token.inbox.append(Woken(wake.at))
+    bench.next_at = wake.at
+    return bench
+
+
+def test_turn_that_cannot_be_used_is_passed_on() -> None:
+    """A token that waits for its endpoint, and by its turn has no place that could take a token, lets another ask."""
+    bench = waiting_for_the_endpoint()
+    stranger = Seen(None, "theirs", foreign="access_token is missing")
+    bench.token.facts = bench.facts.with_place(0, seen=stranger, looked_at=bench.clock.now)
+    bench.woken.clear()
+
+    bench.run_for(bench.next_at - bench.clock.now)
+
+    assert len(bench.endpoint.asked) == 1
+    assert {wake.token for wake in bench.woken} == {"a", "b", "c"}
 
 
 def test_endless_conflicts_are_a_failed_publish() -> None:
@@ -748,6 +849,26 @@ def test_canary_replaces_a_token_that_died_early() -> None:
 
     assert bench.sinks[0].content.access_token == Secret("token-2")
     assert bench.told(Failed)[0].failure.reason is Reason.TOKEN_REFUSED
+
+
+def test_token_that_expires_while_it_is_tried_is_not_revoked() -> None:
+    """A refusal that comes once the token has expired says nothing: the outage that kept it in use is not hidden."""
+    bench = canary()
+    bench.attempt()
+    bench.endpoint.broken = DOWN
+    bench.clock.advance(bench.facts.expires_at - bench.clock.now - 0.5)
+
+    def slow(path: str, access_token: Secret) -> None:  # noqa: ARG001 -- in the place of a method
+        bench.clock.advance(1.0)
+        raise REFUSED
+
+    bench.endpoint.verify = slow  # type: ignore[method-assign]
+    bench.attempt()
+
+    assert bench.facts.current is not None
+    assert bench.facts.current.checked_at == pytest.approx(bench.clock.now, abs=1.0), "it was tried"
+    assert not bench.facts.revoked
+    assert Reason.TOKEN_REFUSED not in {event.failure.reason for event in bench.told(Failed)}
 
 
 def test_requests_are_told_by_their_ids() -> None:
@@ -901,6 +1022,8 @@ def test_clock_steps_do_not_move_the_deadlines_of_our_own_tokens() -> None:
         bench.step_clock(step)
 
         assert bench.attempt() == pytest.approx(wait)
+        told = bench.sinks[0].content.expires_at.timestamp() - bench.clock.wall()
+        assert told == pytest.approx(7200, abs=10.0), "readers are told when it expires by the new clock"
         bench.run_for(20_000)
         assert len(bench.endpoint.asked) == 5
 

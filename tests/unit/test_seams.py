@@ -9,12 +9,14 @@ from aca_tokend.core.config import VerifyConfig
 from aca_tokend.core.errors import GrantError, GrantRejected, VerifyError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation.changes import Changes, compare
-from aca_tokend.rotation.managed import Reconfigured
+from aca_tokend.rotation.decide import Action, Rest, decide
+from aca_tokend.rotation.managed import Late, Reconfigured, VaultBack
 from tests.fakes import Bench, at, example, token_config, wired
 from tests.unit.test_tokens import Rig
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import TokenConfig
+    from aca_tokend.rotation.facts import Facts, Moment
 
 
 def verified(**rotation: object) -> TokenConfig:
@@ -140,3 +142,39 @@ def test_a_corrected_scope_is_tried_at_once() -> None:
     bench.attempt()
     bench.run_for(1.0)
     assert len(bench.endpoint.asked) == asked + 1
+
+
+def test_a_late_answer_of_another_call_is_ignored() -> None:
+    """A place waits for the answer of the call that hangs there now: that of one before it tells nothing."""
+    bench = Bench()
+    bench.hanging = bench.sinks[0].pool
+    bench.attempt()
+    (place,) = bench.facts.places
+    assert place.busy is not None
+    bench.token.inbox.append(Late(place.busy.number + 1, bench.sinks[0].look()))
+
+    bench.attempt()
+
+    assert bench.facts.places[0].busy == place.busy
+    bench.answer_late()
+    bench.attempt()
+    assert bench.facts.everywhere
+
+
+def test_a_message_that_comes_as_an_attempt_ends_begins_it_again() -> None:
+    """What another thread says after the last decision is taken in by this attempt, not left for the next."""
+    bench = Bench()
+    heard: list[object] = []
+
+    def overheard(facts: Facts, moment: Moment) -> Action | Rest:
+        decision = decide(facts, moment)
+        if isinstance(decision, Rest) and not heard:
+            heard.append(decision)
+            bench.token.inbox.append(VaultBack())
+        return decision
+
+    object.__setattr__(bench.rotator, "decide", overheard)
+    bench.attempt()
+
+    assert heard
+    assert not bench.token.inbox

@@ -14,6 +14,7 @@ from aca_tokend.core.login import LoggedIn, LoginFailed, RenewalFailed
 from aca_tokend.core.outcome import ADVICE, Failure, Published, Reason, Step
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.status import STATUS, TOKEN, ApiError, Circuit, Query, Result, State
+from aca_tokend.rotation.decide import need_at
 from aca_tokend.rotation.hook_runner import HookState
 from aca_tokend.status import token_page
 from tests.fakes import Bench, FakeHook, MemorySink, at, token_config
@@ -422,6 +423,12 @@ def test_next_attempt_before_a_grant_can_be_due() -> None:
         assert seen.bench.facts.trouble is not None
         again = seen.bench.facts.trouble.again_at(seen.bench.config)
         assert seen.token.next_attempt_at == at(seen.bench.clock.offset + again)
+
+    facts, now = pending.bench.facts, pending.bench.clock.now
+    assert facts.held is not None
+    replicas = facts.held._replace(issued_at=now - 1000.0, lifetime=1600.0)  # adopted since, issued before it
+    pending.bench.token.facts = facts._replace(held=replicas, trouble=None)
+    assert pending.token.next_attempt_at == at(pending.bench.clock.offset + need_at(pending.bench.facts))
 
 
 # ── endpoints, Vaults, the daemon ─────────────────────────────────────────────────────────────────────────────────────

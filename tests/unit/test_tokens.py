@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import GrantUnavailable
 from aca_tokend.core.outcome import Reason
-from aca_tokend.rotation.admission import FIRST_SECONDS
+from aca_tokend.rotation.admission import FIRST_SECONDS, NEXT_TO_TRY
 from aca_tokend.rotation.changes import Change, Changes
 from aca_tokend.rotation.facts import Place
-from aca_tokend.rotation.managed import Reconfigured, VaultBack
+from aca_tokend.rotation.managed import Reconfigured, VaultBack, Woken
 from aca_tokend.rotation.rotator import Rotator
 from aca_tokend.rotation.shared import Shared
 from aca_tokend.rotation.tokens import BACK_SPREAD_SECONDS, Tokens
@@ -108,6 +108,40 @@ def test_changed_token_begins_in_its_new_pool() -> None:
     assert rig.schedule.due == {"one": rig.clock.now}
     assert rig.schedule.work["one"].pool == "vault.other"
     assert [type(message) for message in rig.tokens.by_name["one"].inbox] == [Reconfigured]
+
+
+def test_token_that_left_passes_the_turn_of_its_client() -> None:
+    """Where the token that goes first after a start is removed, the others of its client wait no longer."""
+    rig = Rig()
+    gone = rig.tokens.remove("one")
+    assert gone.wiring.client.before("two", rig.clock.now) == FIRST_SECONDS
+
+    rig.tokens.pass_turns(gone)
+
+    assert list(rig.tokens.by_name["two"].inbox) == [Woken(rig.clock.now)]
+
+
+def test_token_that_left_passes_the_turn_of_its_user() -> None:
+    """Where a token is removed that was woken for its user's next request, another that waits comes in its place."""
+    rig = Rig()
+    one, two, shared = rig.tokens.by_name["one"], rig.tokens.by_name["two"], rig.shared
+    resolved = drive(rig.tokens.rotator.granter.resolver.resolve(one.facts.config, rig.endpoint, 0.0))
+    known, permit, now = shared.known(resolved), object(), rig.clock.now
+    others = [
+        one.facts._replace(config=token_config().model_copy(update={"name": f"t{number}"}))
+        for number in range(NEXT_TO_TRY)
+    ]
+    assert known.user.enter(others[0], one.wiring.rules, now, permit)
+    for facts in (one.facts, *others[1:], two.facts):
+        assert known.user.enter(facts, one.wiring.rules, now) is False
+        shared.queue(facts.name, known, now)
+    woken = {wake.token for wake in known.user.answered(permit, one.wiring.rules, now, None)}
+    assert "one" in woken
+    assert "two" not in woken
+
+    rig.tokens.pass_turns(rig.tokens.remove("one"))
+
+    assert list(two.inbox) == [Woken(now)]
 
 
 def test_vault_that_is_back_is_told_to_whom_it_concerns() -> None:
