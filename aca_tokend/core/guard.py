@@ -26,7 +26,7 @@ REMEMBERED = 8
 # What a record is called beside the place of its token.
 RECORD = "attempts"
 # An attempt that was claimed is sent within so many seconds, or claimed anew; its lease is that longer than a request.
-# At a start with ten thousand tokens it waits for twenty of them behind the others of its endpoint.
+# At a slow endpoint it waits behind what is more urgent.
 SEND_WITHIN_SECONDS = 30.0
 
 

@@ -5,7 +5,6 @@ Shared by the tokens of one process and called from several threads; core/breake
 
 from __future__ import annotations
 
-import heapq
 import math
 import threading
 from dataclasses import dataclass, field
@@ -102,13 +101,12 @@ class Claims:
             came = token in self._inside or token in self._woken
             self._inside.discard(token)
             self._woken.discard(token)
-            if not came or len(self._inside) >= self.most:
+            if not came or len(self._inside) >= self.most or not self._waiting:
                 return []
-            following = heapq.nsmallest(1, self._waiting, key=self._waiting.__getitem__)
-            for name in following:
-                del self._waiting[name]
-                self._woken.add(name)
-            return [Wake(name, now) for name in following]
+            following = min(self._waiting, key=self._waiting.__getitem__)
+            del self._waiting[following]
+            self._woken.add(following)
+            return [Wake(following, now)]
 
 
 @dataclass(slots=True, eq=False)

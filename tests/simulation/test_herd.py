@@ -33,7 +33,7 @@ def test_tokens_of_one_minute_stay_spread() -> None:
 
 
 def test_first_grants_come_as_fast_as_the_endpoint_answers() -> None:
-    """A thousand credentials that nobody tried yet: no claim runs out in the queue, and the endpoint never idles."""
+    """Two thousand credentials that nobody tried yet: no claim runs out in the queue, and the endpoint never idles."""
     tokens, latency = 2000, 0.2
     (first,) = rounds(tokens, HOUR, 1, latency=(latency, 0.02, 0.002))
 
