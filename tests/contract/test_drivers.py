@@ -60,7 +60,10 @@ class Stage(Protocol):
         """Lets time pass until it is done."""
 
     def waits_for_one(self, name: str) -> bool:
-        """Whether all calls but one that the attempt of a token handed out have answered."""
+        """Whether all calls but one that the attempt of a token handed out have answered, and that has begun to hang.
+
+        One in the queue behind it counts too: the pool `slow` has one place.
+        """
 
     def lose_patience(self, name: str) -> None:
         """Lets the patience of an attempt end once that is so."""
@@ -78,6 +81,7 @@ class RealStage:
     def __init__(self) -> None:
         self.bugs: list[BaseException] = []
         self.released = threading.Event()
+        self.hangs = threading.Event()
         self.passed = 0.0
         self.started = False
         self.scheduler = RotationScheduler(POOLS, self, self.bugs.append, lambda _lag: None)
@@ -119,7 +123,7 @@ class RealStage:
 
     def waits_for_one(self, name: str) -> bool:
         task = self.scheduler._under_way.get(name)
-        return task is not None and task.round is not None and task.round.out == 1
+        return task is not None and task.round is not None and task.round.out == 1 and self.hangs.is_set()
 
     def lose_patience(self, name: str) -> None:
         self.play(lambda: self.waits_for_one(name))
@@ -127,6 +131,7 @@ class RealStage:
         self.scheduler.redraw()
 
     def hang(self) -> None:
+        self.hangs.set()
         self.released.wait(GENEROUS)
 
     def release(self) -> None:
