@@ -154,11 +154,9 @@ class Asking:
             return
         began = replica.driver.began(endpoint.token)
         state, places = replica.tokens.by_name[endpoint.token], replica.places[endpoint.token]
-        looked = max(engine_view.seen_at(state, number) for number in range(len(places)))
         began = minted.sent if began is None else began
-        began = min(max(looked, began - SAME_LOOK_SECONDS), began)  # whoever does not look has no excuse
         readable: list[tuple[Minted, Place]] = []
-        for place, sink in zip(places, state.wiring.sinks, strict=True):
+        for number, (place, sink) in enumerate(zip(places, state.wiring.sinks, strict=True)):
             if minted.sent - self.hung.get((replica.number, endpoint.token, sink.name), -HOUR) < CAP:
                 continue  # what it told late may be what was there when the call began
             there = place.minted
@@ -166,7 +164,9 @@ class Asking:
                 continue
             whats = (place.store.name, place.name, f"alive {replica.number}", "api", f"token {endpoint.token}")
             excuse = self.checker.conditions.excuse(whats, minted.sent)
-            if not excuse and self.checker.published_at[id(place)] <= began:
+            # whoever does not look has no excuse
+            knows_since = min(began, max(engine_view.seen_at(state, number), began - SAME_LOOK_SECONDS))
+            if not excuse and self.checker.published_at[id(place)] <= knows_since:
                 readable.append((there, place))
         if not readable:
             return
