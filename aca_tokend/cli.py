@@ -141,20 +141,21 @@ def resume(
     config: ConfigOption = DEFAULT_CONFIG,
     log_format: LogFormatOption = None,
 ) -> None:
-    """Let a suspended token try again, after the server's side was mended."""
+    """Let a suspended token try again, and all others of its account, after the server's side was fixed."""
     loaded = _load(config)
     _log(loaded, log_format)
-    from aca_tokend.core.errors import ReasonedError
     from aca_tokend.resume import UnknownTokenError
     from aca_tokend.resume import resume as clear
 
     try:
-        for line in clear(loaded, name):
-            typer.echo(line)
+        cleared, problems = clear(loaded, name)
     except UnknownTokenError as error:
         _refuse(error.message)
-    except ReasonedError as error:
-        typer.echo(error.message, err=True)
+    for line in cleared:
+        typer.echo(line)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
         sys.exit(1)
     typer.echo(f"{name}: a running daemon goes on with it within a minute")
 

@@ -11,14 +11,13 @@ import itertools
 import os
 import re
 import tomllib
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from aca_tokend.core.config import parse
 from aca_tokend.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from aca_tokend.core.config import Config
@@ -50,12 +49,7 @@ _SYNTAX = {
     "Illegal character": "end the text on its line, and leave control characters out",
     "Unescaped": "write each backslash twice, or the text in single quotes",
 }
-_TOKEN = re.compile(r"^[ \t]*\[\[[ \t]*tokens[ \t]*\]\]", re.MULTILINE)
 _POSITION = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
-
-
-class _OnlyWholeError(Exception):
-    """A file cannot be read in parts: as a whole it can, or that tells what is wrong with it."""
 
 
 def load(path: str | Path) -> Config:
@@ -64,19 +58,14 @@ def load(path: str | Path) -> Config:
     Raises:
         ConfigError: with every problem of all files at once.
     """
-    with suppress(_OnlyWholeError):
-        return _load(os.fspath(path), _read_in_parts)
-    return _load(os.fspath(path), _read)
-
-
-def _load(main: str, read: Callable[[str], dict[str, Any] | Problem]) -> Config:
-    document = read(main)
+    main = os.fspath(path)
+    document = _read(main)
     if isinstance(document, Problem):
         raise ConfigError((document,))
     documents = [(main, document)]
     problems: list[Problem] = []
     for file in _included(main, document.get("include"), problems):
-        included = read(file)
+        included = _read(file)
         if isinstance(included, Problem):
             problems.append(included)
             included = {}
@@ -137,42 +126,6 @@ def _read(file: str) -> dict[str, Any] | Problem:
         return Problem(file, "", "is nested too deeply", "write it with fewer brackets")
     except ValueError as error:  # TOMLDecodeError, and numbers that Python finds too long
         return _syntax(file, str(error))
-
-
-def _read_in_parts(file: str) -> dict[str, Any] | Problem:
-    """The parsed file, each of whose `[[tokens]]` is parsed when it is asked for: thousands take much memory.
-
-    Raises:
-        _OnlyWholeError: now or when a token is asked for.
-    """
-    text = _text(file)
-    if isinstance(text, Problem):
-        return text
-    if '"""' in text or "'''" in text:
-        raise _OnlyWholeError  # what looks like a header may be text
-    headers = [header.start() for header in _TOKEN.finditer(text)]
-    document = _part(text[: headers[0]] if headers else text)
-    if headers:
-        if "tokens" in document:
-            raise _OnlyWholeError
-        document["tokens"] = _tokens(text, headers)
-    return document
-
-
-def _tokens(text: str, headers: Sequence[int]) -> Iterator[object]:
-    for start, end in itertools.pairwise((*headers, len(text))):
-        part = _part(text[start:end])
-        if part.keys() != {"tokens"}:
-            raise _OnlyWholeError
-        yield from part["tokens"]
-
-
-def _part(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (RecursionError, ValueError):
-        pass
-    raise _OnlyWholeError  # outside the except clause: nothing leads back to the parser's error
 
 
 def _syntax(file: str, message: str) -> Problem:

@@ -1,14 +1,14 @@
 """The daemon: puts the parts together, starts them, watches over them and stops them. The file to read first.
 
-    build      configuration ─► endpoints, Vault sessions, pools (parts.py), one state per token
+    build      configuration ─► endpoints, Vault sessions, pools (parts.py), what is known of each token
     start      every token is put on schedule for now: its first attempt looks, and adopts or rotates
-    watch      once a second: has the wall clock been stepped; /-/healthy asks for lost jobs and hanging calls
+    watch      once a second: has the wall clock been stepped; /-/healthy asks for lost jobs
     reload     on SIGHUP or a changed file: read, validate whole, then swap; what did not change goes on undisturbed
     tell       logs, metrics, pages and, where there is one, the service manager
     stop       nothing new starts, rotations under way finish through publish
     contain    a bug ends what met it, and is told; the process ends where the schedule itself broke
 
-What one attempt does stands in rotator.py. No other module sees all the parts.
+What one attempt does stands in rotation/rotator.py. No other module sees all the parts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import random
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -34,13 +35,15 @@ from aca_tokend.core.shards import share
 from aca_tokend.core.steps import Call, Duty
 from aca_tokend.event_log import EventLog, of_endpoint, of_vault
 from aca_tokend.expiry import Expiries
-from aca_tokend.hooking import Hooker
 from aca_tokend.metrics import Metrics
 from aca_tokend.notify import Notifier
 from aca_tokend.parts import Parts
-from aca_tokend.reload import Change, Retired, Source, compare, take_over, vaults_of
-from aca_tokend.rotator import Rotator
-from aca_tokend.scheduler import RotationScheduler
+from aca_tokend.reload import Draining, Source
+from aca_tokend.rotation.changes import compare
+from aca_tokend.rotation.hook_runner import Hooker
+from aca_tokend.rotation.rotator import Rotator
+from aca_tokend.rotation.tokens import Tokens
+from aca_tokend.scheduling.scheduler import RotationScheduler
 from aca_tokend.sinks.mounts import FILE_POOL
 from aca_tokend.survey import Subject
 from aca_tokend.views import due_per_second, token_view
@@ -48,17 +51,16 @@ from aca_tokend.watched import Watched
 from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import Config, TokenConfig
+    from aca_tokend.core.config import Config
     from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.outcome import Event
     from aca_tokend.core.steps import Work
     from aca_tokend.metrics import TokenView
-    from aca_tokend.reload import Origins
-    from aca_tokend.state import HookState, TokenState
+    from aca_tokend.rotation.hook_runner import HookState
 
 # Rotations under way get this long to finish after SIGTERM; Kubernetes kills after 30 seconds by default.
 STOP_SECONDS = 12.0
@@ -70,10 +72,6 @@ KEEPER = "vault:"
 SWEEP = "the sweep of files"
 # After a bug in the renewer of our own token; whoever needs the token meanwhile logs in by itself.
 KEEP_AGAIN_SECONDS = 60.0
-# When a Vault can be logged in to again, its tokens are tried within so many seconds rather than all at once.
-BACK_SPREAD_SECONDS = 1.0
-# Then every token reckons anew, within so many seconds rather than all at once.
-STEP_SPREAD_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -85,8 +83,7 @@ class Daemon:
     bug: InternalError | None = None
     shard: int = field(init=False)
     parts: Parts = field(init=False)
-    states: dict[str, TokenState] = field(init=False)
-    rotator: Rotator = field(init=False)
+    tokens: Tokens = field(init=False)
     hooker: Hooker = field(init=False)
     scheduler: RotationScheduler = field(init=False)
     metrics: Metrics = field(init=False)
@@ -96,14 +93,13 @@ class Daemon:
     rng: random.Random = field(default_factory=random.SystemRandom)
     notify: Notifier = field(default_factory=Notifier)
     source: Source | None = None
-    retired: Retired = field(default_factory=Retired)
+    draining: Draining = field(default_factory=Draining)
     demand: Demand = field(init=False)
     watched: Watched = field(init=False)
     _written: Config = field(init=False)  # at the start, with the tokens of all shards
     _behind: set[str] = field(default_factory=set)
     _expiries: Expiries = field(default_factory=Expiries)
-    _changes: dict[str, list[Change]] = field(default_factory=dict)
-    _once: bool = False
+    _leaving: list[frozenset[str]] = field(default_factory=list)  # pools that reloads left without tokens
     _torn: bool = False  # a reload failed half-way
 
     def __post_init__(self) -> None:
@@ -115,25 +111,22 @@ class Daemon:
         self.shard = self.parts.shard()
         self._written = self.config
         self.config = share(self.config, self.shard)
-        self.states = {token.name: self._begin(self.parts.state(token)) for token in self.config.tokens}
         self.metrics = Metrics(self._views, self.clock.wall, self.config.acaengine, self.parts.methods())
-        self.rotator = Rotator(self.clock, self.parts.secrets, self.rng, self._observe, self._wake)
         self.hooker = Hooker(self.clock, self.rng, self._observe)
         self.scheduler = RotationScheduler(self.parts.pools(), self.clock, self._on_bug, self.metrics.observe_lag)
-
-    def _begin(self, state: TokenState) -> TokenState:
-        """Draws a token's jitter; its first attempt is due now."""
-        state.draw, state.rotate_at = self.rng.random(), self.clock.monotonic()
-        return state
+        self.tokens = Tokens(self.clock, self.rng, self.scheduler, self.parts.wire)
+        self.tokens.rotator = Rotator(
+            self.clock, self.parts.secrets, self.rng, self._observe, self._wake, self.tokens.late
+        )
+        for token in self.config.tokens:
+            self.tokens.add(token, self.clock.monotonic())
 
     # ── the life of the process ───────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, *, once: bool = False) -> None:
-        """Puts every token on schedule for now; with `once` for a single attempt."""
-        self._once = once
+        """Begins the attempts that are on schedule; with `once` a single one of each token."""
+        self.tokens.once = once
         self.scheduler.keep(self._sweep_work(), self.clock.monotonic())
-        for state in self.states.values():
-            self.scheduler.keep(self._work(state), state.rotate_at)
         self.scheduler.start()
 
     def watch(self) -> None:
@@ -152,7 +145,7 @@ class Daemon:
                 offset += step
                 self.contain("clock step", partial(self._clock_stepped, step))
             self.contain("demand", self._weigh)
-            self.contain("clean-up", partial(self.retired.settle, self.scheduler.under_way))
+            self.contain("clean-up", partial(self.draining.settle, self.scheduler.under_way))
             self.contain("unavailable time", partial(self.metrics.tick, now))
             self.contain("expired tokens", partial(self._tell_expired, now))
 
@@ -178,8 +171,7 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 -- contained here for reloads
             self._torn = self._torn or self.config is not before
             if self._torn:
-                for state in self.states.values():
-                    self.scheduler.keep(self._work(state), self.clock.monotonic())
+                self.tokens.keep_all()
             elif source and read:
                 source.written, source.running = read
             self._observe_reload(False)
@@ -198,84 +190,45 @@ class Daemon:
     def _swap(self, config: Config) -> None:
         """Adds, changes and removes tokens. Attempts under way go on; the next one of a token begins after them."""
         config = share(config, self.shard)
-        changes, now = compare(self.config, config), self.clock.monotonic()
-        vaults_before, others = self.config.vault.keys(), _others(self.config, config)
+        changes = compare(self.config, config)
+        others = _others(self.config, config)
+        keepers = [_keeper(name) for name in self.config.vault.keys() - config.vault.keys()]
+        before = self.parts.pools().keys()
         self.config = config
         closing = self.parts.follow(config)
-        self.scheduler.set_pools(self.parts.pools())
+        pools = self.parts.pools()
+        self.scheduler.set_pools(pools)
         self.metrics.follow(config.acaengine, self.parts.methods())
-        self.watched.follow(changes.endpoints, changes.vaults)
         log.set_level(config.log.level)
-        added = [self._begin(self.parts.state(token)) for token in changes.added]
-        changed, later = self._change(changes.changed)
-        self.parts.shared.follow(token.name for token in config.tokens)
-        gone = [self.states.pop(name) for name in changes.removed]
-        for hook in self.parts.hooks.values():
-            if not hook.tokens:
-                self.scheduler.drop(hook.name)
-        for state in gone:
-            self.scheduler.drop(state.name)
-            self._changes.pop(state.name, None)
-        for state in added:
-            self.states[state.name] = state
-            self.scheduler.keep(self._work(state), now)
-        for state in changed:
-            self.scheduler.keep(self._work(state), now)
-        for change in later:
-            name = change.fresh.name
-            self._changes.setdefault(name, []).append(change)
-            self.scheduler.keep(self._work(self.states[name], change.fresh.sinks[0].sink.pool), now)
+        gone = self.tokens.follow(changes)
+        self.watched.follow(changes.endpoints, changes.vaults, changes.removed)
+        for name in [*keepers, *(hook.name for hook in self.parts.hooks.values() if not hook.tokens)]:
+            self.scheduler.drop(name)
+        for name in [*others, *(change.config.name for change in changes.changed)]:
+            self.events.forget(name)
+        left = frozenset(before - pools.keys())
+        self._leaving.append(left)
         ending: list[Callable[[], None]] = [
             *closing,
-            *(partial(self._pass_turn, state) for state in gone),
-            *(partial(self.scheduler.drop, _keeper(name)) for name in vaults_before - config.vault.keys()),
+            *(partial(self.tokens.pass_turns, token) for token in gone),
             *(partial(self.events.forget, owner) for owner in others),
-            self._tidy,
+            partial(self._tidy, left),
         ]
-        for owner in others:
-            self.events.forget(owner)
-        self.retired.add(self.scheduler.under_way(), [partial(self.contain, "clean-up", end) for end in ending])
+        self.draining.add(self.scheduler.under_way(), [partial(self.contain, "clean-up", end) for end in ending])
         self.logger.info(
             "config_reloaded",
-            added=len(added),
+            added=len(changes.added),
             changed=len(changes.changed),
             removed=len(gone),
             unchanged=changes.unchanged,
         )
 
-    def _change(self, changed: Iterable[tuple[TokenConfig, Origins]]) -> tuple[list[TokenState], list[Change]]:
-        """Has tokens take over what changed, and returns them, off the schedule until all is swapped.
-
-        Of tokens with an attempt under way it returns what they are to take over at the beginning of the next, so that
-        nobody else writes their state. Fresh states of all at once would make holes in memory that stay.
-        """
-        taken, later = [], []
-        for token, origins in changed:
-            change = Change(self.parts.state(token), origins)
-            if self.scheduler.withdraw(token.name):
-                state = self.states[token.name]
-                self._take_over(state, [*self._changes.pop(token.name, []), change])
-                taken.append(state)
-            else:
-                later.append(change)
-        return taken, later
-
-    def _take_over(self, state: TokenState, changes: list[Change]) -> None:
-        """Gives a token what reloads changed, in their order."""
-        while changes:
-            take_over(state, changes.pop(0), self.clock.monotonic())
-            self.events.forget(state.name)
-
-    def _pass_turn(self, state: TokenState) -> None:
-        """A token that left probes its endpoint no more: another that waits does."""
-        for wake in state.gate.passed(state.name, self.clock.monotonic()):
-            self._wake(wake)
-
-    def _tidy(self) -> None:
-        """Removes what attempts that began before a reload could still have used."""
-        self.scheduler.remove_pools(but=self.parts.pools())
+    def _tidy(self, left: frozenset[str]) -> None:
+        """Removes what attempts that began before a reload could still have used: these pools, and what is told."""
+        self._leaving.remove(left)
+        self.scheduler.remove_pools(but={*self.parts.pools(), *chain(*self._leaving)})
         self.metrics.follow(self.config.acaengine, self.parts.methods())
-        self.events.keep(self.states.keys() | self.parts.hooks.keys() | _servers(self.config))
+        self.events.keep(self.tokens.by_name.keys() | self.parts.hooks.keys() | _servers(self.config))
 
     def stop(self) -> tuple[str, ...]:
         """Lets rotations under way finish; returns the tokens whose rotation did not within the time."""
@@ -283,24 +236,17 @@ class Daemon:
             hook.last = True
         left = self.scheduler.stop(0.0 if self.bug else STOP_SECONDS)
         self.parts.close()
-        return tuple(name if name in self.states else self._who(name) for name in left if not name.startswith(KEEPER))
+        # what was granted and has reached no place is lost, though its attempt may have ended
+        lost = [token.name for token in self.tokens.by_name.values() if token.facts.undelivered]
+        names = dict.fromkeys([*(name for name in left if not name.startswith(KEEPER)), *lost])
+        return tuple(name if name in self.tokens.by_name else self._who(name) for name in names)
 
     # ── what is on the schedule ───────────────────────────────────────────────────────────────────────────────────────
-
-    def _work(self, state: TokenState, pool: str = "") -> Work:
-        return _TokenWork(self, state, pool or state.sinks[0].sink.pool)
-
-    async def attempt(self, state: TokenState) -> float:
-        """One attempt of a token, after what a reload changed meanwhile is taken over; returns when the next is due."""
-        self._take_over(state, self._changes.get(state.name, []))
-        next_at = await self.rotator.attempt(state)
-        # A token that only waits for another to prove their client has not had its attempt yet.
-        return math.inf if self._once and state.waits_for != "client_unproven" else next_at
 
     def _hook_work(self, hook: HookState) -> Work:
         async def attempt() -> float:
             next_at = await self.hooker.attempt(hook)
-            return math.inf if self._once and hook.failures else next_at
+            return math.inf if self.tokens.once and hook.failures else next_at
 
         return Duty(hook.name, hook.name, attempt, lambda: 0.0, finish=True)
 
@@ -360,38 +306,30 @@ class Daemon:
         self.metrics.observe(event)
         if isinstance(event, Granted):
             self.demand.granted(event.endpoint, event.duration_seconds)
-        if isinstance(event, TokenEvent) and (state := self.states.get(event.token)) is not None:
-            self.watched.observe(state, event)
+        if isinstance(event, TokenEvent) and (token := self.tokens.by_name.get(event.token)) is not None:
+            self.watched.observe(token, event)
         self.events.observe(event)
 
     def _wake(self, wake: Wake) -> None:
         """Brings the attempt of a token forward that waited for another's, or puts a hook on schedule."""
-        state, hook = self.states.get(wake.token), self.parts.hooks.get(wake.token)
-        if hook is not None and hook.tokens:
+        hook = self.parts.hooks.get(wake.token)
+        if hook is None:
+            self.tokens.wake(wake)
+        elif hook.tokens:
             self.scheduler.keep(self._hook_work(hook), wake.at)
-        elif state is not None:
-            state.wake_at = wake.at
-            self.scheduler.hasten(wake.token, wake.at)
 
     def _on_login(self, event: LoginEvent) -> None:
         self.metrics.observe_login(event)
         self.watched.observe_login(event)
         self.events.observe_login(event)
-        if isinstance(event, LoggedIn | LoginFailed) and event.vault in self.config.vault and not self._once:
+        if isinstance(event, LoggedIn | LoginFailed) and event.vault in self.config.vault and not self.tokens.once:
             work = self._keep_work(event.vault)
             if event.keep_at == math.inf:  # a token that never expires
                 self.scheduler.drop(work.name)
             else:
                 self.scheduler.keep(work, event.keep_at)
         if isinstance(event, LoggedIn) and event.recovered:
-            self._vault_is_back(event.vault)
-
-    def _vault_is_back(self, name: str) -> None:
-        """The tokens that failed while nobody could log in to this Vault are tried again, spread over a moment."""
-        for state in list(self.states.values()):
-            if name in vaults_of(state.config) and state.failing:
-                state.vault_is_back = True
-                self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * BACK_SPREAD_SECONDS)
+            self.tokens.vault_back(event.vault)
 
     def _on_bug(self, bug: BaseException) -> None:
         """What broke the schedule itself ends the process: it would go on without a token."""
@@ -403,15 +341,13 @@ class Daemon:
     def _clock_stepped(self, seconds: float) -> None:
         self.logger.warning("clock_stepped", seconds=round(seconds, 3))
         self.scheduler.redraw()
-        for state in list(self.states.values()):
-            state.clock_stepped = True
-            self.scheduler.hasten(state.name, self.clock.monotonic() + self.rng.random() * STEP_SPREAD_SECONDS)
+        self.tokens.clock_stepped()
 
     def _weigh(self) -> None:
         """Tells of endpoints that cannot give what their tokens need, and of those that can again."""
         if not self.demand.complete(self.clock.monotonic()):
             return
-        due = due_per_second(list(self.states.values()))
+        due = due_per_second(list(self.tokens.by_name.values()))
         at_once = {name: endpoint.max_concurrency for name, endpoint in self.config.acaengine.items()}
         for name, load in self.demand.take(self.clock.monotonic(), due, at_once).items():
             self.metrics.observe_demand(name, load.ratio)
@@ -421,25 +357,25 @@ class Daemon:
                 self._behind ^= {name}
 
     def _tell_expired(self, now: float) -> None:
-        for expired in self._expiries.news(list(self.states.values()), self.clock.monotonic(), now):
+        for expired in self._expiries.news(list(self.tokens.by_name.values()), self.clock.monotonic(), now):
             self._observe(expired)
 
     def _views(self) -> Iterator[TokenView]:
         offset = self.clock.wall() - self.clock.monotonic()
-        for state in list(self.states.values()):
-            yield token_view(state, offset)
+        for token in list(self.tokens.by_name.values()):
+            yield token_view(token, offset)
 
     def checks(self) -> list[Check]:
-        """What a restart would mend, and whether it is needed."""
-        return health.checks(self.scheduler, self.parts, self._who, bug=self.bug is not None)
+        """What a restart would fix, and whether it is needed."""
+        return health.checks(self.scheduler, self._who, bug=self.bug is not None)
 
     def unhealthy(self) -> list[str]:
-        """What is wrong that a restart would mend."""
+        """What is wrong that a restart would fix."""
         return problems(self.checks())
 
     def readiness(self) -> list[Check]:
         """Whether each token was looked at, and rotated or honestly failed."""
-        return health.readiness(self.states.values())
+        return health.readiness(self.tokens.by_name.values())
 
     def subject(self) -> Subject:
         """What the status is told of, now."""
@@ -447,7 +383,7 @@ class Daemon:
         return Subject(
             config=self.config,
             parts=self.parts,
-            states=self.states,
+            tokens=self.tokens.by_name,
             watched=self.watched,
             wall=self.clock.wall(),
             monotonic=self.clock.monotonic(),
@@ -456,26 +392,6 @@ class Daemon:
             unhealthy=tuple(self.unhealthy()),
             rejected=self.source.problems if self.source else (),
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _TokenWork:
-    """The attempts of one token. It has no functions of its own: there are thousands."""
-
-    daemon: Daemon
-    state: TokenState
-    pool: str
-    finish: ClassVar[bool] = False
-
-    @property
-    def name(self) -> str:
-        return self.state.name
-
-    def attempt(self) -> Coroutine[Any, Any, float]:
-        return self.daemon.attempt(self.state)
-
-    def urgency(self) -> float:
-        return self.state.urgency
 
 
 def _servers(config: Config) -> set[str]:

@@ -1,4 +1,4 @@
-"""Finds the tokens that have expired where they are read, and tells of each once. It only reads states.
+"""Finds the tokens that have expired where they are read, and tells of each once. It only reads.
 
 Failures that repeat are summed up, so the last line about a token may be long ago when its readers meet the end of it.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.outcome import Expired
+from aca_tokend.rotation.standing import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from aca_tokend.core.outcome import Failure
-    from aca_tokend.state import TokenState
+    from aca_tokend.rotation.facts import Facts
+    from aca_tokend.rotation.managed import ManagedToken
 
 # Told of when it began: such a server's tokens expire before their time comes, each of them.
 _EXPECTED = frozenset({"token_reused", "lifetime_too_short"})
@@ -26,33 +28,39 @@ class Expiries:
     def __init__(self) -> None:
         self._told: dict[str, tuple[str, ...]] = {}
 
-    def news(self, states: Iterable[TokenState], monotonic: float, wall: float) -> Iterator[Expired]:
+    def news(self, tokens: Iterable[ManagedToken], monotonic: float, wall: float) -> Iterator[Expired]:
         """The tokens of which something has expired in a sink since the last call."""
         told: dict[str, tuple[str, ...]] = {}
-        for state in states:
-            life = state.life
-            if life is not None and life.expires > monotonic and state.publish_at is None:
+        for token in tokens:
+            facts = token.facts
+            behind = any(place.failures or place.busy for place in facts.places)
+            if facts.expires_at > monotonic and not behind:
                 continue
-            expired = _expired_sinks(state, wall)
-            if not expired or not state.settled or _expected(state):
+            expired = _expired_places(token, facts, wall)
+            if not expired or not facts.tried_once or _expected(facts):
                 continue
-            names = told[state.name] = tuple(expired)
-            if not set(names) <= set(self._told.get(state.name, ())):
-                yield Expired(state.name, names, max(expired.values()), _why(state, names), state.waits_for)
+            names = told[facts.name] = tuple(expired)
+            if not set(names) <= set(self._told.get(facts.name, ())):
+                why = _why(token, facts, names)
+                yield Expired(facts.name, names, max(expired.values()), why, facts.waits_for)
         self._told = told
 
 
-def _expired_sinks(state: TokenState, wall: float) -> dict[str, datetime]:
-    """When what they hold expired. Attempts change it meanwhile, so it is read once."""
-    held = {sink.sink.name: sink.published for sink in state.sinks}
+def _expired_places(token: ManagedToken, facts: Facts, wall: float) -> dict[str, datetime]:
+    """When what they hold expired. A reload may come in between, so there may be no place for each sink."""
+    sinks = token.wiring.sinks[: len(facts.places)]
+    held = {sink.name: readable(facts, number) for number, sink in enumerate(sinks)}
     return {name: it.expires_at for name, it in held.items() if it and it.expires_at.timestamp() <= wall}
 
 
-def _expected(state: TokenState) -> bool:
-    return not state.failures and state.publish_at is None and bool(state.noticed & _EXPECTED)
+def _expected(facts: Facts) -> bool:
+    failing = facts.trouble is not None or any(place.failures for place in facts.places)
+    return not failing and bool(facts.noticed & _EXPECTED)
 
 
-def _why(state: TokenState, names: tuple[str, ...]) -> Failure | None:
+def _why(token: ManagedToken, facts: Facts, names: tuple[str, ...]) -> Failure | None:
     """What keeps it from being replaced, as far as anything failed."""
-    failures = [state.suspended, state.failure, *(sink.failure for sink in state.sinks if sink.sink.name in names)]
-    return next((failure for failure in failures if failure is not None), None)
+    if (why := facts.suspension or facts.trouble) is not None:
+        return why.failure
+    places = zip(token.wiring.sinks, facts.places, strict=False)
+    return next((place.failure for sink, place in places if sink.name in names and place.failure), None)

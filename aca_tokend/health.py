@@ -1,6 +1,6 @@
-"""How the process is, for probes and for the service manager: what a restart would mend, who was not looked at yet.
+"""How the process is, for probes and for the service manager: what a restart would fix, who was not looked at yet.
 
-An endpoint or a Vault that fails is none of what a restart would mend: it says nothing of them but in the status line.
+A restart cannot fix an endpoint, a Vault or a mount that fails or hangs: only the status line says anything of them.
 """
 
 from __future__ import annotations
@@ -16,33 +16,25 @@ from aca_tokend.survey import Overview
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from aca_tokend.parts import Parts
-    from aca_tokend.scheduler import RotationScheduler
-    from aca_tokend.state import TokenState
+    from aca_tokend.rotation.managed import ManagedToken
+    from aca_tokend.scheduling.scheduler import RotationScheduler
     from aca_tokend.survey import Subject
 
-# A call is stuck once it has run for this many times the longest timeout, and at least a minute.
-STUCK_TIMEOUTS = 5.0
-STUCK_AT_LEAST_SECONDS = 60.0
 
-
-def checks(scheduler: RotationScheduler, parts: Parts, who: Callable[[str], str], *, bug: bool) -> list[Check]:
-    """What a restart would mend. `who` is a name on the schedule as people are told it."""
-    limit = max([STUCK_AT_LEAST_SECONDS, *(timeout * STUCK_TIMEOUTS for timeout in parts.timeouts())])
+def checks(scheduler: RotationScheduler, who: Callable[[str], str], *, bug: bool) -> list[Check]:
+    """What a restart would fix. `who` is a name on the schedule as people are told it."""
     overdue = tuple(map(who, scheduler.overdue()))
-    stuck = tuple(who(name) if name in parts.hooks else f"pool {name}" for name in scheduler.stuck(limit))
     return [
         Check("process", "a bug ended its work" if bug else ""),
         Check("scheduler", "its thread has ended, and no attempt begins any more" if scheduler.dead() else ""),
         Check("attempts", f"{len(overdue)} overdue that did not begin" if overdue else "", overdue),
-        Check("calls", f"{len(stuck)} pools with one that hangs past every timeout" if stuck else "", stuck),
     ]
 
 
-def readiness(states: Iterable[TokenState]) -> list[Check]:
+def readiness(tokens: Iterable[ManagedToken]) -> list[Check]:
     """Whether each token was looked at, and rotated or honestly failed."""
-    every = list(states)
-    missing = tuple(state.name for state in every if not state.settled)
+    every = list(tokens)
+    missing = tuple(token.name for token in every if not token.facts.tried_once)
     return [Check("tokens", f"{len(missing)} of {len(every)} not looked at yet" if missing else "", missing)]
 
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import h11
 import structlog
 
-from aca_tokend.process import give_back
 from aca_tokend.wsgi import MAX_HEAD_BYTES, call, environment, phrase, plain, refusal
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 MAX_CLIENTS = 64
 # So many pages are made at once. They are made under one interpreter's lock, so more would be no faster.
 PAGES_AT_ONCE = 2
-# Such as the metrics of a thousand tokens, compressed.
-LARGE_BYTES = 100_000
 # A connection has so long to send a whole request: from its first packet, handshake included, or from its last answer.
 REQUEST_SECONDS = 10.0
 # And so long to take an answer.
@@ -258,8 +255,6 @@ class Listener:
             self._on_error("listener", error)
         with suppress(RuntimeError):  # the loop has ended meanwhile
             self._loop.call_soon_threadsafe(_settle, done, answer)
-        if len(answer[2]) > LARGE_BYTES:
-            give_back()  # what it took to make it was some times as much
 
     async def _send(self, client: _Client, writer: asyncio.StreamWriter, answer: Answer) -> None:
         status, headers, body = answer

@@ -20,8 +20,9 @@ import httpx
 from aca_tokend import __version__
 from aca_tokend.core.answer import Answer
 from aca_tokend.core.errors import GrantUnavailable, ReachError, VerifyError
-from aca_tokend.core.grant import MAX_BODY_BYTES, OK, fits_in_header, form, read_answer, read_verification
+from aca_tokend.core.grant import MAX_BODY_BYTES, OK, form, read_answer, read_verification
 from aca_tokend.core.outcome import Reason
+from aca_tokend.core.token import fits_in_header
 from aca_tokend.network import Certificates, CertificatesError, Deadline, NameNotResolvedError, Network, Pool
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a configuration is made of: endpoints, sessions with Vaults, pools, and the state that each token begins with.
+"""What a configuration is made of: endpoints, sessions with Vaults, pools, and what each token is made of.
 
 `follow` makes it follow a changed configuration: what did not change stays the same object. Nothing here opens a
 connection, and what is no longer needed is handed back to be closed by whoever knows that nobody uses it any more.
@@ -10,18 +10,20 @@ import itertools
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aca_tokend import hooks, sinks
-from aca_tokend.core.config import CommandHook, after_of
+from aca_tokend.core.config import after_of, references
 from aca_tokend.core.errors import SecretError, TokendError
 from aca_tokend.core.shards import parse_index
-from aca_tokend.credentials import endpoint_pool
 from aca_tokend.oauth import HttpTokenEndpoint
+from aca_tokend.rotation.credentials import endpoint_pool
+from aca_tokend.rotation.hook_runner import HookState
+from aca_tokend.rotation.managed import Wiring
+from aca_tokend.rotation.shared import Shared
 from aca_tokend.secrets import SecretResolver
-from aca_tokend.shared import Shared
 from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE, pool_of
-from aca_tokend.state import HookState
 from aca_tokend.vault import VaultSession
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import After, Config, TokenConfig
     from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.ports import Clock
-    from aca_tokend.state import TokenState
 
     OnLogin = Callable[[LoginEvent], None]
 
@@ -48,14 +49,15 @@ class Parts:
     endpoints: dict[str, HttpTokenEndpoint] = field(default_factory=dict)
     vaults: dict[str, VaultSession] = field(default_factory=dict)
     secrets: SecretResolver = field(init=False)
-    shared: Shared = field(default_factory=Shared)
+    shared: Shared = field(init=False)
     hooks: dict[str, HookState] = field(default_factory=dict)
     _hook_names: dict[After, str] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        """Builds endpoints and sessions; states are built by `state`, one by one."""
-        self.secrets = SecretResolver(self.vaults)
+        """Builds endpoints and sessions; tokens by `wire`, one by one."""
+        self.secrets = SecretResolver(self.vaults, pool_of)
+        self.shared = Shared(self.clock.monotonic())
         for name in self.config.acaengine:
             self._build_endpoint(name)
         for name in self.config.vault:
@@ -70,18 +72,21 @@ class Parts:
             if config.acaengine.get(name) != known:
                 endpoint = self.endpoints.pop(name)
                 closing.append(endpoint.close)
-                moved = name not in config.acaengine or self._build_endpoint(name).host != endpoint.host
-                self.shared.forget_endpoint(name, clients=moved)
+                if name in config.acaengine:
+                    self._build_endpoint(name)
+                self.shared.forget_endpoint(name)
         for name in config.acaengine.keys() - before.acaengine.keys():
             self._build_endpoint(name)
         for name, vault in before.vault.items():
             if config.vault.get(name) != vault:
-                closing.append(_apart(self.vaults[name]).start)
+                closing.append(partial(self._end_vault, self.vaults[name]))
         for name in config.vault:
             if config.vault[name] != before.vault.get(name):
                 self._build_vault(name)
         self._follow_hooks()
-        return [*closing, self._forget_vaults, self._forget_hooks]
+        self.shared.follow(config.tokens)
+        left = frozenset(name for name, hook in self.hooks.items() if not hook.tokens)
+        return [*closing, partial(self._forget_hooks, left)]
 
     def _follow_hooks(self) -> None:
         """One hook for all sinks that have the same, however many they are; one that left has no token any more."""
@@ -98,14 +103,13 @@ class Parts:
                 self.hooks[name] = HookState(name, hooks.build(after), backoff)
             self.hooks[name].tokens, self.hooks[name].backoff = frozenset(names), backoff
 
-    def _forget_hooks(self) -> None:
-        """Until now their last run may have been under way."""
-        self.hooks = {name: hook for name, hook in self.hooks.items() if hook.tokens}
+    def _forget_hooks(self, left: frozenset[str]) -> None:
+        """Until now their last run may have been under way. They may have come back since."""
+        self.hooks = {name: hook for name, hook in self.hooks.items() if hook.tokens or name not in left}
         self._hook_names = {after: name for after, name in self._hook_names.items() if name in self.hooks}
 
-    def _build_endpoint(self, name: str) -> HttpTokenEndpoint:
-        endpoint = self.endpoints[name] = HttpTokenEndpoint(name, self.config.acaengine[name])
-        return endpoint
+    def _build_endpoint(self, name: str) -> None:
+        self.endpoints[name] = HttpTokenEndpoint(name, self.config.acaengine[name])
 
     def _build_vault(self, name: str) -> None:
         self.vaults[name] = VaultSession(
@@ -117,20 +121,28 @@ class Parts:
             monotonic=self.clock.monotonic,
         )
 
-    def _forget_vaults(self) -> None:
-        """Until now attempts under way could still find a secret in a Vault that left."""
-        for name in self.vaults.keys() - self.config.vault.keys():
-            del self.vaults[name]
+    def _end_vault(self, session: VaultSession) -> None:
+        """Until now attempts under way could still find a secret there. Another may bear its name since."""
+        if self.vaults.get(session.name) is session:
+            del self.vaults[session.name]
+        _apart(session).start()
 
-    def state(self, token: TokenConfig) -> TokenState:
-        """The state of a token that nothing is known of yet; its draw and times are for the caller to set."""
-        built = [sinks.build(publish, self.vaults) for publish in token.publish]
-        timeout = self.config.acaengine[token.acaengine].timeout
-        state = self.shared.state(token, self.endpoints[token.acaengine], built, timeout)
-        for sink, publish in zip(state.sinks, token.publish, strict=True):
-            after = after_of(publish)
-            sink.hook = None if after is None else self.hooks[self._hook_names[after]]
-        return state
+    def wire(self, token: TokenConfig) -> Wiring:
+        """What a token is made of."""
+        endpoint = self.config.acaengine[token.acaengine]
+        hooks = (after_of(publish) for publish in token.publish)
+        return Wiring(
+            config=token,
+            endpoint=self.endpoints[token.acaengine],
+            sinks=tuple(sinks.build(publish, self.vaults) for publish in token.publish),
+            hooks=tuple(None if after is None else self.hooks[self._hook_names[after]] for after in hooks),
+            gate=self.shared.gate(
+                token.acaengine, endpoint.timeout, token.rotation.backoff.cap, endpoint.max_concurrency
+            ),
+            client=self.shared.client_of(token),
+            shared=self.shared,
+            rules=self.shared.rules(token, endpoint.timeout),
+        )
 
     def pools(self) -> dict[str, int]:
         """The size of each pool by its name."""
@@ -139,7 +151,9 @@ class Parts:
         # one run at a time of each hook, and a hook that hangs holds up no other
         pools |= {hook.name: 1 for hook in self.hooks.values() if hook.tokens}
         places = (it.path for token in self.config.tokens for it in token.publish if it.to != "vault")
-        return pools | dict.fromkeys((FILE_POOL, *map(pool_of, places)), FILE_POOL_SIZE)
+        pools |= dict.fromkeys((FILE_POOL, *map(pool_of, places)), FILE_POOL_SIZE)
+        secrets = (self.secrets.pool(it) for token in self.config.tokens for it in references(token))
+        return {**dict.fromkeys((pool for pool in secrets if pool), FILE_POOL_SIZE), **pools}
 
     def shard(self) -> int:
         """The number of this shard, 0 where there are none. Raises TokendError."""
@@ -160,12 +174,6 @@ class Parts:
     def methods(self) -> dict[str, str]:
         """The log-in method of each Vault by its name."""
         return {name: vault.auth.method for name, vault in self.config.vault.items()}
-
-    def timeouts(self) -> list[float]:
-        """The time limits of all requests and commands, in seconds."""
-        endpoints, vaults = self.config.acaengine.values(), self.config.vault.values()
-        commands = [after.timeout for after in list(self._hook_names) if isinstance(after, CommandHook)]
-        return [*(it.timeout for it in endpoints), *(it.timeout for it in vaults), *commands]
 
     def close(self) -> None:
         """Closes every connection, and ends the commands that still run."""

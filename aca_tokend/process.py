@@ -32,9 +32,3 @@ def save_memory() -> None:
     """
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-
-
-def give_back() -> None:
-    """Gives the system the memory that is free, which glibc would keep. It takes some milliseconds."""
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)

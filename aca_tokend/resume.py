@@ -1,7 +1,7 @@
-"""`aca-tokend resume NAME`: clears the attempt records of a token, for the operator who mended the server's side.
+"""`aca-tokend resume NAME`: clears the attempt records of an account, for the operator who fixed the server's side.
 
-A running daemon notices by itself: within seconds where the token's first sink is a file, within a minute where it is
-in Vault. Nothing is asked of the endpoint here.
+A running daemon notices by itself: within seconds where a token is published to files alone, else within a minute.
+Nothing is asked of the endpoint here.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 from aca_tokend import sinks
-from aca_tokend.core.errors import TokendError
-from aca_tokend.core.guard import CLIENT_RECORD, TOKEN_RECORD
-from aca_tokend.core.shards import shard_of, share
+from aca_tokend.core.errors import ReasonedError, TokendError
+from aca_tokend.core.guard import RECORD
 from aca_tokend.secrets import SecretResolver
 from aca_tokend.vault import VaultSession
 
@@ -26,12 +25,13 @@ class UnknownTokenError(TokendError):
     """The configuration has no token of that name."""
 
 
-def resume(config: Config, name: str) -> tuple[str, ...]:
-    """Clears the records of a token and of its client. Returns, for people, what was cleared.
+def resume(config: Config, name: str) -> tuple[list[str], list[str]]:
+    """Clears the records of a token, and of the others of its account: at every place, and however many fail.
+
+    Returns, for people, what was cleared and what could not be.
 
     Raises:
         UnknownTokenError: there is no such token.
-        LookError, PublishError: a record cannot be read or written.
     """
     token = _find(config, name)
     vaults: dict[str, VaultSession] = {}
@@ -40,12 +40,15 @@ def resume(config: Config, name: str) -> tuple[str, ...]:
         vaults[vault_name] = VaultSession(
             vault_name, vault, secrets.resolve, wall=time.time, on_login=lambda *_told: None
         )
-    # The record of a client lives beside the first token of it, in each shard: shared.py says so.
-    ours = share(config, shard_of(name, config.shard.count) if config.shard else 0)
-    first = next(it for it in ours.tokens if (it.acaengine, it.client_id) == (token.acaengine, token.client_id))
+    cleared, problems = [], []
     try:
-        places = ((token, TOKEN_RECORD), (first, CLIENT_RECORD))
-        return tuple(_clear(sinks.build(it.publish[0], vaults), record) for it, record in places)
+        for publish in (publish for it in config.tokens if _account(it) == _account(token) for publish in it.publish):
+            sink = sinks.build(publish, vaults)
+            try:
+                cleared.append(_clear(sink))
+            except ReasonedError as error:
+                problems.append(f"{sink.name}: {RECORD} not cleared: {error.message}")
+        return cleared, problems
     finally:
         for session in vaults.values():
             session.close()
@@ -61,9 +64,13 @@ def _find(config: Config, name: str) -> TokenConfig:
     raise UnknownTokenError(message)
 
 
-def _clear(sink: Sink, record: str) -> str:
-    seen = sink.read_record(record)
-    if not seen.fields:
-        return f"{sink.name}: {record} was clear already"
-    sink.write_record(record, {}, seen.stamp)
-    return f"{sink.name}: {record} cleared"
+def _account(token: TokenConfig) -> tuple[object, ...]:
+    return (token.acaengine, token.authority, token.username, token.client_id)
+
+
+def _clear(sink: Sink) -> str:
+    """Leaves an empty record: one that is not there tells nothing, and would be no permission."""
+    seen = sink.read_record(RECORD)
+    if seen.fields is None or seen.fields:
+        sink.write_record(RECORD, {}, seen.stamp)
+    return f"{sink.name}: {RECORD} cleared" if seen.fields else f"{sink.name}: {RECORD} was clear already"

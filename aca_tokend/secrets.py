@@ -19,7 +19,7 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aca_tokend.core.config import Reference
 
@@ -41,16 +41,27 @@ class SecretResolver:
 
     Args:
         vaults: the Vault of each `[vault.NAME]`; looked at on each call, so it may be filled later.
+        file_pool: the pool for calls about a path; without it files are read where the caller is.
     """
 
-    def __init__(self, vaults: Mapping[str, VaultReader]) -> None:
+    def __init__(self, vaults: Mapping[str, VaultReader], file_pool: Callable[[str], str] | None = None) -> None:
         self._vaults = vaults
+        self._file_pool = file_pool
         self._lock = threading.Lock()
         self._warned: dict[str, tuple[int, int, int]] = {}
 
     def pool(self, reference: Reference) -> str | None:
-        """The pool in which to resolve it (`vault.NAME`), None where it needs none of its own."""
-        return f"vault.{reference.vault_name}" if isinstance(reference, VaultReference) else None
+        """The pool in which to resolve it: that of its Vault or of its file system; None where it needs none."""
+        match reference:
+            case VaultReference():
+                return f"vault.{reference.vault_name}"
+            case FileReference() if self._file_pool is not None:
+                try:
+                    return f"secrets {self._file_pool(path_of(reference))}"
+                except SecretError:
+                    return None  # to resolve it says why
+            case _:
+                return None
 
     def resolve(self, reference: Reference) -> Secret:
         """The secret now, without one newline at its end. Raises SecretError."""

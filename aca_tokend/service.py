@@ -61,7 +61,7 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
         address = f"{config.admin.listen.rpartition(':')[0]}:{admin.port}"
     daemon.start()
     shards = {"shard": daemon.shard, "shards": config.shard.count} if config.shard else {}
-    logger.info("daemon_started", version=__version__, tokens=len(daemon.states), admin=address, **shards)
+    logger.info("daemon_started", version=__version__, tokens=len(daemon.tokens.by_name), admin=address, **shards)
     watches = [daemon.watch_files(path), *_watch_tls(admin, daemon)]
     daemon.notify.ready()
     daemon.notify.start(daemon.unhealthy, lambda: health.status_line(daemon.subject()))
@@ -111,5 +111,6 @@ def run_once(config: Config) -> int:
     if daemon.bug is not None:
         _stopped_by(daemon.bug, daemon.logger)
         return 1
-    hooked = not any(hook.failures for hook in daemon.parts.hooks.values())
-    return 0 if hooked and all(state.published and not state.failures for state in daemon.states.values()) else 1
+    failed = any(hook.failures for hook in daemon.parts.hooks.values())
+    every = (token.facts for token in daemon.tokens.by_name.values())
+    return 1 if failed or not all(it.everywhere and it.trouble is None for it in every) else 0

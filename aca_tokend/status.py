@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend import __version__
 from aca_tokend.core import saying
-from aca_tokend.core.config import EnvReference
+from aca_tokend.core.config import EnvReference, references, vaults_of
 from aca_tokend.core.outcome import ADVICE, Adopted, Failed, Reason, Rotated, Skipped, Suspended
 from aca_tokend.core.shards import shard_of
 from aca_tokend.core.status import (
@@ -29,8 +29,9 @@ from aca_tokend.core.status import (
     TokenStatus,
 )
 from aca_tokend.core.token import moment
-from aca_tokend.credentials import references
-from aca_tokend.reload import vaults_of
+from aca_tokend.rotation.decide import POLL_SECONDS, Rest, decide, grant, identify, poll_seconds, try_pending
+from aca_tokend.rotation.facts import Moment
+from aca_tokend.rotation.standing import readable
 from aca_tokend.status_servers import endpoint_status, vault_status
 from aca_tokend.survey import Overview, signs_of
 
@@ -38,9 +39,14 @@ if TYPE_CHECKING:
     from aca_tokend.core.condition import Signs
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.outcome import Event
+    from aca_tokend.core.ports import Sink
     from aca_tokend.core.status import Query
-    from aca_tokend.state import SinkState, TokenState
+    from aca_tokend.rotation.facts import Facts
+    from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.survey import Subject
+
+# The rules that lead to another token.
+_FOR_A_TOKEN = (identify, try_pending, grant)
 
 
 def status_page(subject: Subject, query: Query) -> StatusPage:
@@ -64,7 +70,7 @@ def status_page(subject: Subject, query: Query) -> StatusPage:
         page=query.page,
         pages=max(math.ceil(len(matching) / query.per_page), 1),
         per_page=query.per_page,
-        tokens=[token_status(subject, it.state, it.signs) for it in matching[begin : begin + query.per_page]],
+        tokens=[token_status(subject, it.token, it.signs) for it in matching[begin : begin + query.per_page]],
         endpoints=endpoints,
         vaults=vaults,
     )
@@ -72,19 +78,19 @@ def status_page(subject: Subject, query: Query) -> StatusPage:
 
 def token_page(subject: Subject, name: str) -> TokenPage | ApiError:
     """One token with what it depends on; an error where it is not here."""
-    state = subject.states.get(name)
-    endpoint = _endpoint(subject, state.config) if state else None
-    if state is None or endpoint is None:
+    token = subject.tokens.get(name)
+    endpoint = _endpoint(subject, token.facts.config) if token else None
+    if token is None or endpoint is None:
         return _not_here(subject, name)
     seen = Overview.of(subject)
-    signs = signs_of(state, subject.monotonic, subject.wall - subject.monotonic)
-    config = state.config
+    signs = signs_of(token, subject.monotonic, subject.wall - subject.monotonic)
+    config = token.facts.config
     vaults = sorted({vault for vault in vaults_of(config) if vault in subject.config.vault})
     return TokenPage(
         version=VERSION,
         now=subject.now,
         daemon=_daemon(subject, seen),
-        token=token_status(subject, state, signs),
+        token=token_status(subject, token, signs),
         endpoint=endpoint_status(subject, seen, endpoint),
         vaults=[vault_status(subject, seen, vault) for vault in vaults],
     )
@@ -107,16 +113,18 @@ def _not_here(subject: Subject, name: str) -> ApiError:
     return ApiError("name", "is no token of this configuration", "ask for all of them to see the names")
 
 
-def token_status(subject: Subject, state: TokenState, signs: Signs) -> TokenStatus:
+def token_status(subject: Subject, token: ManagedToken, signs: Signs) -> TokenStatus:
     """All of one token."""
-    config, document, life = state.config, state.document, state.life
+    facts, wiring = token.facts, token.wiring
+    config, life = facts.config, facts.life
+    document = facts.current.document if facts.current else None
     username = config.username if isinstance(config.username, str) else (document.username if document else None)
     safe_for = signs.valid_for if math.isfinite(signs.valid_for) else None
     return TokenStatus(
-        name=state.name,
+        name=facts.name,
         state=signs.state,
         needs_a_person=signs.needs_a_person,
-        summary=_summary(subject, state, signs),
+        summary=_summary(subject, facts, signs),
         endpoint=config.acaengine,
         authority=config.authority,
         username=username if subject.config.admin.show_usernames else None,
@@ -125,45 +133,56 @@ def token_status(subject: Subject, state: TokenState, signs: Signs) -> TokenStat
         rotate_at=subject.at(life.rotate) if life else None,
         expires_at=subject.at(life.expires) if life else None,
         safe_until=None if safe_for is None else subject.at(subject.monotonic + safe_for),
-        next_attempt_at=subject.at(_next_attempt(state)),
+        next_attempt_at=subject.at(_next_attempt(subject, facts)),
         outage_tolerance_seconds=life.outage_tolerance if life else None,
-        consecutive_failures=max(state.failures, state.publish_failures, signs.hook_failures),
-        last=_last(state.told),
-        suspended=_suspension(subject, state),
-        sinks=[_sink(sink) for sink in state.sinks],
-        hooks=_hooks(state),
+        consecutive_failures=token.failures,
+        last=_last(subject.watched.told.get(facts.name)),
+        suspended=_suspension(subject, facts),
+        sinks=[_sink(facts, number, sink) for number, sink in enumerate(wiring.sinks[: len(facts.places)])],
+        hooks=_hooks(token),
         shard=subject.shard if subject.config.shard else None,
         runbook=signs.runbook,
     )
 
 
-def _summary(subject: Subject, state: TokenState, signs: Signs) -> str:
+def _summary(subject: Subject, facts: Facts, signs: Signs) -> str:
     """What the person who was woken reads first."""
     if signs.state is State.STARTING:
-        waits = saying.SKIPPED.get(state.waits_for)
+        waits = saying.SKIPPED.get(_waits_for(facts))
         return saying.sentence("not looked at yet", *([waits] if waits else []))
-    safe = saying.readers(signs.valid_for, subject.now, dead=signs.dead, unread=signs.unread)
-    life = state.life
+    safe = saying.readers(signs, subject.now)
+    life = facts.life
     if signs.state is State.READY and life is not None:
         due = life.rotate - subject.monotonic
-        when = f"rotates in {saying.span(due)}" if due > 0 else saying.SKIPPED.get(state.waits_for, "rotates now")
+        when = f"rotates in {saying.span(due)}" if due > 0 else saying.SKIPPED.get(_waits_for(facts), "rotates now")
         return saying.sentence(when, safe)
-    return saying.sentence(*(saying.troubles(signs) or _waits(state)), safe)
+    return saying.sentence(*(saying.troubles(signs) or _waits(facts)), safe)
 
 
-def _waits(state: TokenState) -> list[str]:
+def _waits_for(facts: Facts) -> str:
+    held = facts.current
+    if held is not None and held.reused_at is not None:
+        return "token_reused"
+    return facts.waits_for
+
+
+def _waits(facts: Facts) -> list[str]:
     """Why a token has expired though nothing failed."""
-    if "lifetime_too_short" in state.noticed:
+    if "lifetime_too_short" in facts.noticed:
         return ["the server's tokens live no longer than min_interval lets them be replaced"]
-    return [saying.SKIPPED[state.waits_for]] if state.waits_for in saying.SKIPPED else []
+    return [saying.SKIPPED[why]] if (why := _waits_for(facts)) in saying.SKIPPED else []
 
 
-def _next_attempt(state: TokenState) -> float | None:
-    if state.suspended is not None:
-        return state.cautious_at
-    times = (state.rotate_at, state.publish_at, state.wake_at)
-    soonest = min(time for time in times if time is not None)
-    return soonest if math.isfinite(soonest) else None
+def _next_attempt(subject: Subject, facts: Facts) -> float | None:
+    """When a grant is next asked for, or what failed is tried again; None for never."""
+    now = subject.monotonic
+    if facts.suspension is not None:
+        soonest = facts.suspension.cautious_at(facts.config)
+    else:
+        decision = decide(facts, Moment(now, subject.wall, now), _FOR_A_TOKEN)
+        again = [it.trouble.again_at(facts.config) for it in facts.places if it.trouble]
+        soonest = min([decision.until if isinstance(decision, Rest) else now, *again])
+    return max(soonest, now) if soonest < math.inf else None
 
 
 def _last(told: tuple[float, Event] | None) -> LastResult | None:
@@ -185,36 +204,35 @@ def _last(told: tuple[float, Event] | None) -> LastResult | None:
             return None
 
 
-def _suspension(subject: Subject, state: TokenState) -> Suspension | None:
-    failure, cautious_at = state.suspended, subject.at(state.cautious_at)
-    if failure is None:
+def _suspension(subject: Subject, facts: Facts) -> Suspension | None:
+    suspension = facts.suspension
+    if suspension is None:
         return None
+    failure, cautious_at = suspension.failure, subject.at(suspension.cautious_at(facts.config))
     if failure.reason is Reason.UNSUPPORTED_GRANT_TYPE:
-        mended = "No other credential would help. Once the server offers the password grant again"
+        after = "No other credential would help. Once the server offers the password grant again"
     else:
-        mended = f"{_noticed(state)} After the server's side was mended"
+        after = f"{_noticed(facts)} After the server's side was mended"
     if cautious_at is None:
         alone = "By itself no attempt is made."
     else:
         alone = f"By itself one cautious attempt is made at {saying.clock(cautious_at, subject.now)}."
-    return Suspension(
-        failure.reason, ADVICE[failure.reason], f"{mended} call `aca-tokend resume {state.name}`. {alone}"
-    )
+    return Suspension(failure.reason, ADVICE[failure.reason], f"{after} call `aca-tokend resume {facts.name}`. {alone}")
 
 
-def _noticed(state: TokenState) -> str:
+def _noticed(facts: Facts) -> str:
     """When a changed credential is noticed, as docs/guard.md has it."""
-    within = "5 seconds" if state.poll_seconds <= 5.0 else "a minute"  # noqa: PLR2004 -- between the two polls there are
-    in_environment = any(isinstance(reference, EnvReference) for reference in references(state.config))
+    within = "5 seconds" if poll_seconds(facts.config) == POLL_SECONDS else "a minute"
+    in_environment = any(isinstance(reference, EnvReference) for reference in references(facts.config))
     but = ", in a variable of the environment only after a restart" if in_environment else ""
     return f"A changed credential is noticed within {within}{but}."
 
 
-def _sink(sink: SinkState) -> SinkStatus:
-    held, failure = sink.published, sink.failure or sink.told
+def _sink(facts: Facts, number: int, sink: Sink) -> SinkStatus:
+    held, failure = readable(facts, number), facts.places[number].failure
     return SinkStatus(
-        name=sink.sink.name,
-        kind=sink.sink.kind,
+        name=sink.name,
+        kind=sink.kind,
         issued_at=held.issued_at if held else None,
         expires_at=held.expires_at if held else None,
         ok=failure is None,
@@ -225,17 +243,13 @@ def _sink(sink: SinkState) -> SinkStatus:
     )
 
 
-def _hooks(state: TokenState) -> list[HookStatus]:
-    failing = {}
-    for sink in state.sinks:
-        hook = sink.hook
-        failure = hook.failure if hook and state.name in hook.failing else None
-        if hook is not None and failure is not None:
-            advice = ADVICE[failure.reason]
-            failing[hook.name] = HookStatus(
-                hook.hook.label, hook.failures, failure.step, failure.reason, failure.message, advice
-            )
-    return list(failing.values())
+def _hooks(token: ManagedToken) -> list[HookStatus]:
+    failing = ((hook, hook.failure) for hook in token.failing_hooks)
+    return [
+        HookStatus(hook.hook.label, hook.failures, it.step, it.reason, it.message, ADVICE[it.reason])
+        for hook, it in failing
+        if it is not None  # it may have succeeded meanwhile
+    ]
 
 
 def _daemon(subject: Subject, seen: Overview) -> DaemonStatus:
@@ -248,7 +262,7 @@ def _daemon(subject: Subject, seen: Overview) -> DaemonStatus:
         shards=config.shard.count if config.shard else None,
         tokens=len(seen.glances),
         problems=list(subject.unhealthy),
-        not_ready=sum(not glance.state.settled for glance in seen.glances),
+        not_ready=sum(not glance.token.facts.tried_once for glance in seen.glances),
         config=ConfigStatus(
             ok=not problems,
             loaded_at=moment(watched.loaded_at) or subject.now,

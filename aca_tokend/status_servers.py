@@ -35,7 +35,7 @@ class _Trouble:
 def endpoint_status(subject: Subject, seen: Overview, name: str) -> EndpointStatus:
     """One endpoint."""
     watched, load = subject.watched, subject.watched.loads.get(name)
-    gate = subject.parts.shared.gate(name)
+    gate = subject.parts.shared.known_gate(name)
     breaker = gate.breaker if gate else None
     held = breaker is not None and breaker.open
     waiting = breaker.waiting if breaker is not None and held else 0

@@ -1,7 +1,7 @@
 """The cheap pass over all tokens that the status begins with: how each is, and what they have in common.
 
-Attempts change the states meanwhile and are never held up: no lock is taken, and what may become None is read once.
-What the signs mean is decided in core/condition.py.
+The facts of a token are one frozen value, read once: no attempt is held up, and no lock is taken. What the signs mean
+is decided in core/condition.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aca_tokend.core.condition import NEVER, Signs
 from aca_tokend.core.status import State
 from aca_tokend.core.token import moment
+from aca_tokend.rotation.standing import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.outcome import Failure
     from aca_tokend.core.status import Query
     from aca_tokend.parts import Parts
-    from aca_tokend.state import HookState, TokenState
+    from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.watched import Watched
 
 _TROUBLED = frozenset({State.EXPIRED, State.SUSPENDED, State.FAILING})
@@ -40,13 +41,13 @@ class Subject:
     Attributes:
         config: in effect, with the tokens of this shard.
         everywhere: the names of the tokens of all shards, looked through only for one that is not here.
-        unhealthy: what a restart would mend.
+        unhealthy: what a restart would fix.
         rejected: what is wrong with the files of the configuration by now.
     """
 
     config: Config
     parts: Parts
-    states: Mapping[str, TokenState]
+    tokens: Mapping[str, ManagedToken]
     watched: Watched
     wall: float
     monotonic: float
@@ -71,7 +72,7 @@ class Glance(NamedTuple):
     rank: int
     valid_for: float
     name: str
-    state: TokenState
+    token: ManagedToken
     signs: Signs
 
 
@@ -90,23 +91,23 @@ class Overview:
         """Looks at every token once."""
         found = cls()
         offset = subject.wall - subject.monotonic
-        for state in list(subject.states.values()):
-            signs = signs_of(state, subject.monotonic, offset)
+        for token in list(subject.tokens.values()):
+            signs = signs_of(token, subject.monotonic, offset)
             how = signs.state
-            found.glances.append(Glance(RANK[how], signs.valid_for, state.name, state, signs))
+            found.glances.append(Glance(RANK[how], signs.valid_for, token.name, token, signs))
             found.counts[how] += 1
             if how in _TROUBLED:
                 found.need_a_person += signs.needs_a_person
-            found.endpoints[state.endpoint.name] += 1
+            found.endpoints[token.wiring.endpoint.name] += 1
             if signs.failure is not None:
-                found.note_sinks(state)
+                found.note_sinks(token)
         return found
 
-    def note_sinks(self, state: TokenState) -> None:
+    def note_sinks(self, token: ManagedToken) -> None:
         """Notes which pools the failed sinks of this token belong to."""
-        for sink in state.sinks:
-            if (failure := sink.failure or sink.told) is not None:
-                self.failed_sinks.setdefault(sink.sink.pool, {})[state.name] = failure
+        for sink, place in zip(token.wiring.sinks, token.facts.places, strict=False):
+            if (failure := place.failure) is not None:
+                self.failed_sinks.setdefault(sink.pool, {})[token.name] = failure
 
     def matching(self, query: Query) -> list[Glance]:
         """What the query asks for, in order."""
@@ -116,45 +117,39 @@ class Overview:
         return sorted((it for it in self.glances if it.rank in ranks and search in it.name.lower()), key=_ORDER)
 
 
-def signs_of(state: TokenState, now: float, offset: float) -> Signs:
+def signs_of(token: ManagedToken, now: float, offset: float) -> Signs:
     """What tells how a token is; `now` in monotonic seconds, `offset` is the wall clock minus the monotonic one."""
-    life, document = state.life, state.document
-    valid_for, failure, unread = math.inf, None, False
-    for sink in state.sinks:
-        trouble = sink.failure or sink.told
-        failure = failure or trouble
-        held = sink.published
-        if held is None:
+    facts = token.facts
+    held, life = facts.current, facts.life
+    valid_for, failure, unread, former = math.inf, None, False, False
+    for number, place in enumerate(facts.places):
+        failure = failure or place.failure
+        document = readable(facts, number)
+        if document is None:
             left = NEVER
-            unread = unread or (trouble is not None and sink.seen is None)
-        elif life is not None and document is not None and held.expires_at == document.expires_at:
-            left = life.expires - now
+            unread = unread or (place.failure is not None and place.last is None)
+        elif held is not None and document.expires_at == held.document.expires_at:
+            left = held.expires_at - now
         else:
-            left = held.expires_at.timestamp() - offset - now
+            left = document.expires_at.timestamp() - offset - now
+            former = former or (facts.identity is not None and document.account != facts.identity.account)
         valid_for = min(valid_for, left)
-    if state.failures and state.failure is not None:
-        failure = state.failure
-    hook = _failing_hook(state)
-    held_up = state.waits_for == "endpoint_held" and state.needs_a_token(now)
-    suspended = state.suspended
-    known = document is not None or failure is not None or suspended is not None or held_up
+    if facts.trouble is not None:
+        failure = facts.trouble.failure
+    hook = next(iter(token.failing_hooks), None)
+    held_up = facts.waits_for == "endpoint_held" and (life is None or now >= life.rotate or facts.revoked)
+    suspension = facts.suspension
+    known = held is not None or failure is not None or suspension is not None or held_up or former
     return Signs(
-        tried=state.settled and known,
+        tried=facts.tried_once and known,
         valid_for=valid_for,
         tolerance=life.outage_tolerance if life is not None else 0.0,
-        suspended=suspended,
+        suspended=suspension.failure if suspension else None,
         failure=failure,
         hook=hook.failure if hook else None,
         hook_failures=hook.failures if hook else 0,
         held=held_up,
-        dead=state.dead,
+        revoked=facts.revoked,
         unread=unread,
+        former=former,
     )
-
-
-def _failing_hook(state: TokenState) -> HookState | None:
-    for sink in state.sinks:
-        hook = sink.hook
-        if hook is not None and hook.failure is not None and state.name in hook.failing:
-            return hook
-    return None

@@ -24,12 +24,10 @@ class KvRead:
     Attributes:
         fields: None where there is nothing, or where the latest version is deleted or destroyed.
         version: what a write must name as the version it replaces; 0 where there is nothing.
-        deleted: whether the latest version is deleted or destroyed.
     """
 
     fields: Mapping[str, object] | None = field(repr=False)
     version: int
-    deleted: bool
 
 
 def read(client: hvac.Client, mount: str, path: str) -> KvRead:
@@ -39,10 +37,10 @@ def read(client: hvac.Client, mount: str, path: str) -> KvRead:
     except RequestFailedError as failed:
         if failed.version is None:
             raise
-        return KvRead(None, failed.version, deleted=failed.version > 0)
+        return KvRead(None, failed.version)
     match answer:
         case {"data": {"data": dict() as fields, "metadata": {"version": int() as version}}}:
-            return KvRead(fields, version, deleted=False)
+            return KvRead(fields, version)
     raise RequestFailedError(Reason.MOUNT_MISSING, _NOT_VERSION_2)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.outcome import Event
     from aca_tokend.core.ports import Clock
-    from aca_tokend.state import TokenState
+    from aca_tokend.rotation.managed import ManagedToken
 
 
 @dataclass(slots=True)
@@ -32,6 +32,7 @@ class Watched:
         failures: why each endpoint gave no token; none where it did, or refused a credential.
         loads: what is asked of each endpoint and what it gives.
         logins: what was last told of our token in each Vault.
+        told: what was last told of an attempt of each token that ended, and when, in wall seconds.
     """
 
     clock: Clock
@@ -42,19 +43,20 @@ class Watched:
     failures: dict[str, Failure] = field(default_factory=dict)
     loads: dict[str, Load] = field(default_factory=dict)
     logins: dict[str, LoginEvent] = field(default_factory=dict)
+    told: dict[str, tuple[float, Event]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Nothing has happened yet."""
         self.started_at = self.loaded_at = self.clock.wall()
 
-    def observe(self, state: TokenState, event: Event) -> None:
+    def observe(self, token: ManagedToken, event: Event) -> None:
         """Remembers what is told of an attempt of this token.
 
         One that began before a reload changed its endpoint says nothing of what bears that name by now.
         """
-        endpoint = state.endpoint.name
+        endpoint, retired = token.wiring.endpoint.name, token.wiring.gate.retired
         match event:
-            case Granted() if state.gate.retired:
+            case Granted() if retired:
                 pass
             case Granted():
                 self.up[endpoint] = event.code in UP_CODES
@@ -62,12 +64,12 @@ class Watched:
                 if event.skew_seconds is not None:
                     self.skew[endpoint] = event.skew_seconds
             case Rotated() | Adopted() | Failed() | Suspended():
-                state.told = (self.clock.wall(), event)
-                if isinstance(event, Failed) and _of_endpoint(state, event.failure):
+                self.told[token.name] = (self.clock.wall(), event)
+                if isinstance(event, Failed) and event.asked and not retired and _of_endpoint(event.failure):
                     self.failures[endpoint] = event.failure
-            case Skipped() if state.failure is None and state.suspended is None:
+            case Skipped() if token.facts.trouble is None and token.facts.suspension is None:
                 # what made no request does not hide why the one before failed
-                state.told = (self.clock.wall(), event)
+                self.told[token.name] = (self.clock.wall(), event)
             case _:
                 pass
 
@@ -80,8 +82,10 @@ class Watched:
         if succeeded:
             self.loaded_at = self.clock.wall()
 
-    def follow(self, endpoints: Iterable[str], vaults: Iterable[str]) -> None:
-        """These have changed or left: what was known of them says nothing of what bears their names now."""
+    def follow(self, endpoints: Iterable[str], vaults: Iterable[str], removed: Iterable[str]) -> None:
+        """These have changed, and these tokens left: what was known says nothing of what bears their names now."""
+        for name in removed:
+            self.told.pop(name, None)
         for name in endpoints:
             for known in (self.up, self.skew, self.failures, self.loads):
                 known.pop(name, None)
@@ -89,7 +93,6 @@ class Watched:
             self.logins.pop(name, None)
 
 
-def _of_endpoint(state: TokenState, failure: Failure) -> bool:
-    """Whether the endpoint itself failed: a secret or an attempt record that cannot be had is none of its doing."""
-    asked = failure.step is Step.GRANT and state.requested and not state.gate.retired
-    return asked and not failure.rejected
+def _of_endpoint(failure: Failure) -> bool:
+    """Whether the endpoint itself failed: a refusal of a credential is not its failure."""
+    return failure.step is Step.GRANT and not failure.rejected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -22,18 +23,23 @@ from aca_tokend.core.grant import Credentials, Grant
 from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.outcome import Component, Event, Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.core.steps import make
+from aca_tokend.core.steps import BUSY, make
 from aca_tokend.core.token import Document, Seen
 from aca_tokend.event_log import EventLog
-from aca_tokend.rotator import Rotator
-from aca_tokend.shared import Shared
+from aca_tokend.rotation.managed import ClockStepped, Late, ManagedToken, VaultBack, Wiring, Woken
+from aca_tokend.rotation.reconfigure import begin
+from aca_tokend.rotation.rotator import Rotator
+from aca_tokend.rotation.shared import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import Reference, TokenConfig
-    from aca_tokend.state import TokenState
+    from aca_tokend.core.config import AnyPublish, Reference, TokenConfig
+    from aca_tokend.core.ports import Sink
+    from aca_tokend.core.steps import Call
+    from aca_tokend.rotation.facts import Facts
+    from aca_tokend.rotation.hook_runner import HookState
 
 T = TypeVar("T")
 START = 1_800_000_000.0
@@ -59,8 +65,8 @@ class FakeClock:
         self.offset += seconds
 
 
-def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs an attempt in this thread, each call in its turn."""
+def drive(coroutine: Coroutine[Any, Any, T], hangs: Callable[[Call[Any]], bool] = lambda _call: False) -> T:
+    """Runs an attempt in this thread, each call in its turn, without those that hang."""
     results: Sequence[Any] | None = None
     while True:
         try:
@@ -68,7 +74,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
         except StopIteration as done:
             value: T = done.value
             return value
-        results = [make(call) for call in calls]
+        results = [BUSY if calls.patience < math.inf and hangs(call) else make(call) for call in calls.calls]
 
 
 def log_bug(page: str, error: BaseException) -> None:
@@ -253,6 +259,11 @@ class FakeSecrets:
 
 def token_config(**rotation: object) -> TokenConfig:
     """One token with everything by reference, as the configuration would have it."""
+    return example(**rotation).tokens[0]
+
+
+def example(**rotation: object) -> Config:
+    """The configuration of that token."""
     from aca_tokend.core.config import parse
 
     document: dict[str, object] = {
@@ -277,8 +288,32 @@ def token_config(**rotation: object) -> TokenConfig:
             }
         ],
     }
-    config: Config = parse([("config.toml", document)])
-    return config.tokens[0]
+    return parse([("config.toml", document)])
+
+
+def never_late(token: ManagedToken, number: int, result: object) -> None:
+    """In these tests no call hangs."""
+    raise AssertionError(token.name, number, result)
+
+
+def wired(
+    config: TokenConfig,
+    endpoint: ScriptedEndpoint,
+    sinks: Sequence[Sink],
+    shared: Shared,
+    hooks: Sequence[HookState | None] = (),
+) -> Wiring:
+    """What a token is made of, as the daemon puts it together."""
+    return Wiring(
+        config=config,
+        endpoint=endpoint,
+        sinks=tuple(sinks),
+        hooks=tuple(hooks) or (None,) * len(sinks),
+        gate=shared.gate(endpoint.name, 10.0, config.rotation.backoff.cap, 8),
+        client=shared.client_of(config),
+        shared=shared,
+        rules=shared.rules(config, 10.0),
+    )
 
 
 @dataclass
@@ -293,11 +328,14 @@ class Bench:
     events: list[Event] = field(default_factory=list)
     secrets: FakeSecrets = field(default_factory=lambda: FakeSecrets({"PASSWORD": "p", "CLIENT_SECRET": "s"}))
     endpoint: ScriptedEndpoint = field(init=False)
-    state: TokenState = field(init=False)
+    token: ManagedToken = field(init=False)
     rotator: Rotator = field(init=False)
     shared: Shared = field(init=False)
     next_at: float = 0.0
     woken: list[Wake] = field(default_factory=list)  # hooks that were put on schedule
+    hooks: list[HookState | None] = field(default_factory=list)
+    hanging: str = ""  # the pool in which calls hang that an attempt need not wait for
+    hung: list[Call[Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.endpoint = ScriptedEndpoint(self.clock, suffix=self.suffix)
@@ -305,22 +343,69 @@ class Bench:
 
     def restart(self) -> None:
         """A new process: nothing is remembered but what the sinks hold."""
-        self.shared = Shared()
+        self.shared = Shared(self.clock.now)
         rng = random.Random(7)  # noqa: S311 -- a test
-        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake)
-        self.state = self.shared.state(self.config, self.endpoint, self.sinks, 10.0)
-        self.state.draw, self.state.rotate_at = self.draw, self.clock.now
+        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake, self._late)
+        config = self.config.model_copy(update={"publish": tuple(self._places())})
+        wiring = wired(config, self.endpoint, self.sinks, self.shared, self.hooks)
+        self.token = ManagedToken(wiring, begin(wiring, self.draw))
+
+    def _places(self) -> Iterable[AnyPublish]:
+        """One for each sink, after the example of the one that is configured."""
+        for number, sink in enumerate(self.sinks):
+            example = self.config.publish[min(number, len(self.config.publish) - 1)]
+            path = example.path if number < len(self.config.publish) else f"more/{number}"
+            yield example.model_copy(update={"path": path, "replace_foreign": sink.replace_foreign})
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the token."""
+        return self.token.facts
+
+    @property
+    def document(self) -> Document | None:
+        """The token in use."""
+        return self.facts.current.document if self.facts.current else None
+
+    @property
+    def failures(self) -> int:
+        """How often running no token could be had."""
+        return self.facts.trouble.count if self.facts.trouble else 0
+
+    def step_clock(self, seconds: float) -> None:
+        """The wall clock is set, and the token is told."""
+        self.clock.step(seconds)
+        self.token.inbox.append(ClockStepped())
+
+    def vault_is_back(self) -> None:
+        """A Vault that could not be logged in to can be."""
+        self.token.inbox.append(VaultBack())
+
+    def _late(self, token: ManagedToken, number: int, result: object) -> None:
+        token.inbox.append(Late(number, result))
 
     def _wake(self, wake: Wake) -> None:
-        if wake.token == self.state.name:
-            self.state.wake_at = wake.at
+        if wake.token == self.token.name:
+            self.token.inbox.append(Woken(wake.at))
         else:
             self.woken.append(wake)
 
     def attempt(self) -> float:
         """One attempt now; returns in how many seconds the next is due."""
-        self.next_at = drive(self.rotator.attempt(self.state))
+        self.next_at = drive(self.rotator.attempt(self.token), self._hangs)
         return self.next_at - self.clock.now
+
+    def _hangs(self, call: Call[Any]) -> bool:
+        if call.pool == self.hanging:
+            self.hung.append(call)
+        return call.pool == self.hanging
+
+    def answer_late(self) -> None:
+        """What hung so far comes to its end, and its answers to the token."""
+        self.hanging, hung, self.hung = "", self.hung, []
+        for call in hung:
+            assert call.late is not None
+            call.late(make(call))
 
     def run_for(self, seconds: float) -> None:
         """Makes every attempt that falls due within `seconds`."""
@@ -346,7 +431,8 @@ class Crowd:
     endpoint: ScriptedEndpoint = field(init=False)
     sinks: list[MemorySink] = field(default_factory=list)
     seed: int = 7
-    states: dict[str, TokenState] = field(init=False)
+    users: int = 0  # so many share the tokens; 0: each token has one of its own
+    tokens: dict[str, ManagedToken] = field(init=False)
     due: dict[str, float] = field(init=False)
     rotator: Rotator = field(init=False)
 
@@ -357,19 +443,20 @@ class Crowd:
 
     def restart(self) -> None:
         """A new process."""
-        rng, shared = random.Random(self.seed), Shared()  # noqa: S311 -- a test
-        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self._wake)
+        rng, shared = random.Random(self.seed), Shared(self.clock.now)  # noqa: S311 -- a test
+        self.rotator = Rotator(self.clock, self.secrets, rng, self.events.append, self.wake, never_late)
         config = token_config(retry_rejected="0s")
-        self.states = {}
+        self.tokens = {}
         for number, sink in enumerate(self.sinks):
-            named = config.model_copy(update={"name": f"t{number}", "username": f"svc-{number}"})
-            state = shared.state(named, self.endpoint, [sink], 10.0)
-            state.draw, state.rotate_at = rng.random(), self.clock.now
-            self.states[state.name] = state
-        self.due = dict.fromkeys(self.states, self.clock.now)
+            user = f"svc-{number % self.users if self.users else number}"
+            named = config.model_copy(update={"name": f"t{number}", "username": user})
+            wiring = wired(named, self.endpoint, [sink], shared)
+            self.tokens[named.name] = ManagedToken(wiring, begin(wiring, rng.random()))
+        self.due = dict.fromkeys(self.tokens, self.clock.now)
 
-    def _wake(self, wake: Wake) -> None:
-        self.states[wake.token].wake_at = wake.at
+    def wake(self, wake: Wake) -> None:
+        """Lets a token go on."""
+        self.tokens[wake.token].inbox.append(Woken(wake.at))
         self.due[wake.token] = min(self.due[wake.token], wake.at)
 
     def run_for(self, seconds: float) -> None:
@@ -398,7 +485,7 @@ class Crowd:
         """Makes the attempt that is due next."""
         name = min(self.due, key=self.due.__getitem__)
         self.due[name] = float("inf")
-        next_at = drive(self.rotator.attempt(self.states[name]))
+        next_at = drive(self.rotator.attempt(self.tokens[name]))
         self.due[name] = min(self.due[name], next_at)
 
 

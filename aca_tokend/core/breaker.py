@@ -7,7 +7,10 @@ breaker is open at most one probe is out, and whenever tokens wait, a probe is o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from math import inf
+
+from aca_tokend.core.policy import SHARE_FOR_RETRY_AFTER, SHARE_OF_REMAINING
 
 # So many tokens that failed since the endpoint last did its work open the breaker; one alone may have itself to blame.
 THRESHOLD = 3
@@ -17,9 +20,9 @@ PROBE_CAP_SECONDS = 4.0
 PROBE_GROWTH = 1.5
 # Nearer than this no two probes are, however urgent, nor a token's failure and its next request.
 URGENT_PROBE_SECONDS = 0.5
-# A probe comes at this share of what the most urgent token has left, if that is sooner.
-SHARE_OF_REMAINING = 0.25
-SHARE_FOR_RETRY_AFTER = 0.75
+# Besides the token whose turn it is, so many are woken, this far apart, in case its attempt takes long to come.
+SUBSTITUTES = 2
+SUBSTITUTE_SECONDS = 1.0
 # On recovery the waiting are let go this far apart, most urgent first, the last of many within the second figure.
 RELEASE_SPACING_SECONDS = 0.02
 RELEASE_WITHIN_SECONDS = 5.0
@@ -97,17 +100,24 @@ class Breaker:
             self._waiting.pop(token, None)
         return True
 
-    def failed(self, token: str, expires: float, now: float, retry_after: float | None, draw: float) -> Wake | None:
-        """The endpoint is down. Returns the token to probe it next and when, None while the breaker is closed."""
+    def turn_at(self, token: str) -> float:
+        """When a token may probe though nobody wakes it: it was told before, or nobody was. Infinity where one is out.
+
+        One that was told comes by this, since it may be woken sooner as the substitute of the last, and only then.
+        """
+        return inf if self._probe is not None or self._told not in {None, token} else self.probe_at
+
+    def failed(self, token: str, expires: float, now: float, retry_after: float | None, draw: float) -> list[Wake]:
+        """The endpoint is down. Returns which tokens probe it next, and when; none while the breaker is closed."""
         self._failed[token] = self._failed.get(token, 0) + 1
         self._failed_at[token] = now
         self._waiting[token] = expires
         if retry_after is None and len(self._failed) < THRESHOLD and not self.open:
-            return None  # the token tries again by itself, or goes on once another is answered
+            return []  # the token tries again by itself, or goes on once another is answered
         probing = self._probe in {None, token}
         self.open = True
         if not probing:
-            return None  # a request that was sent before the breaker opened; the probe that is out will tell
+            return []  # a request that was sent before the breaker opened; the probe that is out will tell
         self._probe = None
         remaining = min((expiry - now for expiry in self._waiting.values() if expiry > now), default=0.0)
         wait = min(self._interval, self.probe_cap) * (0.75 + 0.25 * draw)
@@ -119,9 +129,11 @@ class Breaker:
         self.probe_at = max(now + wait, self._wish(remaining, now))
         return self._tell_next(now)
 
-    def _tell_next(self, now: float) -> Wake:
-        self._told = min(self._waiting, key=lambda name: self._turn(name, now))
-        return Wake(self._told, max(now, self.probe_at))
+    def _tell_next(self, now: float) -> list[Wake]:
+        order = nsmallest(1 + SUBSTITUTES, self._waiting, key=lambda name: self._turn(name, now))
+        self._told = order[0]
+        at = max(now, self.probe_at)
+        return [Wake(name, at + number * SUBSTITUTE_SECONDS) for number, name in enumerate(order)]
 
     def _wish(self, remaining: float, now: float) -> float:
         """Until when the endpoint is left alone because it asked for it: its wish must not be a token's death."""
@@ -155,15 +167,21 @@ class Breaker:
         ahead = [expires for expires in self._waiting.values() if expires > now]
         return Outage(len(self._waiting), len(self._waiting) - len(ahead), min(ahead, default=inf) - now)
 
-    def passed(self, token: str, now: float) -> Wake | None:
-        """The token made no request: it adopted one, could not, or left. If it was its turn, another's comes."""
+    def passed(self, token: str, now: float, *, failing: bool = False) -> list[Wake]:
+        """The token made no request: it adopted one, could not, or left. If it was its turn, another's comes.
+
+        One that is `failing` waits for something else, and is still among those that the endpoint has failed.
+        """
         self._waiting.pop(token, None)
-        self._failed.pop(token, None)
-        self._failed_at.pop(token, None)
+        if not failing:
+            self._failed.pop(token, None)
+            self._failed_at.pop(token, None)
         turn = token in {self._told, self._probe}
         if self._probe == token:
             self._probe = None
-        return self._tell_next(now) if turn and self._waiting else None
+        if turn:
+            self._told = None
+        return self._tell_next(now) if turn and self._waiting else []
 
 
 def _hurry(remaining: float) -> float:

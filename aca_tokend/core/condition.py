@@ -1,6 +1,6 @@
 """How a token is, from the few signs that tell it: its state, whether a person is needed, which runbook fits.
 
-Pure. The rule for a person: what readers feel by now needs one, and so does what the daemon's own attempts cannot mend.
+Pure. The rule for a person: what readers feel by now needs one, and so does what the daemon's own attempts cannot fix.
 What may pass by itself needs one once less than 70 % of the outage tolerance is left, as the alert
 ACATokenExpiringSoon says it too.
 """
@@ -45,8 +45,9 @@ class Signs:
         failure: what failed in the last attempt, or in a sink of it.
         hook: what failed in its hook, with `hook_failures`.
         held: it is due, and waits for its endpoint.
-        dead: the token in use was refused before its time.
+        revoked: the token in use was refused before its time.
         unread: a sink could never be read, so nobody knows what its readers find.
+        former: readers find a token of the account that was configured before.
     """
 
     tried: bool
@@ -57,13 +58,14 @@ class Signs:
     hook: Failure | None = None
     hook_failures: int = 0
     held: bool = False
-    dead: bool = False
+    revoked: bool = False
     unread: bool = False
+    former: bool = False
 
     @property
     def state(self) -> State:
         """The worst that is true of it."""
-        if self.tried and (self.valid_for <= 0.0 or self.dead):
+        if self.tried and (self.valid_for <= 0.0 or self.revoked):
             return State.EXPIRED
         if self.suspended is not None:
             return State.SUSPENDED
@@ -73,7 +75,7 @@ class Signs:
 
     @property
     def needs_a_person(self) -> bool:
-        """Whether attempts alone will not mend it, or not in time."""
+        """Whether attempts alone will not fix it, or not in time."""
         match self.state:
             case State.EXPIRED | State.SUSPENDED:
                 return True

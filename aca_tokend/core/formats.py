@@ -81,10 +81,11 @@ class TemplateProblem:
 
 def render(document: Document, form: Format, template: str = "") -> bytes:
     """The content of a file with this document. Raises RenderError."""
-    fields = document.fields()
+    # not the field for daemons: what only gained it must not differ, or an upgrade would run every hook
+    fields = document.reader_fields()
     match form:
         case "json":
-            text = json.dumps(fields, separators=(",", ":")) + "\n"
+            text = json.dumps(document.fields(), separators=(",", ":")) + "\n"
         case "token":
             text = document.access_token.reveal()
         case "header":

@@ -1,8 +1,8 @@
 """What a password grant sends, and what an answer to it means. Pure: bytes and headers in, a `Grant` or an error out.
 
-Tokens are opaque: nothing is asked of their format but that they fit in a header. Where one happens to be a JWT, its
-own claims may only shorten the life that the server named. A `refresh_token` is dropped: the first use of a refreshed
-token would revoke the one that readers still hold.
+Tokens are opaque: nothing is asked of them but the alphabet of RFC 6750. Where one happens to be a JWT, its own claims
+may only shorten the life that the server named. A `refresh_token` is dropped: the first use of a refreshed token would
+revoke the one that readers still hold.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +17,7 @@ from aca_tokend.core.answer import Answer, status_reason
 from aca_tokend.core.errors import GrantError, GrantRejected, GrantUnavailable, MalformedTokenResponse, VerifyError
 from aca_tokend.core.outcome import REJECTED, Reason
 from aca_tokend.core.secret import Secret
+from aca_tokend.core.token import MAX_LIFETIME_SECONDS, fits_in_header, is_scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +26,6 @@ E = TypeVar("E", bound=GrantError)
 
 # Far above any token with its JSON, far below what could hurt. An answer is read this far and one byte more.
 MAX_BODY_BYTES = 64 * 1024
-MAX_TOKEN_LENGTH = 16 * 1024
-MAX_LIFETIME_SECONDS = 10 * 365 * 86400
 
 OK = 200
 
@@ -44,9 +42,6 @@ _CODES = {
     "server_error": Reason.SERVER_ERROR,
 }
 
-_VISIBLE_ASCII = re.compile(rf"[\x21-\x7e]{{1,{MAX_TOKEN_LENGTH}}}")
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")  # RFC 6749, section 3.3
-_MAX_SCOPE_LENGTH = 4096
 _JWT_PARTS = 3
 
 
@@ -97,11 +92,6 @@ def form(credentials: Credentials) -> dict[str, str]:
     if credentials.scope:
         parameters["scope"] = credentials.scope
     return parameters
-
-
-def fits_in_header(token: Secret) -> bool:
-    """Whether a token can stand behind `Bearer `: visible ASCII, not empty, at most 16 KB."""
-    return _VISIBLE_ASCII.fullmatch(token.reveal()) is not None
 
 
 def read_answer(answer: Answer, asked_scope: str) -> Grant:
@@ -246,7 +236,7 @@ def _jwt_claims(token: Secret) -> Mapping[str, object]:
 
 def _scope(fields: Mapping[str, object], asked: str) -> str:
     value = fields.get("scope")
-    if isinstance(value, str) and len(value) <= _MAX_SCOPE_LENGTH and _SCOPE.fullmatch(value):
+    if isinstance(value, str) and is_scope(value):
         return value
     return asked
 

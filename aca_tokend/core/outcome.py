@@ -277,7 +277,7 @@ class Failed:
     """An attempt ended without a new token, or without reaching any sink.
 
     `next_attempt_seconds` is how long until the next one, infinity where none will be made with this credential;
-    `expires_at` is until when readers are safe, None where nothing is known to be published.
+    `expires_at` is until when readers are safe, None where nothing is known to be published. `asked`: the endpoint was.
     """
 
     token: str
@@ -285,6 +285,7 @@ class Failed:
     attempt: int
     next_attempt_seconds: float
     expires_at: datetime | None = None
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +334,7 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something a person should know once: the server hands out the same token again, or lives are too short."""
+    """Something a person should know once, such as that the server hands out the same token again: docs/logs.md."""
 
     token: str
     what: str

@@ -7,8 +7,7 @@ of the life that is left while there is time for another attempt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import BackoffConfig, RotationConfig
@@ -21,15 +20,14 @@ URGENT_INTERVAL_SECONDS = 0.5
 # none, and a token that is used up is asked for again this little later than it expires.
 SAME_EXPIRY_SECONDS = 1.5
 AFTER_EXPIRY_SECONDS = 0.25
-# A server may ask for a pause, but not for the token's death: one more attempt comes at this share of what is left.
+# A server may ask for a pause, but not for an expired token: one more attempt comes at this share of what is left.
 SHARE_FOR_RETRY_AFTER = 0.75
 
 # Two runs of one hook begin no closer than this: whatever is written meanwhile shares the later one.
 HOOK_SPACING_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(NamedTuple):
     """The life of one token in monotonic seconds: issued (before the request was sent), rotation point, expiry."""
 
     issued: float
@@ -62,13 +60,13 @@ def plan_reused(now: float, remaining: float, rotation: RotationConfig) -> float
     return now + min(delay, remaining + AFTER_EXPIRY_SECONDS)
 
 
-def death_delay(deaths: int, rotation: RotationConfig) -> float:
-    """How long to wait before replacing a token that was found dead before its time, for the `deaths`-th time running.
+def revocation_delay(revocations: int, rotation: RotationConfig) -> float:
+    """How long to wait before replacing a token that was revoked early, for the `revocations`-th time in a row.
 
-    The first is replaced at once. If the new one is found dead too, it may be the API that is broken: each further wait
+    The first is replaced at once. If the new one is refused too, it may be the API that is broken: each further wait
     is twice as long, up to an hour.
     """
-    return 0.0 if deaths <= 1 else min(rotation.min_interval * 2.0 ** min(deaths - 1, 30), 3600.0)
+    return 0.0 if revocations <= 1 else min(rotation.min_interval * 2.0 ** min(revocations - 1, 30), 3600.0)
 
 
 def retry_delay(

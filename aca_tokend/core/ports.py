@@ -57,10 +57,6 @@ class Sink(Protocol):
     def pool(self) -> str:
         """The pool its calls run in."""
 
-    @property
-    def replace_foreign(self) -> bool:
-        """Whether the configuration says that this place is ours, whatever it holds."""
-
     def look(self) -> Seen:
         """Reads what is there. Raises LookError."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.condition import Signs
     from aca_tokend.core.outcome import Failure
 
-# One clause for each reason; {who} is the server, or Vault.
+# One clause for each reason; {who} is the server, Vault, or the file system of a place.
 CLAUSES: dict[Reason, str] = {
     Reason.INVALID_GRANT: "the server refused the username and password",
     Reason.INVALID_CLIENT: "the server refused the client id or the client secret",
@@ -78,10 +78,11 @@ CLAUSES: dict[Reason, str] = {
 # Why an attempt that was due made no request.
 SKIPPED = {
     "endpoint_held": "its endpoint does not work, and one token asks for all",
+    "endpoint_busy": "many others ask its endpoint for a first token, and their attempts are recorded before",
     "client_unproven": "another token tries their client secret first",
+    "user_unproven": "another token tries their user's password first",
     "claimed_elsewhere": "an attempt of another process is under way, or has to run out",
     "token_reused": "the server handed out the same token again; a new one comes when it expires",
-    "suspended": "it is suspended",
 }
 
 _RECORD = "no attempt without its record: "
@@ -92,7 +93,8 @@ def clause(failure: Failure) -> str:
     """What failed, without a capital and without a full stop."""
     message = failure.message.removeprefix(_RECORD)
     in_vault = (failure.sink or message).startswith("vault")
-    said = CLAUSES[failure.reason].format(who="Vault" if in_vault else "the server")
+    who = "Vault" if in_vault else "the file system" if failure.sink else "the server"
+    said = CLAUSES[failure.reason].format(who=who)
     if failure.sink is not None:
         return f"{failure.sink}: {said}"
     if message != failure.message:
@@ -108,7 +110,7 @@ def troubles(signs: Signs) -> list[str]:
     """What is wrong with a token, worst first."""
     if signs.suspended is not None:
         return [clause(signs.suspended)]
-    if signs.dead:
+    if signs.revoked:
         return ["the token in use is refused before its time"]
     if signs.failure is not None:
         return [clause(signs.failure)]
@@ -117,15 +119,17 @@ def troubles(signs: Signs) -> list[str]:
     return [SKIPPED["endpoint_held"]] if signs.held else []
 
 
-def readers(valid_for: float, now: datetime, *, dead: bool = False, unread: bool = False) -> str:
-    """Until when readers are safe."""
-    if dead:
+def readers(signs: Signs, now: datetime) -> str:
+    """Until when readers are safe, and with whose token."""
+    valid_for = signs.valid_for
+    if signs.revoked:
         return "readers are refused"
     if not math.isfinite(valid_for):
-        return "nobody knows what its readers find" if unread else "readers find no valid token"
+        return "nobody knows what its readers find" if signs.unread else "readers find no valid token"
     if valid_for <= 0.0:
         return f"readers have had no valid token for {span(-valid_for)}"
-    return f"readers are safe for {span(valid_for)}, until {clock(now + timedelta(seconds=valid_for), now)}"
+    whose = " with the former account's token" if signs.former else ""
+    return f"readers are safe{whose} for {span(valid_for)}, until {clock(now + timedelta(seconds=valid_for), now)}"
 
 
 def sentence(*clauses: str) -> str:

@@ -11,7 +11,7 @@ import hmac
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 HIDDEN = "<secret>"
 
@@ -48,14 +48,22 @@ class Secret:
         raise TypeError(message)
 
 
-def fingerprint(parts: Sequence[Secret], key: Secret) -> str:
+def fingerprints(groups: Iterable[Sequence[Secret]], key: Secret) -> list[str]:
     """Tells whether a credential changed, without keeping it: 128 bits of HMAC-SHA256 as 32 hexadecimal digits.
 
-    Without the key nobody can try guesses against a fingerprint.
+    One for the first group of parts, one for the first two together, and so on. Without the key nobody can try guesses
+    against a fingerprint.
     """
-    digest = hmac.new(key.reveal().encode(), digestmod=hashlib.sha256)
-    for part in parts:
-        value = part.reveal().encode()
-        # each with its length, so that ("ab", "c") is not ("a", "bc")
-        digest.update(len(value).to_bytes(8, "big") + value)
-    return digest.hexdigest()[:32]
+    digest, found = hmac.new(key.reveal().encode(), digestmod=hashlib.sha256), []
+    for parts in groups:
+        for part in parts:
+            value = part.reveal().encode()
+            # each with its length, so that ("ab", "c") is not ("a", "bc")
+            digest.update(len(value).to_bytes(8, "big") + value)
+        found.append(digest.hexdigest()[:32])
+    return found
+
+
+def fingerprint(parts: Sequence[Secret], key: Secret) -> str:
+    """The same for one group."""
+    return fingerprints((parts,), key)[0]

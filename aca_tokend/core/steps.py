@@ -7,8 +7,10 @@ the main flow reads from top to bottom while a Vault that hangs holds only threa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from aca_tokend.core.errors import InternalError, ReasonedError
 
@@ -16,6 +18,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Sequence
 
 T = TypeVar("T")
+
+
+class Busy(Enum):
+    """What stands in the results in place of an answer that has not come."""
+
+    BUSY = "busy"
+
+
+BUSY: Final = Busy.BUSY
+# The pools of these names are for calls on this machine, which have no time-out of their own: one that has taken longer
+# than an attempt has patience leaves its thread's place to another, so that it holds up none on the same file system.
+LOCAL = ("file", "secrets")
+# The pool in which the attempts of tokens begin. Hardly anything is called there, so it is free, whatever hangs.
+BEGIN = "file"
+HUNG_SECONDS = 2.0
+# The urgency of what goes on with something begun, a minted token or a claim: before whatever only begins.
+FIRST = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +46,18 @@ class Call(Generic[T]):
         run: the call. Any `Exception` but a `ReasonedError` is a bug, and comes back as an `InternalError`.
         urgency: among waiting calls of one pool the smallest goes first; for a token, when it expires.
         finish: it is made even while the daemon is stopping, because a minted token would be lost otherwise.
+        late: takes what it gave or raised once the attempt has gone on without it, in the thread that made it.
     """
 
     pool: str
     run: Callable[[], T]
     urgency: float = 0.0
     finish: bool = False
+    late: Callable[[T | ReasonedError], None] | None = None
 
-    def __await__(self) -> Generator[Sequence[Call[T]], Sequence[T | ReasonedError], T]:
+    def __await__(self) -> Generator[Calls[T], Sequence[T | ReasonedError], T]:
         """Hands the call to the driver and takes its result."""
-        (result,) = yield (self,)
+        (result,) = yield Calls((self,))
         if isinstance(result, ReasonedError):
             try:
                 raise result
@@ -47,15 +68,19 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Calls(Generic[T]):
-    """Calls that run side by side. Awaiting them gives one result or `ReasonedError` each, in their order."""
+    """Calls that run side by side. Awaiting them gives one result or `ReasonedError` each, in their order.
+
+    Attributes:
+        patience: for how many seconds the attempt waits for a call that was begun, to about a second, or for a pool
+            that begins none. What has not answered by then gives `BUSY`; its answer goes to `Call.late`.
+    """
 
     calls: Sequence[Call[T]]
+    patience: float = math.inf
 
-    def __await__(self) -> Generator[Sequence[Call[T]], Sequence[T | ReasonedError], Sequence[T | ReasonedError]]:
-        """Hands the calls to the driver and takes their results once the last one is in."""
-        if not self.calls:
-            return ()
-        return (yield self.calls)
+    def __await__(self) -> Generator[Calls[T], Sequence[T | ReasonedError | Busy], Sequence[T | ReasonedError | Busy]]:
+        """Hands the calls to the driver and takes their results."""
+        return (yield self) if self.calls else ()
 
 
 def make(call: Call[T]) -> T | ReasonedError:

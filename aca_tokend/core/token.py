@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 # A document issued further ahead of our clock than this was written by a clock that was wrong, or ours is.
 PLAUSIBLE_SKEW = timedelta(minutes=5)
+MAX_TOKEN_LENGTH = 16 * 1024
+MAX_SCOPE_LENGTH = 4096
+# Longer than any token of this software lives, and short enough for every calendar.
+MAX_LIFETIME_SECONDS = 10 * 365 * 86400
 
+# What readers get in every format, what templates know, and what a KV secret may call by another name.
 FIELDS = (
     "access_token",
     "token_type",
@@ -33,6 +38,14 @@ FIELDS = (
     "authority",
     "account",
 )
+# The name of the token in the configuration, beside them in JSON and in KV secrets, always under this name: daemons
+# alone need it, and a file in another format must not change where only this one is new.
+OWNER = "token"
+
+_B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")  # RFC 6749, section 3.3
+# Narrower than what a server may name: a template may print it where `;` or `$(` begins something else.
+_PLAIN_SCOPE = re.compile(r"([A-Za-z0-9._:/+-]+( [A-Za-z0-9._:/+-]+)*)?")
 
 Value = str | int | None
 
@@ -43,7 +56,12 @@ class NotADocumentError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One published token with all that readers need. All times are aware UTC, to the microsecond."""
+    """One published token with all that readers need. All times are aware UTC, to the microsecond.
+
+    `account` is whose token it is, and decides what may be adopted. `token` is the name of the `[[tokens]]` that wrote
+    it, and decides what may be replaced; it is empty in a document from before this field. Two documents that differ in
+    it alone are equal: they hold the same token.
+    """
 
     access_token: Secret
     issued_at: datetime
@@ -55,9 +73,14 @@ class Document:
     authority: str
     account: str
     token_type: str = "Bearer"  # noqa: S105 -- a scheme, not a password
+    token: str = field(default="", compare=False)
 
     def fields(self) -> dict[str, Value]:
         """The document as the fields of a KV secret or the keys of a JSON file. Reveals the access token."""
+        return self.reader_fields() | ({OWNER: self.token} if self.token else {})
+
+    def reader_fields(self) -> dict[str, Value]:
+        """What every format has of it: `FIELDS`, without the field for daemons. Reveals the access token."""
         return {
             "access_token": self.access_token.reveal(),
             "token_type": self.token_type,
@@ -71,10 +94,6 @@ class Document:
             "authority": self.authority,
             "account": self.account,
         }
-
-    def valid_at(self, now: datetime) -> bool:
-        """Whether the token works at `now`, as far as its own times tell."""
-        return self.expires_at > now
 
     def plausible_at(self, now: datetime) -> bool:
         """Whether its issue time can be believed: one in the future was written by a clock that was wrong."""
@@ -91,15 +110,20 @@ class Seen:
 
     Attributes:
         document: None where there is nothing, or nothing that can be read as a document.
-        stamp: the sink's own mark of exactly this content (a KV version, a file's identity), compared by `publish`.
+        stamp: the sink's own mark of exactly this content (a KV version with its time, a digest of a file), compared by
+            `publish`. Two equal stamps mean the same content.
         foreign: in a few words why what is there is not a document; None where it is one, or nothing.
-        outdated: the document is there in another form than the sink would write it in now.
+        outdated: the document is there in another form than the sink would write it in now. A document that lacks only
+            `token` is not.
+        token: where what is there is not a document, the name it says it was written for: a KV secret whose `fields`
+            had other names says so. It may be anything of anybody's, so it is compared and never shown.
     """
 
     document: Document | None
     stamp: object
     foreign: str | None = None
     outdated: bool = False
+    token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +158,66 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def fits_in_header(token: Secret) -> bool:
+    """Whether a token is one that RFC 6750, section 2.1, lets stand behind `Bearer `, and at most 16 KB long.
+
+    Nothing of this alphabet has a meaning in a header, in a shell's or systemd's double quotes, or in JSON.
+    """
+    text = token.reveal()
+    return len(text) <= MAX_TOKEN_LENGTH and _B64TOKEN.fullmatch(text) is not None
+
+
+def is_scope(text: str) -> bool:
+    """Whether a text is a list of scopes as RFC 6749, section 3.3, has it."""
+    return len(text) <= MAX_SCOPE_LENGTH and _SCOPE.fullmatch(text) is not None
+
+
+def owned(document: Document, *, token: str, account: str) -> bool:
+    """Whether a document was written for this token, by whichever daemon, and so may be replaced.
+
+    The name decides, whatever became of the account since. A document from before that field is ours where its account
+    is.
+    """
+    return document.token == token if document.token else document.account == account
+
+
+def implausible(document: Document, *, username: str, authority: str, now: datetime, max_lifetime: float) -> str | None:
+    """Why a document may not be adopted, in words without its values; None where it may.
+
+    Every field that could reach another place is held to what a grant of our own could have put there, so whoever can
+    write one place can put neither words into the files of another nor a token there that ends in years. Whether the
+    account is ours and the token has not expired is asked elsewhere. `max_lifetime` is in seconds.
+    """
+    lifetime = document.expires_at - document.issued_at
+    scoped = len(document.scope) <= MAX_SCOPE_LENGTH and _PLAIN_SCOPE.fullmatch(document.scope) is not None
+    # only bounded: a JWT may end sooner than the server says
+    named = document.expires_in is None or 1 <= document.expires_in <= MAX_LIFETIME_SECONDS
+    rules = (
+        (document.token_type == "Bearer", "its token_type is not Bearer"),  # noqa: S105 -- a scheme, not a password
+        (fits_in_header(document.access_token), "its access_token has a character or a length that no token has"),
+        (document.username == username, "its username is not the configured one"),
+        (document.authority == authority, "its authority is not the configured one"),
+        (scoped, "its scope is not a list of plain words"),
+        (named, "its expires_in is below 1 second or above 10 years"),
+        (document.plausible_at(now), "it was issued in the future"),
+        (lifetime > timedelta(0), "it expires before it was issued"),
+        (lifetime <= timedelta(seconds=max_lifetime), "it is valid for longer than max_lifetime"),
+        (
+            document.issued_at <= document.refresh_after <= document.expires_at,
+            "its refresh_after is not between issued_at and expires_at",
+        ),
+    )
+    return next((why for holds, why in rules if not holds), None)
+
+
 def parse_document(fields: Mapping[str, object]) -> Document:
     """Reads back what `Document.fields` wrote, whichever daemon wrote it. Unknown further fields are ignored.
 
     Raises:
-        NotADocumentError: a field is missing or not of its kind.
+        NotADocumentError: a field is missing or not of its kind. `token` alone may be missing.
     """
-    token = _text(fields, "access_token")
-    if not re.fullmatch(r"[\x21-\x7E]+", token):
+    token = Secret(_text(fields, "access_token"))
+    if not fits_in_header(token):
         message = "access_token does not fit in a header"
         raise NotADocumentError(message)
     expires_in = fields.get("expires_in")
@@ -149,7 +225,7 @@ def parse_document(fields: Mapping[str, object]) -> Document:
         message = "expires_in is not a whole number"
         raise NotADocumentError(message)
     return Document(
-        access_token=Secret(token),
+        access_token=token,
         token_type=_text(fields, "token_type"),
         issued_at=_time(fields, "issued_at"),
         expires_at=_time(fields, "expires_at"),
@@ -159,6 +235,7 @@ def parse_document(fields: Mapping[str, object]) -> Document:
         username=_text(fields, "username"),
         authority=_text(fields, "authority"),
         account=_text(fields, "account"),
+        token=_text(fields, OWNER) if OWNER in fields else "",
     )
 
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import VaultPublish, VaultReference
 from aca_tokend.core.errors import TokendError
-from aca_tokend.core.guard import CLIENT_RECORD, TOKEN_RECORD
-from aca_tokend.core.shards import shard_of
+from aca_tokend.core.guard import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,7 +29,7 @@ class Purpose(Enum):
     """What a path is for, in the order in which a policy tells it."""
 
     TOKEN = "tokens"  # noqa: S105 -- a word
-    RECORD = "attempt records of the lockout guard, each beside the first place of its token"
+    RECORD = "attempt records of the lockout guard, beside the places of their tokens"
     SECRET = "secrets that the configuration refers to"  # noqa: S105 -- a word
     METADATA = (
         "optional: a note in the secret's metadata of who manages it, written once; without these lines there is none"
@@ -58,8 +57,7 @@ def kv_path(mount: str, path: str, version: int) -> str:
 
 def daemon_rules(config: Config, vault: str) -> tuple[Rule, ...]:
     """What the daemon needs of the `[vault.NAME]` of this name, in the order in which it is printed."""
-    leaders = client_leaders(config)
-    return _merged(rule for token in config.tokens for rule in _of_token(token, vault, leads=token.name in leaders))
+    return _merged(rule for token in config.tokens for rule in _of_token(token, vault))
 
 
 def reader_rules(token: TokenConfig, vault: str) -> tuple[Rule, ...]:
@@ -68,24 +66,12 @@ def reader_rules(token: TokenConfig, vault: str) -> tuple[Rule, ...]:
     return _merged(Rule(kv_path(it.mount, it.path, it.kv_version), READ, Purpose.TOKEN) for it in places)
 
 
-def client_leaders(config: Config) -> frozenset[str]:
-    """The tokens beside whose first place the record of their client lies: the first of each client in each shard."""
-    leaders: dict[object, str] = {}
-    for token in config.tokens:
-        shard = shard_of(token.name, config.shard.count) if config.shard else 0
-        leaders.setdefault((token.acaengine, token.client_id, shard), token.name)
-    return frozenset(leaders.values())
-
-
-def _of_token(token: TokenConfig, vault: str, *, leads: bool) -> Iterator[Rule]:
+def _of_token(token: TokenConfig, vault: str) -> Iterator[Rule]:
     for place in _places(token, vault):
         yield Rule(kv_path(place.mount, place.path, place.kv_version), WRITE, Purpose.TOKEN)
         if place.kv_version == 2:  # noqa: PLR2004 -- version 1 has no metadata
             yield Rule(f"{place.mount}/metadata/{place.path}", NOTE, Purpose.METADATA)
-    first = token.publish[0]
-    if isinstance(first, VaultPublish) and first.vault_name == vault:
-        for record in (TOKEN_RECORD, CLIENT_RECORD) if leads else (TOKEN_RECORD,):
-            yield Rule(kv_path(first.mount, f"{first.path}.{record}", first.kv_version), WRITE, Purpose.RECORD)
+        yield Rule(kv_path(place.mount, f"{place.path}.{RECORD}", place.kv_version), WRITE, Purpose.RECORD)
     for reference in (token.username, token.password, token.client_id, token.client_secret):
         if isinstance(reference, VaultReference) and reference.vault_name == vault:
             yield Rule(kv_path(reference.mount, reference.path, 2), READ, Purpose.SECRET)

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from aca_tokend.doctor import accounts, endpoints, files, picture, secrets, vaults
+from aca_tokend.doctor import accounts, endpoints, files, picture, secrets, targets, vaults
 from aca_tokend.doctor.examination import Examination
 from aca_tokend.doctor.findings import Report
 from aca_tokend.parts import Parts
@@ -48,7 +48,7 @@ def main(config: Config, began: float, *, grant: bool, as_json: bool) -> int:
     with picture.progress(Console(stderr=True), LIMIT_SECONDS) as progress:
         clock = Clock()
         parts = Parts(hastened(config), clock, lambda _: None)
-        pools = {**parts.pools(), accounts.PAUSE_POOL: accounts.PAUSING}
+        pools = {**secrets.pools(parts), **parts.pools(), accounts.PAUSE_POOL: accounts.PAUSING}
         examination = Examination(pools, all_checks(parts, config, clock, began + LIMIT_SECONDS, grant=grant))
         found = examination.run(began + LIMIT_SECONDS - time.monotonic(), progress)
         report = Report.of(found, time.monotonic() - began)
@@ -66,7 +66,9 @@ def all_checks(parts: Parts, config: Config, clock: Clock, end: float, *, grant:
         *endpoints.checks(parts, clock.wall),
         *vaults.checks(parts, clock.wall),
         *secrets.checks(parts),
-        *files.checks(parts),
+        *files.places(parts),
+        *targets.checks(parts),
+        *files.surroundings(parts),
     ]
     return [*checks, *accounts.checks(parts, config, clock, end)] if grant else checks
 

@@ -9,10 +9,10 @@ from aca_tokend.core.condition import SKEW_SECONDS
 from aca_tokend.core.errors import ReachError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
-from aca_tokend.credentials import endpoint_pool
 from aca_tokend.doctor import reach
 from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area
+from aca_tokend.rotation.credentials import endpoint_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aca_tokend.core.outcome import ADVICE
 from aca_tokend.core.steps import make
 from aca_tokend.doctor.findings import Area, Finding, Status, listed
-from aca_tokend.pool import Pool
+from aca_tokend.scheduling.executor import Executor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -122,7 +122,7 @@ class Examination:
     """Runs these checks once. `pools` are the sizes of the pools that their calls name."""
 
     def __init__(self, pools: Mapping[str, int], checks: Sequence[Check]) -> None:
-        self._pools = {name: Pool(f"doctor {name}", size, self._on_bug) for name, size in pools.items()}
+        self._pools = {name: Executor(f"doctor {name}", size, self._on_bug) for name, size in pools.items()}
         self._changed = threading.Condition()
         self._bug: BaseException | None = None
         self._tasks = [self._task(check) for check in checks]
@@ -224,7 +224,8 @@ class Examination:
         """Goes on with a check until its next calls. Returns who can begin if it has ended."""
         assert task.coroutine is not None  # noqa: S101 -- it was begun
         try:
-            calls = task.coroutine.send(results)
+            # whatever their patience: what hangs is told when the time is over
+            calls: Sequence[Call[Any]] = task.coroutine.send(results).calls
         except StopIteration:
             return self._end(task)
         task.results, task.out = [None] * len(calls), len(calls)

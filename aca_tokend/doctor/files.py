@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aca_tokend import sinks
 from aca_tokend.core.config import CommandHook, FilePublish, VaultPublish, after_of
 from aca_tokend.core.errors import LookError
 from aca_tokend.core.outcome import Reason
@@ -24,30 +23,33 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aca_tokend.core.config import After, DirectoryPublish
-    from aca_tokend.core.ports import Sink
     from aca_tokend.doctor.examination import Notes
     from aca_tokend.parts import Parts
 
     Place = FilePublish | DirectoryPublish
 
-DIRECTORY, OWNER, TARGET, MEMORY, HOOK = "directory", "owner", "target", "memory", "hook"
+DIRECTORY, OWNER, MEMORY, HOOK = "directory", "owner", "memory", "hook"
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 
 
-def checks(parts: Parts) -> Iterator[Check]:
-    """One for each place, for each directory, and for each hook."""
-    places: dict[str, Place] = {}
-    for token in parts.config.tokens:
-        places |= {publish.path: publish for publish in token.publish if not isinstance(publish, VaultPublish)}
-    for path, place in places.items():
-        examine = partial(_place, place=place, sink=sinks.build(place, parts.vaults))
-        yield Check(Area.FILE, path, (DIRECTORY, OWNER, TARGET), examine)
-    for directory in dict.fromkeys(_where(place)[0] for place in places.values()):
+def places(parts: Parts) -> Iterator[Check]:
+    """One for each place. Its key is its path."""
+    for place in _places(parts):
+        yield Check(Area.FILE, place.path, (DIRECTORY, OWNER), partial(_place, place=place), key=place.path)
+
+
+def surroundings(parts: Parts) -> Iterator[Check]:
+    """One for each directory, and for each hook."""
+    for directory in dict.fromkeys(_where(place)[0] for place in _places(parts)):
         yield Check(Area.FILE, directory, (MEMORY,), partial(_memory, directory=directory))
-    for after in dict.fromkeys(after_of(place) for place in places.values()):
+    for after in dict.fromkeys(after_of(place) for place in _places(parts)):
         if after is not None:
             subject = f"command {after.command[0]}" if isinstance(after, CommandHook) else f"pid file {after.pid_file}"
             yield Check(Area.FILE, subject, (HOOK,), partial(_hook, after=after))
+
+
+def _places(parts: Parts) -> list[Place]:
+    return [it for token in parts.config.tokens for it in token.publish if not isinstance(it, VaultPublish)]
 
 
 def _where(place: Place) -> tuple[str, str]:
@@ -55,9 +57,9 @@ def _where(place: Place) -> tuple[str, str]:
     return os.path.split(place.path) if isinstance(place, FilePublish) else (place.path, "..data")
 
 
-async def _place(notes: Notes, place: Place, sink: Sink) -> None:
+async def _place(notes: Notes, place: Place) -> None:
     try:
-        await Call(sink.pool, lambda: _probe(place))
+        await Call(pool_of(place.path), lambda: _probe(place))
     except LookError as error:
         said = error.message.removeprefix(f"{place.path}: ")
         if error.reason is not Reason.OWNER_NOT_SET:
@@ -68,18 +70,6 @@ async def _place(notes: Notes, place: Place, sink: Sink) -> None:
     else:
         notes.ok(DIRECTORY, "may be written")
         notes.ok(OWNER, "the daemon may give it the owner and group it is to have")
-    try:
-        seen = await Call(sink.pool, sink.look)
-    except LookError as error:
-        if error.reason is Reason.OWNER_NOT_SET:
-            notes.skipped(TARGET, f"because {OWNER} failed")
-        else:
-            notes.error(TARGET, error, error.message.removeprefix(f"{place.path}: "))
-        return
-    if seen.foreign and not place.replace_foreign:
-        notes.failed(TARGET, f"this token did not write what is there: {seen.foreign}", advice(Reason.FOREIGN_DOCUMENT))
-    else:
-        notes.ok(TARGET, "nothing is there yet" if seen.document is None else "holds a token")
 
 
 def _probe(place: Place) -> None:

@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.config import EnvReference, FileReference, VaultReference
+from aca_tokend.core.config import EnvReference, FileReference, VaultReference, references
 from aca_tokend.core.errors import SecretError
 from aca_tokend.core.steps import Call
-from aca_tokend.credentials import references
 from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area
 from aca_tokend.secrets import path_of
-from aca_tokend.sinks.mounts import FILE_POOL
+from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +37,12 @@ def checks(parts: Parts) -> Iterator[Check]:
             subject = subject if reference.vault_name == "main" else f"{subject} in vault.{reference.vault_name}"
         examine = partial(_examine, reference=reference, resolver=parts.secrets)
         yield Check(Area.SECRET, subject, (RESOLVES,), examine, after)
+
+
+def pools(parts: Parts) -> dict[str, int]:
+    """The pools that these need: the daemon resolves what it logs in to a Vault with in that Vault's own."""
+    found = (parts.secrets.pool(reference) for reference in _references(parts.config))
+    return {pool: FILE_POOL_SIZE for pool in found if pool}
 
 
 def _references(config: Config) -> Iterator[Reference]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.config import VaultPublish, VaultReference
+from aca_tokend.core.config import VaultPublish, VaultReference, references
 from aca_tokend.core.durations import format_duration
 from aca_tokend.core.errors import LookError, ReachError, VaultLoginError
 from aca_tokend.core.steps import Call
 from aca_tokend.core.vault_policy import daemon_rules
-from aca_tokend.credentials import references
 from aca_tokend.doctor import reach
 from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area
@@ -67,6 +66,11 @@ def mounts(config: Config, vault: str) -> dict[str, int]:
             if isinstance(reference, VaultReference) and reference.vault_name == vault:
                 used.setdefault(reference.mount, 2)  # a reference can name no other version
     return used
+
+
+def log_ins(*used: object) -> tuple[str, ...]:
+    """The keys of the log-ins that these places and references need."""
+    return tuple({f"vault.{it.vault_name}": None for it in used if isinstance(it, VaultPublish | VaultReference)})
 
 
 async def _node(notes: Notes, name: str, config: VaultConfig, wall: Callable[[], float]) -> None:

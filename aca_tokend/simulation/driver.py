@@ -9,10 +9,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aca_tokend.core.steps import make
+from aca_tokend.core.steps import BUSY, HUNG_SECONDS, LOCAL, make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -22,28 +22,44 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, eq=False)
+class _Round:
+    """Calls that were handed out together, their results, when each began, and how many are still out."""
+
+    calls: Sequence[Call[Any]]
+    results: list[Any]
+    began: list[float]
+    out: int
+
+
+@dataclass(slots=True, eq=False)
 class _Task:
-    """An attempt under way, the results of its calls that are still out, and what is to follow it."""
+    """An attempt under way, the calls it waits for, and what is to follow it."""
 
     work: Work
     coroutine: Coroutine[Any, Any, float]
     began: float
-    results: list[Any] = field(default_factory=list)
-    out: int = 0
+    round: _Round | None = None
     hasten_to: float = math.inf
     successor: tuple[Work, float] | None = None
     dropped: bool = False
 
 
+# A call that is out: whose, in which round, as which of it.
+_Out = tuple[_Task, _Round, int, "Call[Any]"]
+
+
 class _Pool:
     """So many calls at a time, the most urgent first."""
 
-    __slots__ = ("busy", "size", "waiting")
+    __slots__ = ("busy", "free", "last_began", "local", "size", "waiting")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, local: bool = False) -> None:
         self.size = size
+        self.local = local
         self.busy = 0
-        self.waiting: list[tuple[bool, float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self.free = 0
+        self.last_began = 0.0
+        self.waiting: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
 
 
 class SimDriver:
@@ -60,7 +76,7 @@ class SimDriver:
         self.dead = False
         self.frozen_until = 0.0
         self._latency = latency
-        self._pools = {name: _Pool(size) for name, size in pools.items()}
+        self._pools = {name: _Pool(size, local=name.startswith(LOCAL)) for name, size in pools.items()}
         self._due: dict[str, tuple[float, Work]] = {}
         self._under_way: dict[str, _Task] = {}
         self._numbers = itertools.count()
@@ -88,13 +104,6 @@ class SimDriver:
         task = self._under_way.get(name)
         if task is not None:
             task.successor, task.dropped = None, True
-
-    def withdraw(self, name: str) -> bool:
-        """Takes a token off the schedule where no attempt of it is under way. Whether that is so."""
-        if name in self._under_way:
-            return False
-        self._due.pop(name, None)
-        return True
 
     def kill(self) -> None:
         """The process is no more: nothing goes on but what was sent already."""
@@ -151,46 +160,72 @@ class SimDriver:
     def _drive(self, task: _Task, results: Sequence[Any] | None, here: str, pool: _Pool) -> None:
         """Goes on with an attempt in a place of the pool `here`, until its next calls belong in another."""
         try:
-            calls = task.coroutine.send(results)
+            handed = task.coroutine.send(results)
         except StopIteration as done:
             self._end(task, done.value)
             self._release(pool)
             return
-        task.results = [None] * len(calls)
-        task.out = len(calls)
+        calls = handed.calls
+        round_ = task.round = _Round(calls, [BUSY] * len(calls), [0.0] * len(calls), len(calls))
+        if handed.patience != math.inf:
+            self.world.at(self.world.now + handed.patience, self._lose_patience, task, round_, handed.patience)
         if len(calls) == 1 and calls[0].pool == here:
-            self._start(pool, task, 0, calls[0])
+            self._start(pool, (task, round_, 0, calls[0]))
             return
         for index, call in enumerate(calls):
-            self._submit(call.pool, call.urgency, self._start, task, index, call, finish=call.finish)
+            self._submit(call.pool, call.urgency, self._start, (task, round_, index, call))
         self._release(pool)
 
-    def _start(self, pool: _Pool, task: _Task, index: int, call: Call[Any]) -> None:
-        world = self.world
-        takes = self._latency(call.pool)
-        world.at(world.now + takes * world.rng.random(), self._take_effect, pool, task, index, call, world.now, takes)
+    def _lose_patience(self, task: _Task, round_: _Round, patience: float) -> None:
+        """Drives an attempt on without the answers that are out. It makes no call here, so it takes no place."""
+        if self.dead or task.round is not round_ or self._asleep(self._lose_patience, task, round_, patience):
+            return
+        before = self.world.now - patience
+        for call, began, result in zip(round_.calls, round_.began, round_.results, strict=True):
+            if result is BUSY and (began or self._pools[call.pool].last_began) > before:
+                self.world.at(self.world.now + 1.0, self._lose_patience, task, round_, patience)
+                return
+        task.round = None
+        self._drive(task, round_.results, "", _Pool(1))
 
-    def _take_effect(self, pool: _Pool, task: _Task, index: int, call: Call[Any], started: float, takes: float) -> None:
+    def _start(self, pool: _Pool, out: _Out) -> None:
         world = self.world
-        if self._asleep(self._take_effect, pool, task, index, call, started, takes):
+        pool.last_began = out[1].began[out[2]] = world.now
+        takes = self._latency(out[3].pool)
+        world.at(world.now + takes * world.rng.random(), self._take_effect, pool, out, world.now, takes)
+
+    def _take_effect(self, pool: _Pool, out: _Out, started: float, takes: float) -> None:
+        world = self.world
+        if self._asleep(self._take_effect, pool, out, started, takes):
             return
         if self.dead and world.rng.random() < 0.5:  # noqa: PLR2004 -- of what a killed process was sending, half arrives
             return
         world.instant, world.answer_at = started, max(started + takes, world.now)
-        result = make(call)
+        result = make(out[3])
         world.instant = world.now
-        if not self.dead:
-            world.at(world.answer_at, self._take_answer, pool, task, index, call.pool, result)
-
-    def _take_answer(self, pool: _Pool, task: _Task, index: int, here: str, result: object) -> None:
-        if self.dead or self._asleep(self._take_answer, pool, task, index, here, result):
+        if self.dead:
             return
-        task.results[index] = result
-        task.out -= 1
-        if task.out:
+        if pool.local and world.answer_at > started + HUNG_SECONDS:
+            world.at(max(started + HUNG_SECONDS, world.now), self._release, pool)
+            pool = _Pool(1)  # it has left its place to another by then
+        world.at(world.answer_at, self._take_answer, pool, out, result)
+
+    def _take_answer(self, pool: _Pool, out: _Out, result: object) -> None:
+        if self.dead or self._asleep(self._take_answer, pool, out, result):
+            return
+        task, round_, index, call = out
+        if task.round is not round_:
+            if call.late is not None:
+                call.late(result)
+            self._release(pool)
+            return
+        round_.results[index] = result
+        round_.out -= 1
+        if round_.out:
             self._release(pool)
         else:
-            self._drive(task, task.results, here, pool)
+            task.round = None
+            self._drive(task, round_.results, call.pool, pool)
 
     def _end(self, task: _Task, next_at: float) -> None:
         del self._under_way[task.work.name]
@@ -200,19 +235,23 @@ class SimDriver:
 
     # ── pools ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _submit(
-        self, name: str, urgency: float, run: Callable[..., None], *arguments: object, finish: bool = False
-    ) -> None:
+    def _submit(self, name: str, urgency: float, run: Callable[..., None], *arguments: object) -> None:
         pool = self._pools[name]
         if pool.busy < pool.size:
             pool.busy += 1
             run(pool, *arguments)
         else:
-            heapq.heappush(pool.waiting, (not finish, urgency, next(self._numbers), run, arguments))
+            heapq.heappush(pool.waiting, (urgency, next(self._numbers), run, arguments))
 
     def _release(self, pool: _Pool) -> None:
-        if pool.waiting:
-            _, _, _, run, arguments = heapq.heappop(pool.waiting)
-            run(pool, *arguments)
-        else:
-            pool.busy -= 1
+        """A place is free, for the next that waits. That may end at once and free it again: a loop, no recursion."""
+        pool.free += 1
+        if pool.free > 1:
+            return
+        while pool.free:
+            if pool.waiting:
+                _, _, run, arguments = heapq.heappop(pool.waiting)
+                run(pool, *arguments)
+            else:
+                pool.busy -= 1
+            pool.free -= 1

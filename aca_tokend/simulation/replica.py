@@ -12,40 +12,38 @@ from typing import TYPE_CHECKING, Any
 
 from aca_tokend.core.config import VaultPublish, after_of
 from aca_tokend.core.steps import Duty
-from aca_tokend.hooking import Hooker
-from aca_tokend.reload import Change, compare, take_over
-from aca_tokend.rotator import Rotator
-from aca_tokend.shared import Shared
+from aca_tokend.rotation.changes import compare
+from aca_tokend.rotation.hook_runner import Hooker, HookState
+from aca_tokend.rotation.managed import Wiring
+from aca_tokend.rotation.rotator import Rotator
+from aca_tokend.rotation.shared import Shared
+from aca_tokend.rotation.tokens import Tokens
 from aca_tokend.simulation.driver import SimDriver
-from aca_tokend.simulation.places import Place, SimHook, SimSecrets, SimSink, Store
+from aca_tokend.simulation.places import SECRETS_POOL, Place, SimHook, SimSecrets, SimSink, Store
 from aca_tokend.simulation.server import Server, SimEndpoint
 from aca_tokend.simulation.world import SimClock, World
 from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE
-from aca_tokend.state import HookState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import After, AnyPublish, Config, TokenConfig
+    from aca_tokend.core.config import After, AnyPublish, Config, EndpointConfig, TokenConfig
     from aca_tokend.core.outcome import Event, Reason
-    from aca_tokend.core.steps import Work
-    from aca_tokend.reload import Origins
+    from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.simulation.places import Watch
-    from aca_tokend.state import TokenState
 
 # A call takes from a third of its median to three times as long.
 LATENCY_SPREAD = 3.0
 # The median of a run of a hook.
 HOOK_SECONDS = 0.1
-# The watchdog notices a stepped clock within a second, and attempts are spread over some more.
+# The watchdog notices a stepped clock within a second.
 STEP_NOTICED_SECONDS = 1.0
-STEP_SPREAD_SECONDS = 2.0
 
 
 def real_rotator(replica: Replica, rng: random.Random) -> Rotator:
     """The engine as the daemon has it; the tests of the invariants put broken ones in its place."""
-    return Rotator(replica.clock, replica.cluster.secrets, rng, replica.observe, replica.wake)
+    return Rotator(replica.clock, replica.cluster.secrets, rng, replica.observe, replica.wake, replica.tokens.late)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +75,6 @@ class Replica:
         self.clock = clock
         self.places: dict[str, tuple[Place, ...]] = {}
         self.config = cluster.config
-        self.changes: dict[str, list[Change]] = {}
-        self.states: dict[str, TokenState] = {}
         self.hooks: dict[str, HookState] = {}
         self.ill_hooks: dict[After, Reason] = {}
         self.driver = cluster.setup.driver(cluster.world, cluster.pools, cluster.latency)
@@ -99,14 +95,13 @@ class Replica:
         now = cluster.world.now
         rng = random.Random(cluster.world.rng.random())  # noqa: S311 -- to be repeatable is the point
         self.driver = cluster.setup.driver(cluster.world, cluster.pools, cluster.latency)
-        self.changes = {}
-        self.shared = Shared()
+        self.shared = Shared(self.clock.monotonic())
         self.hooks = {name: self._hook(after, name) for after, name in cluster.hook_names.items()}
         self.hooker = cluster.setup.hooker(self.clock, rng, self.observe)
-        self.states = {token.name: self._state(token, rng.random()) for token in self.config.tokens}
-        self.rotator = cluster.setup.rotator(self, rng)
-        for state in self.states.values():
-            self.driver.keep(self._work(state), now)
+        self.tokens = Tokens(self.clock, rng, self.driver, self._wire, self._ended)
+        self.tokens.rotator = cluster.setup.rotator(self, rng)
+        for token in self.config.tokens:
+            self.tokens.add(token, now)
 
     def kill(self) -> None:
         """The process ends between two instructions."""
@@ -118,76 +113,54 @@ class Replica:
         self.cluster.world.at(self.cluster.world.now + STEP_NOTICED_SECONDS, self._notice_step, self.driver)
 
     def _notice_step(self, driver: SimDriver) -> None:
-        world = self.cluster.world
         if driver is self.driver and self.alive:
-            for state in self.states.values():
-                state.clock_stepped = True
-                driver.hasten(state.name, world.now + STEP_SPREAD_SECONDS * world.rng.random())
+            self.tokens.clock_stepped()
 
     def wake(self, wake: Wake) -> None:
         """Brings the attempt of a token forward that waited for another's, or puts a hook on schedule."""
-        state, hook = self.states.get(wake.token), self.hooks.get(wake.token)
+        hook = self.hooks.get(wake.token)
         if hook is not None and self.alive:
             self.driver.keep(Duty(hook.name, hook.name, lambda: self.hooker.attempt(hook), lambda: 0.0), wake.at)
-        elif state is not None and self.alive:
-            state.wake_at = wake.at
-            self.driver.hasten(wake.token, wake.at)
+        elif self.alive:
+            self.tokens.wake(wake)
 
     def reload(self, config: Config) -> None:
         """Swaps the configuration in, as the daemon does; the places are those of before."""
-        changes, now = compare(self.config, config), self.cluster.world.now
-        for name in self.config.acaengine:
-            if config.acaengine.get(name) != self.config.acaengine[name]:
-                self.shared.forget_endpoint(name, clients=False)
-        self.config = config
+        changes = compare(self.config, config)
+        before, self.config = self.config, config
         if not self.alive:
             return
-        rng = self.cluster.world.rng
-        added = [self._state(token, rng.random()) for token in changes.added]
-        later = self._change(changes.changed)
+        for name in before.acaengine:
+            if config.acaengine.get(name) != before.acaengine[name]:
+                self.shared.forget_endpoint(name)
+        self.shared.follow(config.tokens)
         for after, name in self.cluster.hook_names.items():
             self.hooks[name].tokens = self._tokens_with(after)
-        self.shared.follow(token.name for token in config.tokens)
-        for name in changes.removed:
-            state = self.states.pop(name)
-            self.driver.drop(name)
-            self.changes.pop(name, None)
-            for wake in state.gate.passed(name, now):
-                self.wake(wake)
-        for state in added:
-            self.states[state.name] = state
-            self.driver.keep(self._work(state), now)
-        for change in later:
-            self.changes.setdefault(change.fresh.name, []).append(change)
-        for token, _ in changes.changed:
-            self.driver.keep(self._work(self.states[token.name]), now)
+        for token in self.tokens.follow(changes):
+            self.tokens.pass_turns(token)
 
-    def _change(self, changed: Iterable[tuple[TokenConfig, Origins]]) -> list[Change]:
-        """Has tokens take over what changed. Returns what those with an attempt under way take over before the next."""
-        later = []
-        for token, origins in changed:
-            change = Change(self._state(token, 0.0), origins)
-            if self.driver.withdraw(token.name):
-                self._take_over(self.states[token.name], [*self.changes.pop(token.name, []), change])
-            else:
-                later.append(change)
-        return later
-
-    def _state(self, token: TokenConfig, draw: float) -> TokenState:
+    def _wire(self, token: TokenConfig) -> Wiring:
         cluster = self.cluster
         sinks = [
             cluster.setup.wrap_sink(_sink(place, publish))
             for place, publish in zip(self.places[token.name], token.publish, strict=True)
         ]
         server = cluster.servers[token.acaengine]
-        endpoint = SimEndpoint(server, token.name, self.number, self.starts, self.clock)
-        timeout = self.config.acaengine[token.acaengine].timeout
-        state = self.shared.state(token, endpoint, sinks, timeout)
-        state.draw, state.rotate_at = draw, cluster.world.now
-        for it, publish in zip(state.sinks, token.publish, strict=True):
-            after = after_of(publish)
-            it.hook = None if after is None else self.hooks[cluster.hook_names[after]]
-        return state
+        endpoint = self.config.acaengine[token.acaengine]
+        called = _host(endpoint)
+        afters = (after_of(publish) for publish in token.publish)
+        return Wiring(
+            config=token,
+            endpoint=SimEndpoint(server, token.name, self.number, self.starts, self.clock, called),
+            sinks=tuple(sinks),
+            hooks=tuple(None if after is None else self.hooks[cluster.hook_names[after]] for after in afters),
+            gate=self.shared.gate(
+                token.acaengine, endpoint.timeout, token.rotation.backoff.cap, endpoint.max_concurrency
+            ),
+            client=self.shared.client_of(token),
+            shared=self.shared,
+            rules=self.shared.rules(token, endpoint.timeout),
+        )
 
     def _hook(self, after: After, name: str) -> HookState:
         return HookState(
@@ -197,18 +170,8 @@ class Replica:
     def _tokens_with(self, after: After) -> frozenset[str]:
         return frozenset(it.name for it in self.config.tokens if after in map(after_of, it.publish))
 
-    def _work(self, state: TokenState) -> Work:
-        return Duty(state.name, state.sinks[0].sink.pool, lambda: self._attempt(state), lambda: state.urgency)
-
-    def _take_over(self, state: TokenState, changes: list[Change]) -> None:
-        while changes:
-            take_over(state, changes.pop(0), self.clock.monotonic())
-
-    async def _attempt(self, state: TokenState) -> float:
-        self._take_over(state, self.changes.get(state.name, []))
-        next_at = await self.rotator.attempt(state)
-        self.cluster.watch.ended(self, state, next_at)
-        return next_at
+    def _ended(self, token: ManagedToken, until: float) -> None:
+        self.cluster.watch.ended(self, token, until)
 
     def observe(self, event: Event) -> None:
         """A rotation tells what happened."""
@@ -226,14 +189,14 @@ class Cluster:
         self.watch = watch
         self.world = world
         self.servers = {
-            name: Server(name, it.host or it.url.partition("://")[2], world, watch, it.timeout, setup.lifetime)
+            name: Server(name, _host(it), world, watch, it.timeout, setup.lifetime)
             for name, it in self.config.acaengine.items()
         }
         self.vaults = {name: Store(f"vault.{name}", world, it.timeout) for name, it in self.config.vault.items()}
-        self.secrets = SimSecrets(self.vaults)
+        self.secrets = SimSecrets(self.vaults, world)
         self.disks = [Store(f"disk {number}", world, timeout=30.0) for number in range(setup.replicas)]
         self.pools = {f"vault.{name}": it.max_concurrency for name, it in self.config.vault.items()}
-        self.pools[FILE_POOL] = FILE_POOL_SIZE
+        self.pools |= dict.fromkeys((FILE_POOL, SECRETS_POOL), FILE_POOL_SIZE)
         for name, endpoint in self.config.acaengine.items():
             self.pools[f"acaengine.{name}"] = endpoint.max_concurrency
         self.hook_names = _hook_names(self.config)
@@ -263,7 +226,7 @@ class Cluster:
         endpoint, vault, file = self.setup.latency
         if pool in self.hook_names.values():
             return HOOK_SECONDS
-        return file if pool == FILE_POOL else vault if pool.startswith("vault.") else endpoint
+        return file if pool in {FILE_POOL, SECRETS_POOL} else vault if pool.startswith("vault.") else endpoint
 
     def _add_places(self, token: TokenConfig) -> None:
         server = self.servers[token.acaengine]
@@ -298,6 +261,10 @@ def _hook_names(config: Config) -> dict[After, str]:
     return {after: f"hook {number}" for number, after in enumerate(kinds, 1)}
 
 
+def _host(endpoint: EndpointConfig) -> str:
+    return endpoint.host or endpoint.url.partition("://")[2]
+
+
 def _name(publish: AnyPublish) -> str:
     if not isinstance(publish, VaultPublish):
         return f"{publish.to}:{publish.path}"
@@ -307,6 +274,6 @@ def _name(publish: AnyPublish) -> str:
 
 def _sink(place: Place, publish: AnyPublish) -> SimSink:
     if not isinstance(publish, VaultPublish):
-        return SimSink(place, _name(publish), "file", FILE_POOL, publish.replace_foreign)
+        return SimSink(place, _name(publish), "file", FILE_POOL)
     vault = publish.vault_name or "main"
-    return SimSink(place, _name(publish), "vault", f"vault.{vault}", publish.replace_foreign)
+    return SimSink(place, _name(publish), "vault", f"vault.{vault}")

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import Config, TokenConfig
     from aca_tokend.core.grant import Credentials
     from aca_tokend.core.outcome import Event, Reason
+    from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.simulation.places import Place, SimHook
     from aca_tokend.simulation.replica import Replica
     from aca_tokend.simulation.server import Minted, SimEndpoint
-    from aca_tokend.state import TokenState
 
 DAY = 86_400.0
 HOUR = 3_600.0
@@ -114,9 +114,9 @@ class Tally:
         del minted
         self.grants[endpoint.token] = self.grants.get(endpoint.token, 0) + 1
 
-    def refused(self, endpoint: SimEndpoint, credentials: Credentials) -> None:
-        """The server refused a credential."""
-        del credentials
+    def refused(self, endpoint: SimEndpoint, credentials: Credentials, reason: Reason) -> None:
+        """The server refused the account, or the application."""
+        del credentials, reason
         self.refusals[endpoint.token] = self.refusals.get(endpoint.token, 0) + 1
 
     def failed(self, endpoint: SimEndpoint, reason: Reason) -> None:
@@ -136,7 +136,7 @@ class Tally:
     def hooked(self, hook: SimHook, began: float) -> None:
         """A hook did its work."""
 
-    def ended(self, replica: Replica, state: TokenState, next_at: float) -> None:
+    def ended(self, replica: Replica, token: ManagedToken, next_at: float) -> None:
         """An attempt ended."""
 
 
@@ -189,7 +189,9 @@ def simulate(config: Config, options: Options) -> Result:
 
 def longest_survived(config: Config, token: TokenConfig, options: Options) -> float:
     """The longest outage from the latest rotation point on that readers do not notice, found by halving."""
-    alone = config.model_copy(update={"tokens": (token,)})
+    # the latest rotation point that jitter allows: the least is left then
+    latest = token.model_copy(update={"rotation": token.rotation.model_copy(update={"jitter": 0.0})})
+    alone = config.model_copy(update={"tokens": (latest,)})
     low, high = 0.0, options.lifetime
     while high - low > RESOLUTION_SECONDS:
         middle = (low + high) / 2
@@ -200,14 +202,13 @@ def longest_survived(config: Config, token: TokenConfig, options: Options) -> fl
 def _survives(alone: Config, options: Options, outage: float) -> bool:
     cluster = _cluster(alone, replace(options, replicas=1), Tally())
     cluster.start()
-    (state,) = cluster.replicas[0].states.values()
-    state.draw = 0.0  # the latest rotation point that jitter allows: the least is left then
-    while state.life is None:
+    (managed,) = cluster.replicas[0].tokens.by_name.values()
+    while (life := managed.facts.life) is None:
         cluster.world.run(cluster.world.now + 1.0)
     # so that the request that falls due with the outage meets it already
-    begins = state.life.rotate - RESOLUTION_SECONDS
-    _take_out(cluster, state.config.acaengine, begins, outage + RESOLUTION_SECONDS)
-    cluster.world.run(max(begins + outage, state.life.expires) + options.lifetime)
+    begins = life.rotate - RESOLUTION_SECONDS
+    _take_out(cluster, alone.tokens[0].acaengine, begins, outage + RESOLUTION_SECONDS)
+    cluster.world.run(max(begins + outage, life.expires) + options.lifetime)
     cluster.settle()
     return not any(place.refused for place in cluster.places)
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 START = 1_893_456_000.0
 
 
+class Unforeseen(RuntimeError):  # noqa: N818 -- it stands for what nobody had a name for
+    """An exception that no adapter raises on purpose."""
+
+
 class World:
     """Runs what was put on its heap in the order of time.
 
@@ -26,15 +30,17 @@ class World:
         now: virtual time in seconds.
         instant: what clocks read.
         answer_at: when the call that is being made is answered; who answers it may put it off.
+        surprises: how likely an `Unforeseen` is, by a token or reference and the step.
         trace: what happened, if it is wanted: (time, who, what).
     """
 
-    __slots__ = ("_heap", "_numbers", "answer_at", "instant", "now", "rng", "trace")
+    __slots__ = ("_heap", "_numbers", "answer_at", "instant", "now", "rng", "surprises", "trace")
 
     def __init__(self, seed: int, trace: deque[tuple[float, str, str]] | None = None) -> None:
         self.now = self.instant = self.answer_at = 0.0
         self.rng = random.Random(seed)  # noqa: S311 -- to be repeatable is the point
         self.trace = trace
+        self.surprises: dict[tuple[str, str], float] = {}
         self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._numbers = itertools.count()
 
@@ -55,6 +61,16 @@ class World:
         """Adds a line to the trace."""
         if self.trace is not None:
             self.trace.append((self.now, who, what))
+
+    def surprise(self, who: str, step: str) -> None:
+        """Raises Unforeseen, if it is time for a surprise."""
+        if self.surprises and self.surprised(who, step):
+            message = f"{who}: {step}"
+            raise Unforeseen(message)
+
+    def surprised(self, who: str, step: str) -> bool:
+        """Whether it is, now and then, while there are to be surprises for this token or reference in this step."""
+        return (who, step) in self.surprises and self.rng.random() < self.surprises[who, step]
 
     def reached(self) -> float:
         """A call reaches the other side. Returns when it was sent."""

@@ -14,6 +14,7 @@ import secrets
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import LookError, PublishError
@@ -78,7 +79,6 @@ class DirectorySink:
         self._access = Access(config.mode, config.owner, config.group)
         self.name = f"directory:{config.path}"
         self.pool = pool_of(config.path)
-        self.replace_foreign = config.replace_foreign
 
     def look(self) -> Seen:
         """Reads the files that `..data` leads to. Raises LookError.
@@ -139,6 +139,8 @@ class DirectorySink:
     def _rendered(self, document: Document) -> dict[str, bytes]:
         """The content of each file. Raises PublishError."""
         contents = {_DOCUMENT: encoded(document.fields())}
+        # Beside it the files have no field for daemons, not even as JSON: each is compared with what it would be.
+        document = changed(document, token="")
         for name, file in self._config.files.items():
             try:
                 contents[name] = render(document, file.format, file.template)

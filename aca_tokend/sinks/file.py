@@ -42,7 +42,6 @@ class FileSink:
         self._access = Access(config.mode, config.owner, config.group)
         self.name = f"file:{config.path}"
         self.pool = pool_of(config.path)
-        self.replace_foreign = config.replace_foreign
 
     def look(self) -> Seen:
         """Reads the file; an empty one counts as nothing. Raises LookError.
@@ -77,8 +76,9 @@ class FileSink:
 
     def read_record(self, name: str) -> SeenRecord:
         """Reads the file beside the token's, such as `.bookings.json.attempts`. Raises LookError."""
-        with told_as(LookError, self._config.path), opened(self._directory, os.O_DIRECTORY) as directory:
-            return record(f".{self._name}.{name}", directory)
+        file = f".{self._name}.{name}"
+        with told_as(LookError, f"{self._directory}/{file}"), opened(self._directory, os.O_DIRECTORY) as directory:
+            return record(file, directory)
 
     def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
         """Replaces that file, if it still is what was seen; only the daemon's user may read it. Raises PublishError."""
@@ -90,7 +90,7 @@ class FileSink:
     def _replace(self, name: str, stamp: object, write: Callable[[int], None]) -> None:
         """Writes a file of this sink if it still has that stamp."""
         with (
-            told_as(PublishError, self._config.path),
+            told_as(PublishError, f"{self._directory}/{name}"),
             opened(self._directory, os.O_DIRECTORY) as directory,
             locked(f".{self._name}.lock", directory),
         ):
@@ -124,8 +124,11 @@ class FileSink:
         """The document that became this content, as far as the record tells."""
         if not isinstance(stamp, bytes):
             return None
+        file = f".{self._name}.published"
         try:
-            fields = decoded(read(f".{self._name}.published", directory)[0]).get(stamp.hex())
+            with told_as(LookError, f"{self._directory}/{file}"):
+                content, _ = read(file, directory)
+            fields = decoded(content).get(stamp.hex())
             return parse_document(fields) if isinstance(fields, dict) else None
         except NotADocumentError:
             return None

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from aca_tokend.core.guard import SeenRecord
-from aca_tokend.core.token import FIELDS, NotADocumentError, Seen, parse_document
+from aca_tokend.core.token import FIELDS, OWNER, NotADocumentError, Seen, parse_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     Fields = Mapping[str, object]
 
 
-_UNCHANGED = {field: field for field in FIELDS}
+_UNCHANGED = {field: field for field in (*FIELDS, OWNER)}
 
 
 class KvSink:
-    """One secret that holds one token. What it stamps is the version of the secret, in KV version 1 its content."""
+    """One secret that holds one token. What it stamps is its content, in KV version 2 with its version's number."""
 
-    __slots__ = ("_engine", "_mount", "_names", "_path", "_session", "name", "replace_foreign")
+    __slots__ = ("_engine", "_mount", "_names", "_path", "_session", "name")
 
     kind = "vault"
 
@@ -39,8 +39,7 @@ class KvSink:
         self._session = session
         self._engine = _VERSION_1 if config.kv_version == 1 else _VERSION_2
         # the name in Vault of each field of the document
-        self._names = {field: config.fields.get(field, field) for field in FIELDS} if config.fields else _UNCHANGED
-        self.replace_foreign = config.replace_foreign
+        self._names = _UNCHANGED | config.fields if config.fields else _UNCHANGED
         vault = "vault" if session.name == "main" else session.pool
         self.name = f"{vault}:{config.mount}/{config.path}"
 
@@ -58,7 +57,8 @@ class KvSink:
         try:
             return Seen(parse_document(fields), stamp)
         except NotADocumentError as error:
-            return Seen(None, stamp, foreign=str(error))
+            token = held.get(OWNER)
+            return Seen(None, stamp, foreign=str(error), token=token if isinstance(token, str) else "")
 
     def publish(self, document: Document, seen: Seen) -> Seen:
         """Replaces what was seen. Raises PublishError."""
@@ -86,21 +86,32 @@ class _Engine(Protocol):
     def describe(self, session: VaultSession, mount: str, path: str, stamp: object, document: Document) -> None: ...
 
 
+class Version(NamedTuple):
+    """What a secret of version 2 held: the number of its latest version, and the digest of that, empty for nothing.
+
+    Vault compares the number alone. That is not enough to know what was written: after the metadata was deleted, the
+    mount made anew or the storage restored, somebody else's version has the number of ours.
+    """
+
+    number: int
+    digest: bytes = b""
+
+
 class _Version2:
     """With versions: a write names the one it replaces, and Vault refuses it where that is not the latest."""
 
     def read(self, session: VaultSession, mount: str, path: str) -> tuple[Fields | None, object]:
         read = session.read_kv(mount, path)
-        return read.fields, read.version
+        return read.fields, Version(read.version, b"" if read.fields is None else _digest(read.fields))
 
     def write(self, session: VaultSession, mount: str, path: str, fields: Fields, stamp: object) -> object:
-        if not isinstance(stamp, int):
+        if not isinstance(stamp, Version):
             raise TypeError(_NOT_OURS)
-        return session.write_kv(mount, path, fields, stamp)
+        return Version(session.write_kv(mount, path, fields, stamp.number), _digest(fields))
 
     def describe(self, session: VaultSession, mount: str, path: str, stamp: object, document: Document) -> None:
         """Says in the metadata of a secret that we made whose it is."""
-        if stamp == 0:
+        if stamp == Version(0):
             session.describe_kv(mount, path, {"managed_by": "aca-tokend", "account": document.account})
 
 
@@ -110,10 +121,10 @@ class _Version1:
     def read(self, session: VaultSession, mount: str, path: str) -> tuple[Fields | None, object]:
         held = session.read_kv1(mount, path)
         fields = {} if held == _EMPTY else held
-        return fields, "" if fields is None else _digest(fields)
+        return fields, b"" if fields is None else _digest(fields)
 
     def write(self, session: VaultSession, mount: str, path: str, fields: Fields, stamp: object) -> object:
-        if not isinstance(stamp, str):
+        if not isinstance(stamp, bytes):
             raise TypeError(_NOT_OURS)
         session.write_kv1(mount, path, fields or _EMPTY, new=not stamp)
         return _digest(fields)
@@ -132,5 +143,5 @@ _EMPTY: Fields = {"empty": True}
 _NOT_OURS = "this was not seen by a KV sink"
 
 
-def _digest(fields: Fields) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+def _digest(fields: Fields) -> bytes:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()

@@ -3,7 +3,7 @@ complete -c aca-tokend -f
 complete -c aca-tokend -n __fish_use_subcommand -a run -d 'Keep every configured token fresh until stopped.'
 complete -c aca-tokend -n __fish_use_subcommand -a check -d 'Check the configuration without connecting to anything.'
 complete -c aca-tokend -n __fish_use_subcommand -a status -d 'Ask the running daemon how its tokens are; exits 1 if something needs a person.'
-complete -c aca-tokend -n __fish_use_subcommand -a resume -d 'Let a suspended token try again, after the server\'s side was mended.'
+complete -c aca-tokend -n __fish_use_subcommand -a resume -d 'Let a suspended token try again, and all others of its account, after the server\'s side was fixed.'
 complete -c aca-tokend -n __fish_use_subcommand -a simulate -d 'Show what an outage would do to the readers of this configuration, on a virtual clock.'
 complete -c aca-tokend -n __fish_use_subcommand -a doctor -d 'Try everything that the configuration needs, and say how to mend what fails.'
 complete -c aca-tokend -n __fish_use_subcommand -a policy -d 'Print the least Vault policy for this configuration.'

@@ -16,8 +16,8 @@ import pytest
 
 from aca_tokend.core.errors import LookError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.core.steps import Call, Calls, Duty
-from aca_tokend.scheduler import RotationScheduler
+from aca_tokend.core.steps import BUSY, Call, Calls, Duty
+from aca_tokend.scheduling.scheduler import RotationScheduler
 from aca_tokend.simulation.driver import SimDriver
 from aca_tokend.simulation.world import World
 
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
 GENEROUS = 30.0
-POOLS = {"a": 2, "b": 1}
+POOLS = {"a": 2, "b": 1, "slow": 1}
+# Longer than any call takes that does not hang.
+PATIENCE_SECONDS = 1000.0
+# A call hangs for so long in virtual time; with a real clock until it is released.
+HANGS_SECONDS = 5000.0
 # Far enough ahead that nothing comes of itself, and yet in the range of a clock.
 NEVER_BY_ITSELF = 1e6
 
@@ -36,7 +40,14 @@ class Stage(Protocol):
     def now(self) -> float:
         """Monotonic seconds."""
 
-    def keep(self, name: str, attempt: Callable[[], Coroutine[Any, Any, float]], after: float, urgency: float) -> None:
+    def keep(
+        self,
+        name: str,
+        attempt: Callable[[], Coroutine[Any, Any, float]],
+        after: float,
+        urgency: float,
+        pool: str = "a",
+    ) -> None:
         """Puts an attempt on schedule, so many seconds from now."""
 
     def hasten(self, name: str) -> None:
@@ -48,25 +59,51 @@ class Stage(Protocol):
     def play(self, done: Callable[[], bool]) -> None:
         """Lets time pass until it is done."""
 
+    def waits_for_one(self, name: str) -> bool:
+        """Whether all calls but one that the attempt of a token handed out have answered, and that has begun to hang.
+
+        One in the queue behind it counts too: the pool `slow` has one place.
+        """
+
+    def lose_patience(self, name: str) -> None:
+        """Lets the patience of an attempt end once that is so."""
+
+    def hang(self) -> None:
+        """A call in the pool `slow`, which hangs."""
+
+    def release(self) -> None:
+        """Ends the calls that hang, and those to come."""
+
 
 class RealStage:
     """The scheduler: real threads, a real clock."""
 
     def __init__(self) -> None:
         self.bugs: list[BaseException] = []
+        self.released = threading.Event()
+        self.hangs = threading.Event()
+        self.passed = 0.0
+        self.started = False
         self.scheduler = RotationScheduler(POOLS, self, self.bugs.append, lambda _lag: None)
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.monotonic() + self.passed
 
     def wall(self) -> float:
         return time.time()
 
     def now(self) -> float:
-        return time.monotonic()
+        return self.monotonic()
 
-    def keep(self, name: str, attempt: Callable[[], Coroutine[Any, Any, float]], after: float, urgency: float) -> None:
-        self.scheduler.keep(Duty(name, "a", attempt, lambda: urgency), self.now() + after)
+    def keep(
+        self,
+        name: str,
+        attempt: Callable[[], Coroutine[Any, Any, float]],
+        after: float,
+        urgency: float,
+        pool: str = "a",
+    ) -> None:
+        self.scheduler.keep(Duty(name, pool, attempt, lambda: urgency), self.now() + after)
 
     def hasten(self, name: str) -> None:
         self.scheduler.hasten(name, self.now())
@@ -75,12 +112,30 @@ class RealStage:
         self.scheduler.drop(name)
 
     def play(self, done: Callable[[], bool]) -> None:
-        self.scheduler.start()
+        if not self.started:
+            self.started = True
+            self.scheduler.start()
         deadline = time.monotonic() + GENEROUS
         while not done():
             assert not self.bugs
             assert time.monotonic() < deadline
             time.sleep(0.002)  # between two looks at a condition
+
+    def waits_for_one(self, name: str) -> bool:
+        task = self.scheduler._under_way.get(name)
+        return task is not None and task.round is not None and task.round.out == 1 and self.hangs.is_set()
+
+    def lose_patience(self, name: str) -> None:
+        self.play(lambda: self.waits_for_one(name))
+        self.passed += PATIENCE_SECONDS
+        self.scheduler.redraw()
+
+    def hang(self) -> None:
+        self.hangs.set()
+        self.released.wait(GENEROUS)
+
+    def release(self) -> None:
+        self.released.set()
 
 
 class SimulatedStage:
@@ -88,13 +143,20 @@ class SimulatedStage:
 
     def __init__(self) -> None:
         self.world = World(seed=1)
-        self.driver = SimDriver(self.world, POOLS, lambda _pool: 0.01)
+        self.driver = SimDriver(self.world, POOLS, lambda pool: HANGS_SECONDS if pool == "slow" else 0.01)
 
     def now(self) -> float:
         return self.world.now
 
-    def keep(self, name: str, attempt: Callable[[], Coroutine[Any, Any, float]], after: float, urgency: float) -> None:
-        self.driver.keep(Duty(name, "a", attempt, lambda: urgency), self.now() + after)
+    def keep(
+        self,
+        name: str,
+        attempt: Callable[[], Coroutine[Any, Any, float]],
+        after: float,
+        urgency: float,
+        pool: str = "a",
+    ) -> None:
+        self.driver.keep(Duty(name, pool, attempt, lambda: urgency), self.now() + after)
 
     def hasten(self, name: str) -> None:
         self.driver.hasten(name, self.now())
@@ -107,6 +169,20 @@ class SimulatedStage:
             assert self.world.now < NEVER_BY_ITSELF / 2
             self.world.run(self.world.now + 1.0)
 
+    def waits_for_one(self, name: str) -> bool:
+        task = self.driver._under_way.get(name)
+        return task is not None and task.round is not None and task.round.out == 1
+
+    def lose_patience(self, name: str) -> None:
+        self.play(lambda: self.waits_for_one(name))
+        self.world.run(self.world.now + PATIENCE_SECONDS)
+
+    def hang(self) -> None:
+        """It hangs by the latency of its pool."""
+
+    def release(self) -> None:
+        """They end by themselves."""
+
 
 @pytest.fixture(params=["scheduler", "simulation"])
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
@@ -116,6 +192,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         return
     real = RealStage()
     yield real
+    real.release()
     real.scheduler.stop(0.0)
 
 
@@ -205,7 +282,10 @@ def test_attempt_comes_again_when_it_said(stage: Stage) -> None:
 
 
 def test_most_urgent_goes_first(stage: Stage) -> None:
-    """Of the calls that wait for a place in a pool, the one with the smallest urgency value is made first."""
+    """Of the calls that wait for a place in a pool, the one with the smallest urgency value is made first.
+
+    Also where others among them are to be made while stopping: an attempt that was claimed overtakes nobody.
+    """
     told, started = Told(), Told()
     everybody_waits = threading.Event()
 
@@ -222,7 +302,7 @@ def test_most_urgent_goes_first(stage: Stage) -> None:
     def waiting(number: int) -> Callable[[], Coroutine[Any, Any, float]]:
         async def attempt() -> float:
             started(number)
-            await Call("b", lambda: told(number), urgency=float(number))
+            await Call("b", lambda: told(number), urgency=float(number), finish=number % 2 == 0)
             return math.inf
 
         return attempt
@@ -400,3 +480,206 @@ def test_dropped_token_does_not_come_again(stage: Stage) -> None:
     stage.play(lambda: "last" in told.lines)
 
     assert told.lines == ["to its end", "last"]
+
+
+# ── patience ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def hanging(stage: Stage, value: object, late: Told) -> Call[object]:
+    """A call that hangs, and then gives `value`, or raises it."""
+
+    def run() -> object:
+        stage.hang()
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    return Call("slow", run, late=late)
+
+
+def quick(value: object, pool: str = "a") -> Call[object]:
+    """A call that gives `value` at once."""
+    return Call(pool, lambda: value)
+
+
+def test_attempt_goes_on_without_a_call_that_hangs(stage: Stage) -> None:
+    """A call that has not answered when patience ends is busy in the results; its answer comes late, and once."""
+    told, late = Told(), Told()
+
+    async def attempt() -> float:
+        told(await Calls([quick(1, "b"), hanging(stage, "slow", late), quick(3)], patience=PATIENCE_SECONDS))
+        told(await quick("on"))
+        stage.release()
+        return math.inf
+
+    async def after() -> float:
+        told(await Call("slow", lambda: "the place is free again"))
+        return math.inf
+
+    stage.keep("one", attempt, 0.0, 0.0)
+    stage.lose_patience("one")
+    stage.play(lambda: bool(late.lines))
+    stage.keep("after", after, 0.0, 0.0)
+    stage.play(lambda: len(told.lines) == 3)
+
+    assert told.lines == [[1, BUSY, 3], "on", "the place is free again"]
+    assert late.lines == ["slow"]
+
+
+def test_calls_that_answer_in_time_are_not_late(stage: Stage) -> None:
+    """Within the patience of an attempt its calls give what they return, and nothing comes late."""
+    told, late = Told(), Told()
+
+    async def attempt() -> float:
+        told(await Calls([Call("a", lambda: 1, late=late)], patience=PATIENCE_SECONDS))
+        told(await Calls([Call("b", lambda: 2, late=late), Call("a", lambda: 3, late=late)], patience=PATIENCE_SECONDS))
+        return math.inf
+
+    stage.keep("one", attempt, 0.0, 0.0)
+    stage.play(lambda: len(told.lines) == 2)
+
+    assert told.lines == [[1], [2, 3]]
+    assert late.lines == []
+
+
+def test_attempt_goes_on_where_it_made_the_call_itself(stage: Stage) -> None:
+    """An attempt whose call hangs in the very place in which the attempt runs goes on elsewhere, and comes again."""
+    told, late = Told(), Told()
+
+    async def attempt() -> float:
+        told(await Calls([hanging(stage, len(told.lines), late)], patience=PATIENCE_SECONDS))
+        told(await quick("on"))
+        stage.release()
+        return math.inf
+
+    stage.keep("one", attempt, 0.0, 0.0, "slow")
+    stage.lose_patience("one")
+    stage.play(lambda: bool(late.lines))
+
+    assert told.lines == [[BUSY], "on"]
+    assert late.lines == [0]
+
+
+def test_attempt_goes_on_into_the_place_that_hangs(stage: Stage) -> None:
+    """The next call of an attempt that went on may be in the pool that hangs: it waits there for its turn."""
+    told, late = Told(), Told()
+
+    async def attempt() -> float:
+        told(await Calls([hanging(stage, "slow", late)], patience=PATIENCE_SECONDS))
+        stage.release()
+        told(await quick("on", "slow"))
+        return math.inf
+
+    stage.keep("one", attempt, 0.0, 0.0, "slow")
+    stage.lose_patience("one")
+    stage.play(lambda: len(told.lines) == 2)
+
+    assert told.lines == [[BUSY], "on"]
+    assert late.lines == ["slow"]
+
+
+def test_call_that_waits_for_its_turn_is_busy_too(stage: Stage) -> None:
+    """A call that waits behind one that hangs is busy when patience ends; it stays in the queue and answers late."""
+    told, late = Told(), Told()
+
+    async def first() -> float:
+        told(await Calls([hanging(stage, "first", late)], patience=PATIENCE_SECONDS))
+        return math.inf
+
+    async def second() -> float:
+        told(await Calls([hanging(stage, "second", late), quick(2)], patience=PATIENCE_SECONDS))
+        stage.release()
+        return math.inf
+
+    stage.keep("first", first, 0.0, 0.0)
+    stage.lose_patience("first")
+    stage.play(lambda: len(told.lines) == 1)
+    stage.keep("second", second, 0.0, 0.0)
+    stage.lose_patience("second")
+    stage.play(lambda: len(late.lines) == 2)
+
+    assert told.lines == [[BUSY], [BUSY, 2]]
+    assert late.lines == ["first", "second"]
+
+
+def test_patience_ends_for_each_calls_anew(stage: Stage) -> None:
+    """An attempt may lose patience again and again; each late answer comes to its own call."""
+    told, first, second = Told(), Told(), Told()
+
+    async def attempt() -> float:
+        told(await Calls([hanging(stage, 1, first)], patience=PATIENCE_SECONDS))
+        told(await Calls([quick(0, "b"), hanging(stage, 2, second)], patience=PATIENCE_SECONDS))
+        stage.release()
+        return math.inf
+
+    stage.keep("one", attempt, 0.0, 0.0, "slow")
+    stage.lose_patience("one")
+    stage.play(lambda: len(told.lines) == 1)
+    stage.lose_patience("one")
+    stage.play(lambda: bool(second.lines))
+
+    assert told.lines == [[BUSY], [0, BUSY]]
+    assert (first.lines, second.lines) == ([1], [2])
+
+
+def test_late_answer_may_be_an_expected_error(stage: Stage) -> None:
+    """An expected error that comes late is handed over as a value."""
+    told, late = Told(), Told()
+
+    async def attempt() -> float:
+        told(await Calls([hanging(stage, LookError(Reason.TIMEOUT, "slow"), late)], patience=PATIENCE_SECONDS))
+        stage.release()
+        return math.inf
+
+    stage.keep("one", attempt, 0.0, 0.0)
+    stage.lose_patience("one")
+    stage.play(lambda: bool(late.lines))
+
+    assert told.lines == [[BUSY]]
+    assert [type(line) for line in late.lines] == [LookError]
+
+
+def test_late_answer_of_a_token_that_was_dropped(stage: Stage) -> None:
+    """A token that was dropped, or put on schedule anew, still gets what its earlier attempt asked for."""
+    told, late = Told(), Told()
+
+    async def attempt() -> float:
+        told(await Calls([hanging(stage, "late", late)], patience=PATIENCE_SECONDS))
+        return stage.now()
+
+    async def anew() -> float:
+        told("anew")
+        stage.release()
+        return math.inf
+
+    for name in ("one", "two"):
+        stage.keep(name, attempt, 0.0, 0.0)
+    stage.play(lambda: all(stage.waits_for_one(name) for name in ("one", "two")))
+    for name in ("one", "two"):
+        stage.drop(name)
+    stage.keep("two", anew, 0.0, 0.0)
+    stage.lose_patience("one")
+    stage.play(lambda: len(late.lines) == 2)
+
+    assert told.lines[:2] == [[BUSY], [BUSY]]
+    assert told.lines[2:] == ["anew"]
+    assert late.lines == ["late", "late"]
+
+
+def test_killed_process_is_told_of_nothing_late() -> None:
+    """What a simulated process was waiting for when it was killed is delivered to nobody."""
+    stage, told, late = SimulatedStage(), Told(), Told()
+
+    async def attempt() -> float:
+        told(await Calls([quick(1), hanging(stage, 2, late)], patience=PATIENCE_SECONDS))
+        told(await Calls([hanging(stage, 3, late)], patience=PATIENCE_SECONDS))
+        return math.inf
+
+    stage.keep("one", attempt, 0.0, 0.0)
+    stage.lose_patience("one")
+    stage.play(lambda: bool(told.lines))
+    stage.driver.kill()
+    stage.world.run(stage.world.now + 5 * HANGS_SECONDS)
+
+    assert told.lines == [[1, BUSY]]
+    assert late.lines == []

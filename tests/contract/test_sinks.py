@@ -20,6 +20,7 @@ from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, NotADocumentError, Seen
 from aca_tokend.demo.child import wait_until
 from aca_tokend.sinks import FileSink, KvSink, build
+from aca_tokend.sinks.kv import Version
 from aca_tokend.sinks.mounts import pool_of
 from aca_tokend.vault import VaultSession
 from tests.contract.conftest import CANARY_ROOT, running
@@ -322,7 +323,7 @@ def test_mount_is_missing(openbao: OpenBao, published: bool) -> None:
     """Where nothing is mounted, look and publish name the missing mount."""
     sink = kv_sink(openbao, mount="absent")
     with pytest.raises((LookError, PublishError)) as caught:
-        sink.publish(document(), Seen(None, 0)) if published else sink.look()
+        sink.publish(document(), Seen(None, Version(0))) if published else sink.look()
     assert caught.value.reason is Reason.MOUNT_MISSING
     assert str(caught.value) == "vault main: absent/data/aca/bookings: nothing is mounted there (HTTP 404)"
     assert_hidden(caught.value)
@@ -347,7 +348,7 @@ def test_mount_is_kv_version_2(openbao: OpenBao) -> None:
     sink = KvSink(
         VaultPublish(mount="secret", path="aca/one", kv_version=1), session_with(openbao.address, CANARY_ROOT)
     )
-    for attempt in (sink.look, lambda: sink.publish(document(), Seen(None, ""))):
+    for attempt in (sink.look, lambda: sink.publish(document(), Seen(None, b""))):
         with pytest.raises((LookError, PublishError)) as caught:
             attempt()
         assert caught.value.reason is Reason.MOUNT_MISSING
@@ -533,13 +534,13 @@ def test_sinks_are_built_from_their_configuration(tmp_path: Path) -> None:
     sessions = {name: session_with("http://127.0.0.1:1", CANARY_ROOT, name) for name in ("main", "dr")}
     sinks = [
         build(VaultPublish(vault_name="main", mount="team/kv", path="aca/bookings"), sessions),
-        build(VaultPublish(vault_name="dr", mount="secret", path="a", replace_foreign=True), sessions),
+        build(VaultPublish(vault_name="dr", mount="secret", path="a"), sessions),
         build(FilePublish(path=f"{tmp_path}/bookings.json"), sessions),
     ]
-    assert [(sink.name, sink.kind, sink.pool, sink.replace_foreign) for sink in sinks] == [
-        ("vault:team/kv/aca/bookings", "vault", "vault.main", False),
-        ("vault.dr:secret/a", "vault", "vault.dr", True),
-        (f"file:{tmp_path}/bookings.json", "file", pool_of(str(tmp_path)), False),
+    assert [(sink.name, sink.kind, sink.pool) for sink in sinks] == [
+        ("vault:team/kv/aca/bookings", "vault", "vault.main"),
+        ("vault.dr:secret/a", "vault", "vault.dr"),
+        (f"file:{tmp_path}/bookings.json", "file", pool_of(str(tmp_path))),
     ]
 
 
@@ -568,11 +569,11 @@ def test_record_is_read_back(place: Place) -> None:
 
 
 def test_record_of_another_name_is_another(place: Place) -> None:
-    """The record of the token and that of its client are told apart."""
+    """Records of two names beside one token are told apart."""
     sink = place.sink()
     sink.write_record("attempts", {"f": {"spent": 1}}, sink.read_record("attempts").stamp)
 
-    assert sink.read_record("client-attempts").fields is None
+    assert sink.read_record("another").fields is None
 
 
 def test_record_changed_since_is_a_conflict(fenced_place: Place) -> None:

@@ -26,7 +26,7 @@ class Mortal(daemon.Daemon):
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(scheduler._thread.ident), ctypes.py_object(SystemExit)
         )
-        scheduler.wakeup()
+        scheduler.look()
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ LIFETIME = 20.0
 ROTATED_EVERY = 2.0
 
 
-def quick() -> str:
-    """The `[rotation]` of tokens that live for LIFETIME."""
+def quick(lifetime: float = LIFETIME) -> str:
+    """The `[rotation]` of tokens that live so many seconds."""
     backoff = 'backoff = { initial = "200ms", cap = "1s" }'
-    return f'fraction = {ROTATED_EVERY / LIFETIME:g}\nmin_interval = "1s"\nassumed_lifetime = "1h"\n{backoff}\n'
+    return f'fraction = {ROTATED_EVERY / lifetime:g}\nmin_interval = "1s"\nassumed_lifetime = "1h"\n{backoff}\n'
 
 
 def to_file(path: Path) -> str:
@@ -32,6 +32,11 @@ def to_file(path: Path) -> str:
 def to_vault(name: str) -> str:
     """The secret of that name as a place to publish to, which `Stage.vault_reader` reads."""
     return f'[[tokens.publish]]\nto = "vault"\nmount = "secret"\npath = "aca/{name}"\n'
+
+
+def endpoint(name: str, url: str, **keys: str) -> str:
+    """A further `[acaengine.NAME]`. Further keys are given as they stand in TOML."""
+    return f'[acaengine.{name}]\nurl = "{url}"\n' + "".join(f"{key} = {value}\n" for key, value in keys.items())
 
 
 def token(stage: Stage, name: str, *places: str, **keys: str) -> str:
@@ -50,9 +55,9 @@ def token(stage: Stage, name: str, *places: str, **keys: str) -> str:
     return f"[[tokens]]\n{lines}{''.join(places)}"
 
 
-def configure(stage: Stage, *tokens: str) -> Path:
-    """Writes a configuration of these tokens. The endpoint `main` is the look-alike."""
-    settings = Settings(rotation=quick())
+def configure(stage: Stage, *parts: str, settings: Settings | None = None) -> Path:
+    """Writes a configuration of these endpoints and tokens, in this order. The endpoint `main` is the look-alike."""
+    settings = settings or Settings(rotation=quick())
     head = HEAD.format(
         url=stage.lookalike.url,
         address=stage.bao.address,
@@ -62,7 +67,7 @@ def configure(stage: Stage, *tokens: str) -> Path:
         rotation=settings.rotation,
     )
     path = stage.directory / f"config{settings.suffix}.toml"
-    path.write_text(head + "\n".join(tokens))
+    path.write_text(head + "\n".join(parts))
     return path
 
 

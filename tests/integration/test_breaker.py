@@ -139,8 +139,9 @@ def test_outage_of_replicas(stage: Stage) -> None:
     names = [f"svc-{number}" for number in range(60)]
     stage.lookalike.levers(lifetime=CROWD_LIFETIME)
     # A token that waits for a probe comes by itself after a quarter of its life, which is later than this test waits:
-    # it is the end of the outage that must bring it.
-    rotation = f'{CROWD_ROTATION}\nbackoff = {{ initial = "1s", cap = "10m" }}'
+    # it is the end of the outage that must bring it. So does one that met another replica's claim in its record;
+    # where more attempts are allowed there is room for all claims.
+    rotation = f'{CROWD_ROTATION}\nmax_rejections = 9\nbackoff = {{ initial = "1s", cap = "10m" }}'
     configs = [stage.config(names, Settings(rotation=rotation, suffix=suffix)) for suffix in ("-1", "-2", "-3")]
     daemons = [stage.daemon(config, log=f"{number}.log") for number, config in enumerate(configs)]
     for daemon in daemons:

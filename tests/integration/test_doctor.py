@@ -178,7 +178,7 @@ def test_all_is_well(clinic: Clinic) -> None:
     assert (report["well"], report["counts"]["failed"], report["counts"]["warn"]) == (True, 0, 0), as_json.stdout
     assert {row["check"] for row in report["checks"]} == {
         *("name", "connection", "authority", "clock"),
-        *("seal", "state", "log-in", "our token", "kv version of secret", "policy"),
+        *("seal", "state", "log-in", "our token", "kv version of secret", "policy", "target"),
         *("resolves", "grant", "verify"),
     }
     assert "granted for 2h" in text.stdout
@@ -259,6 +259,16 @@ def test_accounts_are_tried_once(clinic: Clinic, capsys: pytest.CaptureFixture[s
 
     assert examined.of("account-1", "grant")["subjects"] == ["account-1"]
     assert clinic.asked == before + 1
+
+
+def test_a_lifetime_over_max(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
+    """A token that is granted for longer than would be adopted is a warning that names both lifetimes."""
+    longest = 'rotation = { assumed_lifetime = "30m", max_lifetime = "1h" }'
+    row = Examined(clinic, clinic.config("long-1", token=longest), capsys, grant=True).of("long-1", "grant")
+
+    assert row["status"] == "warn"
+    assert row["detail"].startswith("granted for 2h, longer than max_lifetime, 1h: ")
+    assert "raise max_lifetime" in row["fix"]
 
 
 def test_without_grant_nothing_is_asked(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
@@ -429,7 +439,7 @@ def test_a_policy_that_lacks_something(clinic: Clinic, capsys: pytest.CaptureFix
     """Each path where something is not allowed is named, with the command that prints the policy."""
     path = clinic.config("lacks")
     policy = policies(load(path))[0].replace(
-        'lacks"                 { capabilities = ["create", "read", "update"]', 'lacks" { capabilities = ["read"]'
+        'lacks"          { capabilities = ["create", "read", "update"]', 'lacks" { capabilities = ["read"]'
     )
     clinic.log_in_with(policy)
     examined = Examined(clinic, path, capsys)
@@ -437,6 +447,24 @@ def test_a_policy_that_lacks_something(clinic: Clinic, capsys: pytest.CaptureFix
     row = examined.of("secret/data/aca/lacks", "policy")
     assert row["detail"] == "not allowed: create, update"
     assert "aca-tokend policy --vault main" in row["fix"]
+
+
+def test_record_of_a_client(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
+    """An earlier version's attempt record of a client is named once where it may be read, and else nothing is said."""
+    path = clinic.config("client-record", "client-record-2")
+    kept = "secret/aca/client-record.client-attempts"
+    for name in ("client-record", "client-record-2"):
+        clinic.client.secrets.kv.v2.create_or_update_secret(
+            f"aca/{name}.client-attempts", {"x": {}}, mount_point="secret"
+        )
+    examined = Examined(clinic, path, capsys)
+    rows = [row for row in examined.rows if row["check"] == "attempt record"]
+    assert [(row["subjects"], row["status"]) for row in rows] == [([kept], "ok")]
+
+    clinic.log_in_with(policies(load(path))[0])
+    examined = Examined(clinic, path, capsys)
+    assert [row for row in examined.rows if row["check"] == "attempt record"] == []
+    assert (examined.report["counts"]["failed"], examined.report["counts"]["warn"]) == (0, 0)
 
 
 def test_many_tokens_without_a_policy(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:

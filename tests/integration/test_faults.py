@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +58,10 @@ ENDPOINT_FAULTS: list[tuple[str, dict[str, Any], str]] = [
 
 
 def give_each_its_endpoint(config: Path, url: str) -> None:
-    """Changes a configuration so that no token waits for another's endpoint."""
+    """Changes a configuration so that no token waits for another's endpoint, or shares its client."""
     head, *entries = config.read_text().split("[[tokens]]")
     for number, entry in enumerate(entries):
-        head += f'[acaengine.e{number}]\nurl = "{url}"\ntimeout = "1s"\n'
+        head += f'[acaengine.e{number}]\nurl = "{url}"\nhost = "e{number}.example.com"\ntimeout = "1s"\n'
         entries[number] = f'[[tokens]]\nacaengine = "e{number}"' + entry
     config.write_text(head + "".join(entries))
 
@@ -94,14 +95,15 @@ def test_endpoint_fault(
     """The failed grant is told by its reason in log and metrics, and the token that was published stays."""
     del details
     stage, daemon, _ = crowd
-    before = stage.file_of(kind).read_bytes()
-
     failed = daemon.wait_for("rotation_failed", token=kind, step="grant", reason=reason)
+    published = stage.file_of(kind).read_bytes()
+    daemon.wait_for("rotation_failed", 2, token=kind)
 
     assert failed["next_attempt_at"] > failed["timestamp"]
     assert failed["advice"]
     assert daemon.metric("rotation_errors_total", token=kind, step="grant", reason=reason) >= 1
-    assert stage.file_of(kind).read_bytes() == before
+    assert json.loads(published)["access_token"]
+    assert stage.file_of(kind).read_bytes() == published
     assert_nothing_leaked(stage, daemon)
 
 

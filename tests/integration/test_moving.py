@@ -96,10 +96,10 @@ def test_from_a_cron_job(stage: Stage) -> None:
     """The secret that the job wrote has the same field as before, with a token that works."""
     moved = Moved(stage, "test_from_a_cron_job")
     secrets = stage.bao.client().secrets.kv.v2
-    secrets.create_or_update_secret("aca/bookings", {"token": "what-the-job-wrote"}, mount_point="secret")
+    secrets.create_or_update_secret("aca/bookings", {"api_token": "what-the-job-wrote"}, mount_point="secret")
     moved.walk()
     published = secrets.read_secret_version("aca/bookings", mount_point="secret", raise_on_deleted_version=True)
-    moved.works(published["data"]["data"]["token"])
+    moved.works(published["data"]["data"]["api_token"])
 
 
 def test_from_an_agent(stage: Stage) -> None:

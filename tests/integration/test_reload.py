@@ -185,12 +185,12 @@ def test_renamed_fields_are_written_at_once(long: Stage) -> None:
     daemon = long.daemon(config)
     daemon.wait_for("token_rotated")
 
-    edited(config, 'path = "aca/bookings"', 'path = "aca/bookings"\nfields = { access_token = "token" }')
+    edited(config, 'path = "aca/bookings"', 'path = "aca/bookings"\nfields = { access_token = "api_token" }')
     daemon.wait_for("config_reloaded", changed=1)
     daemon.wait_for("publish_written", 2)
 
     kv = long.bao.client().secrets.kv.v2.read_secret_version("aca/bookings", raise_on_deleted_version=True)
-    assert "token" in kv["data"]["data"]
+    assert "api_token" in kv["data"]["data"]
     assert "access_token" not in kv["data"]["data"]
     assert long.lookalike.counts().grants == 1
 

@@ -216,7 +216,7 @@ def test_replicas_in_peace_share_their_grants(stage: Stage) -> None:
     )
     assert apart
     assert wasted <= 0.1 * grants
-    for name in names:
+    for name in apart:
         adopted = sum(event["token"] == name for daemon in daemons for event in daemon.events("token_adopted"))
         assert adopted >= 1.5 * PEACE_ROTATIONS, "two of three adopt at each rotation"
         assert_never_backwards(published(stage, name))

@@ -65,7 +65,6 @@ def test_failing_servers_are_no_reason_for_a_restart(stage: Stage) -> None:
         "[+]process ok",
         "[+]scheduler ok",
         "[+]attempts ok",
-        "[+]calls ok",
         "healthy",
     ]
     assert_nothing_leaked(stage, daemon)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from aca_tokend.core.answer import LONGEST_RETRY_AFTER_SECONDS, Answer
 from aca_tokend.core.errors import GrantError, GrantRejected, TokendError, VerifyError
-from aca_tokend.core.grant import MAX_LIFETIME_SECONDS, Grant, fits_in_header, read_answer, read_verification
+from aca_tokend.core.grant import Grant, read_answer, read_verification
 from aca_tokend.core.outcome import REJECTED
+from aca_tokend.core.token import MAX_LIFETIME_SECONDS, fits_in_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable

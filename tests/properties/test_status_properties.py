@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aca_tokend.core.outcome import Failure, Reason, Step
-from aca_tokend.core.policy import Life
 from aca_tokend.core.status import Query, State
+from aca_tokend.rotation.facts import Recorded, Suspension, Trouble
 from tests.fakes import Crowd
 from tests.unit.status_bench import Seen
-
-if TYPE_CHECKING:
-    from aca_tokend.state import TokenState
 
 MOST = 24
 FAILURE = Failure(Step.GRANT, Reason.TIMEOUT, "acaengine.main: no answer")
@@ -36,16 +32,19 @@ def crowd() -> Crowd:
 def prepared(signs: list[tuple[bool, bool, bool, int]]) -> Seen:
     made = crowd()
     now = made.clock.now
-    states: dict[str, TokenState] = {}
-    for state, (tried, fails, suspended, left) in zip(made.states.values(), signs, strict=False):
-        state.settled, state.failures = tried, int(fails)
-        state.failure = FAILURE if fails else None
-        state.suspended = REFUSAL if suspended else None
-        state.life = Life(now - 100, now - 1, now + left)
-        states[state.name] = state
     seen = Seen()
     seen.bench.clock = made.clock
-    seen.more = states
+    for token, (tried, fails, suspended, left) in zip(made.tokens.values(), signs, strict=False):
+        held = token.facts.held
+        assert held is not None
+        account = held.document.account
+        token.facts = token.facts._replace(
+            tried_once=tried,
+            trouble=Trouble(FAILURE, 1, now, 0.0, 0.0) if fails else None,
+            suspended=Suspension(REFUSAL, account, "", now, now, now, Recorded()) if suspended else None,
+            held=held._replace(issued_at=now - 100.0, lifetime=100.0 + left),
+        )
+        seen.more[token.name] = token
     return seen
 
 
@@ -61,27 +60,27 @@ def test_pages_lose_and_double_nothing(
     """The pages of a query are, one after the other, exactly the tokens it asks for, in one order of all."""
     seen = prepared(signs)
     only = seen.more
-    everything = seen.page(Query(per_page=1000), states=only)
+    everything = seen.page(Query(per_page=1000), tokens=only)
     wanted = [
         token.name
         for token in everything.tokens
         if (not states or token.state in states) and search.lower() in token.name.lower()
     ]
-    first = seen.page(Query(states, search, 1, per_page), states=only)
-    pages = [seen.page(Query(states, search, number, per_page), states=only) for number in range(1, first.pages + 1)]
+    first = seen.page(Query(states, search, 1, per_page), tokens=only)
+    pages = [seen.page(Query(states, search, number, per_page), tokens=only) for number in range(1, first.pages + 1)]
 
     assert sorted(token.name for token in everything.tokens) == sorted(only)
     assert [token.name for page in pages for token in page.tokens] == wanted
     assert all(len(page.tokens) == per_page for page in pages[:-1])
     assert {page.matching for page in pages} == {len(wanted)}
-    assert seen.page(Query(states, search, first.pages + 1, per_page), states=only).tokens == []
+    assert seen.page(Query(states, search, first.pages + 1, per_page), tokens=only).tokens == []
 
 
 @given(signs=tokens)
 def test_worst_first_and_every_token_counted_once(signs: list[tuple[bool, bool, bool, int]]) -> None:
     """States never get worse down the page, expiries never sooner within a state, and the counts add up."""
     seen = prepared(signs)
-    page = seen.page(Query(per_page=1000), states=seen.more)
+    page = seen.page(Query(per_page=1000), tokens=seen.more)
     order = list(State)
     ranks = [order.index(token.state) for token in page.tokens]
     keys = [

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aca_tokend.core.outcome import Event
+    from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.simulation.replica import Replica
     from aca_tokend.simulation.server import Minted, SimEndpoint
-    from aca_tokend.state import TokenState
 
 HOUR = 3600.0
 POOL = "acaengine.main"
@@ -60,10 +60,12 @@ class Moments(Tally):
         self.of_token.setdefault(endpoint.token, []).append(minted.issued)
 
 
-def rounds(tokens: int, lifetime: float, count: int) -> list[list[float]]:
+def rounds(
+    tokens: int, lifetime: float, count: int, latency: tuple[float, float, float] = (0.015, 0.002, 0.002)
+) -> list[list[float]]:
     """When tokens that all start at once are granted, in seconds: for each token's first grant, second, and so on."""
     watch, world = Moments(), World(1)
-    Cluster(Setup(config(tokens, (0.667,)), lifetime=lifetime, latency=(0.015, 0.002, 0.002)), watch, world).start()
+    Cluster(Setup(config(tokens, (0.667,)), lifetime=lifetime, latency=latency), watch, world).start()
     world.run(count * lifetime * 0.667)
     return [[moments[number] for moments in watch.of_token.values()] for number in range(count)]
 
@@ -86,11 +88,11 @@ class Behind(Tally):
         self.demand = Demand(0.0)
         self._next: dict[str, tuple[float, float]] = {}
 
-    def ended(self, replica: Replica, state: TokenState, next_at: float) -> None:
+    def ended(self, replica: Replica, state: ManagedToken, next_at: float) -> None:
         """Notes when a token is due again."""
         del replica
-        if state.life is not None:
-            self._next[state.name] = (next_at, state.life.expires)
+        if (life := state.facts.life) is not None:
+            self._next[state.name] = (next_at, life.expires)
 
     def granted(self, endpoint: SimEndpoint, minted: Minted) -> None:
         """Notes a grant that is not the first."""
@@ -108,11 +110,9 @@ class Behind(Tally):
 class Unhurried(SimDriver):
     """First come, first served."""
 
-    def _submit(
-        self, name: str, urgency: float, run: Callable[..., None], *arguments: object, finish: bool = False
-    ) -> None:
+    def _submit(self, name: str, urgency: float, run: Callable[..., None], *arguments: object) -> None:
         del urgency
-        super()._submit(name, 0.0, run, *arguments, finish=finish)
+        super()._submit(name, 0.0, run, *arguments)
 
 
 class Spell:
@@ -138,7 +138,7 @@ class Spell:
 
     def weigh(self) -> None:
         """What the daemon says of the endpoint after a window."""
-        states = [state for replica in self.cluster.replicas for state in replica.states.values()]
+        states = [state for replica in self.cluster.replicas for state in replica.tokens.by_name.values()]
         at_once = {"main": self.cluster.pools[POOL]}
         load = self.watch.demand.take(self.world.now, due_per_second(states), at_once)["main"]
         if load.too_slow:

@@ -30,7 +30,7 @@ class Hooked:
     last: dict[tuple[int, int, After], float] = field(default_factory=dict)  # of each process and hook: its last run
     runs: dict[After, int] = field(default_factory=lambda: defaultdict(int))
     writes: dict[After, int] = field(default_factory=lambda: defaultdict(int))
-    _homes: dict[int, tuple[Replica, After]] = field(default_factory=dict)
+    _homes: dict[int, tuple[Replica, After]] | None = None
 
     @property
     def within(self) -> float:
@@ -63,7 +63,8 @@ class Hooked:
 
     def _home(self, place: Place) -> tuple[Replica, After] | None:
         """Of a file: the replica that writes it, and what is run after that."""
-        if not self._homes:
+        if self._homes is None:
+            self._homes = {}
             for replica in self.checker.cluster.replicas:
                 for token in self.checker.scenario.config.tokens:
                     for it, publish in zip(replica.places[token.name], token.publish, strict=True):
@@ -80,6 +81,7 @@ class Hooked:
         replica, after = home
         whats = [f"hook {replica.number} {after}", f"alive {replica.number}", f"configured {place.token}"]
         whats += [store.name for store in (place.store, *self.checker.cluster.vaults.values())]
+        whats += [place.name, f"token {place.token}"]  # a write whose answer comes late, or never, is not known yet
         latest = max(conditions.well_since.get(what, 0.0) for what in whats)
         if world.now - latest >= self.within:
             self.checker.broken("hook_follows_write", f"{place.name}: no run since it was written {written:.3f}")
@@ -88,5 +90,5 @@ class Hooked:
     def at_the_end(self) -> None:
         """On quiet days there are no more runs than writes, and one for each place at the start."""
         for after, runs in self.runs.items():
-            if runs > self.writes[after] + len(self._homes):
+            if runs > self.writes[after] + len(self._homes or {}):
                 self.checker.broken("hooks_bounded", f"{runs} runs for {self.writes[after]} writes")

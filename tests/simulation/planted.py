@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from aca_tokend.admission import Gate
-from aca_tokend.core.outcome import Adopted, Failure
-from aca_tokend.core.policy import Life, plan
-from aca_tokend.granting import Asked, Granter
-from aca_tokend.publishing import Publisher
-from aca_tokend.rotator import Rotator
+from aca_tokend.rotation import decide as rules_of
+from aca_tokend.rotation.admission import Gate
+from aca_tokend.rotation.decide import Action, Do, Rest, decide
+from aca_tokend.rotation.grant import Answered, Granter
+from aca_tokend.rotation.look import Looker
+from aca_tokend.rotation.publish import Publisher
+from aca_tokend.rotation.standing import lacking
 from aca_tokend.simulation.driver import SimDriver
 from aca_tokend.simulation.places import SimSink
 from tests.simulation.faults import Fault
-from tests.simulation.planting import plant, rotator, sink
+from tests.simulation.planting import instead, plant, rotator, rules, sink, without
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.grant import Grant
+    from aca_tokend.core.errors import ReasonedError
+    from aca_tokend.core.outcome import Failure
     from aca_tokend.core.steps import Work
     from aca_tokend.core.token import Document, Seen
-    from aca_tokend.credentials import Resolved
-    from aca_tokend.guarding import Wait
-    from aca_tokend.state import Minted, SinkState, TokenState
+    from aca_tokend.rotation.facts import Facts, Held, Moment
+    from aca_tokend.rotation.lockout import Permit, Wait
+    from aca_tokend.rotation.managed import ManagedToken, Wiring
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -45,59 +46,63 @@ class LosesTheJob(SimDriver):
 plant("lost_reschedule", ["always_scheduled"], "stormy", {"driver": LosesTheJob})
 
 
-class GivesUp(Rotator):
+def gives_up(facts: Facts, moment: Moment) -> Action | Rest:
     """After some failures there is no next attempt."""
-
-    async def attempt(self, state: TokenState) -> float:
-        next_at = await super().attempt(state)
-        return math.inf if state.failures > 2 else next_at
-
-
-plant("gives_up", ["attempt_in_time"], "stormy", rotator(GivesUp))
+    decision = decide(facts, moment)
+    failures = facts.trouble.count if facts.trouble else 0
+    return decision._replace(until=math.inf) if isinstance(decision, Rest) and failures > 2 else decision
 
 
-class WaitsForTheRotationPoint(Rotator):
+plant("gives_up", ["attempt_in_time"], "stormy", rotator(decide=gives_up))
+
+
+def waits_for_a_whole_life(facts: Facts, moment: Moment) -> Action | Rest:
     """After a failed attempt the next comes when a whole life is over."""
-
-    async def attempt(self, state: TokenState) -> float:
-        next_at = await super().attempt(state)
-        return next_at + 2 * HOUR if state.failures else next_at
-
-
-plant("failure_waits_for_a_whole_life", ["attempt_in_time", "never_stale"], "late", rotator(WaitsForTheRotationPoint))
+    decision = decide(facts, moment)
+    failed = isinstance(decision, Rest) and facts.trouble is not None
+    return decision._replace(until=decision.until + 2 * HOUR) if failed and isinstance(decision, Rest) else decision
 
 
-class BackoffPastExpiry(Rotator):
+plant(
+    "failure_waits_for_a_whole_life",
+    ["attempt_in_time", "never_stale", "waits_for_no_expiry"],
+    "late",
+    rotator(decide=waits_for_a_whole_life),
+)
+
+
+class BackoffPastExpiry(Granter):
     """Waits grow without a look at what is left of the token."""
 
-    def _delay(self, state: TokenState, failure: Failure) -> float:
-        del failure
-        return min(60.0, 2.0**state.failures)
+    def failed(self, facts: Facts, failure: Failure, *, asked: bool = True) -> Facts:
+        facts = super().failed(facts, failure, asked=asked)
+        assert facts.trouble is not None
+        return facts._replace(trouble=replace(facts.trouble, remaining=0.0))
 
 
-plant("backoff_past_expiry", ["attempt_in_time", "never_stale"], "late", rotator(BackoffPastExpiry), tokens=1)
+plant(
+    "backoff_past_expiry",
+    ["attempt_in_time", "never_stale", "waits_for_no_expiry"],
+    "late",
+    rotator(granter=BackoffPastExpiry),
+    tokens=1,
+)
 
 
-class Hammering(Rotator):
+class Hammering(Granter):
     """No wait at all after a failure."""
 
-    def _delay(self, state: TokenState, failure: Failure) -> float:
-        del state, failure
-        return 0.0
+    def failed(self, facts: Facts, failure: Failure, *, asked: bool = True) -> Facts:
+        facts = super().failed(facts, failure, asked=asked)
+        assert facts.trouble is not None
+        return facts._replace(trouble=replace(facts.trouble, hastened_to=facts.trouble.at))
 
 
-plant("retry_without_backoff", ["no_hammering", "no_tight_loop"], "late", rotator(Hammering), tokens=1)
-
-
-class Obedient(Rotator):
-    """A server that asks for a pause gets it, whatever becomes of the token."""
-
-    def _delay(self, state: TokenState, failure: Failure) -> float:
-        return max(super()._delay(state, failure), failure.retry_after_seconds or 0.0)
+plant("retry_without_backoff", ["no_hammering", "no_tight_loop"], "late", rotator(granter=Hammering), tokens=1)
 
 
 class ObedientGate(Gate):
-    """The same for whoever waits."""
+    """A server that asks for a pause gets it, whatever becomes of the token, from those who wait too."""
 
     def failed(self, token: str, expires: float, now: float, retry_after: float | None, draw: float) -> list[Wake]:
         super().failed(token, expires, now, retry_after, draw)
@@ -106,9 +111,9 @@ class ObedientGate(Gate):
 
 plant(
     "retry_after_obeyed_to_death",
-    ["attempt_in_time", "never_stale"],
+    ["attempt_in_time", "never_stale", "waits_for_no_expiry"],
     "late",
-    rotator(Obedient, gate=ObedientGate),
+    rotator(granter=BackoffPastExpiry, gate=ObedientGate),
     tokens=1,
     replicas=1,
     seconds=DAY,
@@ -116,32 +121,29 @@ plant(
 )
 
 
-class TightLoop(Rotator):
+def comes_at_once(facts: Facts, moment: Moment) -> Action | Rest:
     """A token that is not due comes again at once."""
-
-    def _next(self, state: TokenState) -> float:
-        return min(super()._next(state), self.clock.monotonic())
-
-
-plant("tight_loop", ["no_tight_loop"], "quiet", rotator(TightLoop), tokens=1, seconds=HOUR)
+    decision = decide(facts, moment)
+    return decision._replace(until=moment.now) if isinstance(decision, Rest) else decision
 
 
-class NoFloor(Granter):
+plant("tight_loop", ["no_tight_loop"], "quiet", rotator(decide=comes_at_once), tokens=1, seconds=HOUR)
+
+
+def without_floor(facts: Facts, moment: Moment) -> Action | Rest:
     """The rotation point of a short life comes before min_interval."""
-
-    def _minted(self, state: TokenState, asked: Asked, grant: Grant) -> Minted | Failure:
-        minted = super()._minted(state, asked, grant)
-        if isinstance(minted, Failure):
-            return minted
-        issued, expires = minted.life.issued, minted.life.expires
-        return replace(minted, life=Life(issued, issued + 0.3 * (expires - issued), expires))
+    decision, held = decide(facts, moment), facts.current
+    if not isinstance(decision, Rest) or held is None or facts.trouble is not None:
+        return decision
+    soon = held.issued_at + 0.3 * held.lifetime
+    return Action(Do.GRANT) if soon <= moment.now else decision._replace(until=min(decision.until, soon))
 
 
 plant(
     "min_interval_ignored",
     ["min_interval"],
     "quiet",
-    rotator(granter=NoFloor),
+    rotator(decide=without_floor),
     tokens=3,
     replicas=1,
     lifetime=20.0,
@@ -152,9 +154,8 @@ plant(
 class JitterRedrawn(Granter):
     """The jitter is drawn anew for each life."""
 
-    def _minted(self, state: TokenState, asked: Asked, grant: Grant) -> Minted | Failure:
-        state.draw = self.rng.random()
-        return super()._minted(state, asked, grant)
+    async def _verified(self, token: ManagedToken, facts: Facts, granted: Held) -> Facts:
+        return await super()._verified(token, facts._replace(jitter=self.rng.random()), granted)
 
 
 plant("jitter_redrawn", ["jitter_kept"], "quiet", rotator(granter=JitterRedrawn), tokens=3, seconds=DAY)
@@ -163,64 +164,49 @@ plant("jitter_redrawn", ["jitter_kept"], "quiet", rotator(granter=JitterRedrawn)
 class LifeFromTheAnswer(Granter):
     """A token's life is counted from the moment its answer came."""
 
-    def _ask_if_admitted(self, state: TokenState, resolved: Resolved) -> Asked | Wait:
-        asked = super()._ask_if_admitted(state, resolved)
-        if not isinstance(asked, Asked):
-            return asked
-        return replace(asked, started=self.clock.monotonic(), started_wall=self.clock.wall())
+    def send(self, token: ManagedToken, permit: Permit) -> Answered | Wait | None:
+        answered = super().send(token, permit)
+        if not isinstance(answered, Answered):
+            return answered
+        return replace(answered, started=self.clock.monotonic(), started_wall=self.clock.wall())
 
 
 plant("life_from_the_answer", ["life_not_overstated"], "quiet", rotator(granter=LifeFromTheAnswer), seconds=DAY)
 
 # ── look, adopt, publish ──────────────────────────────────────────────────────────────────────────────────────────────
 
-
-class NeverAdopts(Publisher):
-    """What others published is not taken over: a grant for each replica."""
-
-    def _adopt(self, state: TokenState) -> None:
-        del state
+plant("never_looks_before_a_grant", ["no_needless_grant"], "quiet", rules(without(rules_of.adopt)), seconds=DAY)
 
 
-plant("never_looks_before_a_grant", ["no_needless_grant"], "quiet", rotator(publisher=NeverAdopts), seconds=DAY)
+def adopts_the_dead(facts: Facts, moment: Moment, grant: float) -> Action | None:
+    """An expired token is taken for a valid one."""
+    for number, place in enumerate(facts.places):
+        if facts.held is None and place.seen is not None and place.seen.document is not None:
+            return Action(Do.ADOPT, (number,))
+    return rules_of.adopt(facts, moment, grant)
 
 
-class AdoptsTheDead(Publisher):
-    """An expired token is taken for a valid one, for as long again as it had lived."""
+class AgelessAdoption(Publisher):
+    """The life of an adopted token begins when it is adopted."""
 
-    def _adopt(self, state: TokenState) -> None:
-        for it in state.sinks:
-            if it.published is not None and state.document is None:
-                state.document = it.published
-                state.life = plan(self.clock.monotonic(), 2 * HOUR, state.config.rotation, state.draw)
-                state.rotate_at = state.life.rotate
-                self.observe(Adopted(state.name, it.published, it.sink.name))
-        super()._adopt(state)
+    def issued_at(self, facts: Facts, document: Document) -> float:
+        del facts, document
+        return self.clock.monotonic()
 
 
 plant(
     "expired_token_adopted",
     ["adopted_works"],
     "quiet",
-    rotator(publisher=AdoptsTheDead),
+    rotator(decide=partial(decide, chain=instead(rules_of.adopt, adopts_the_dead)), publisher=AgelessAdoption),
     tokens=3,
     replicas=1,
     seconds=DAY,
     faults=(Fault("kill", 4000.0, 3 * HOUR),),
 )
-
-
-class AgelessAdoption(Publisher):
-    """The life of an adopted token begins when it is adopted."""
-
-    def _life_of(self, state: TokenState, document: Document) -> Life:
-        lifetime = (document.expires_at - document.issued_at).total_seconds()
-        return plan(self.clock.monotonic(), lifetime, state.config.rotation, state.draw)
-
-
 plant(
     "adopted_life_begins_anew",
-    ["fresh_when_quiet", "never_stale"],
+    ["fresh_when_quiet", "never_stale", "waits_for_no_expiry", "rests_quietly"],
     "quiet",
     rotator(publisher=AgelessAdoption),
     tokens=3,
@@ -230,17 +216,36 @@ plant(
 )
 
 
-class TakesAnyAccount(Publisher):
+def takes_any_account(facts: Facts, moment: Moment, grant: float) -> Action | None:
     """Whose token it is does not matter."""
+    for number, place in enumerate(facts.places):
+        document = place.seen.document if place.seen else None
+        newer = facts.held is None or (document is not None and document.issued_after(facts.held.document))
+        if document is not None and newer and document.expires_at.timestamp() > moment.wall:
+            return Action(Do.ADOPT, (number,))
+    return rules_of.adopt(facts, moment, grant)
 
-    async def _look_at(self, state: TokenState, sinks: Sequence[SinkState]) -> None:
-        await super()._look_at(state, sinks)
-        for it in sinks:
-            if it.seen is not None and it.seen.document is not None:
-                it.published, it.failure = it.seen.document, None
+
+class TakesAnyAccount(Publisher):
+    """What is adopted is taken for a token of the configured account: one that is of another would not be there."""
+
+    def adopt(self, token: ManagedToken, number: int) -> Facts:
+        facts = super().adopt(token, number)
+        assert facts.held is not None
+        assert facts.identity is not None
+        document = replace(facts.held.document, account=facts.identity.account)
+        return facts._replace(held=facts.held._replace(document=document))
 
 
-plant("another_account_adopted", ["own_tokens_only"], "foreign", rotator(publisher=TakesAnyAccount))
+plant(
+    "another_account_adopted",
+    ["own_tokens_only"],
+    "accounts",
+    rotator(
+        decide=partial(decide, chain=instead(rules_of.adopt, takes_any_account)),
+        publisher=TakesAnyAccount,
+    ),
+)
 
 
 class ReplacesForeign(SimSink):
@@ -254,19 +259,20 @@ class ReplacesForeign(SimSink):
 plant("foreign_content_replaced", ["own_tokens_only"], "foreign", sink(ReplacesForeign))
 
 
-class SilentFailure(Publisher):
-    """A publish that fails is not tried again."""
+class SilentFailure(Looker):
+    """A place that failed is not tried again."""
 
-    async def publish(self, state: TokenState, sinks: Sequence[SinkState]) -> None:
-        await super().publish(state, sinks)
-        state.publish_at = None
+    def failed(self, wiring: Wiring, facts: Facts, number: int, failure: Failure, error: ReasonedError) -> Facts:
+        facts = super().failed(wiring, facts, number, failure, error)
+        trouble = facts.places[number].trouble
+        return facts.with_place(number, trouble=trouble and replace(trouble, at=math.inf))
 
 
 plant(
     "failed_publish_forgotten",
-    ["fresh_when_quiet", "never_stale"],
+    ["fresh_when_quiet", "never_stale", "waits_for_no_expiry", "isolation"],
     "stormy",
-    rotator(publisher=SilentFailure),
+    rotator(looker=SilentFailure),
     tokens=3,
     replicas=1,
     seconds=2 * DAY,
@@ -274,19 +280,25 @@ plant(
 )
 
 
-class NoFence(Publisher):
-    """After another writer was met, ours is written over what it wrote."""
-
-    async def _look_again(self, state: TokenState, sinks: Sequence[SinkState]) -> Sequence[SinkState]:
-        await self._look_at(state, sinks)
-        return sinks
-
-    def _may_replace(self, state: TokenState, sink: SinkState, document: Document) -> bool:
-        del state, sink, document
-        return True
+def without_fence(facts: Facts, moment: Moment, grant: float) -> Action | None:
+    """Ours is written over whatever is there."""
+    del grant
+    held = facts.current
+    if held is None or held.expires_at <= moment.now:
+        return None
+    numbers = tuple(number for number in range(len(facts.places)) if lacking(facts, number))
+    return Action(Do.PUBLISH, numbers) if numbers else None
 
 
-plant("fence_dropped", ["never_backwards"], "race", rotator(publisher=NoFence), latency=(0.05, 1.0, 0.002))
+def adopts_without_hurry(facts: Facts, moment: Moment, grant: float) -> Action | None:
+    """What came between a look and a write is not taken over."""
+    return None if any(place.conflicts for place in facts.places) else rules_of.adopt(facts, moment, grant)
+
+
+# Writes of replicas overlap, and none takes longer than a look is waited for.
+SLOW_VAULT = (0.05, 0.6, 0.002)
+UNFENCED = instead(rules_of.publish, without_fence, instead(rules_of.adopt, adopts_without_hurry))
+plant("fence_dropped", ["never_backwards"], "race", rules(UNFENCED), latency=SLOW_VAULT)
 
 
 class NoCheckAndSet(SimSink):
@@ -296,4 +308,10 @@ class NoCheckAndSet(SimSink):
         return super().publish(document, replace(seen, stamp=self.place.version))
 
 
-plant("check_and_set_dropped", ["never_backwards"], "race", sink(NoCheckAndSet), latency=(0.05, 1.0, 0.002))
+plant(
+    "check_and_set_dropped",
+    ["never_backwards"],
+    "race",
+    sink(NoCheckAndSet),
+    latency=SLOW_VAULT,
+)

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aca_tokend.admission import Gate
-from aca_tokend.granting import Granter
-from aca_tokend.guarding import Claims, Guard
-from aca_tokend.publishing import Publisher
-from aca_tokend.records import Records, Verdict
-from aca_tokend.rotator import Rotator
+from aca_tokend.core.outcome import Reason
+from aca_tokend.rotation import decide as rules_of
+from aca_tokend.rotation.admission import Gate
+from aca_tokend.rotation.grant import Granter
+from aca_tokend.rotation.lockout import Lockout, Permit, Settled, Verdict
 from aca_tokend.simulation.places import SimSink
 from tests.simulation.faults import Fault
-from tests.simulation.planting import plant, rotator, sink
+from tests.simulation.planting import plant, rotator, rules, sink, without
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.errors import VerifyError
-    from aca_tokend.core.guard import Claim, SeenRecord
+    from aca_tokend.core.guard import SeenRecord
     from aca_tokend.core.outcome import Failure
-    from aca_tokend.credentials import Resolved
-    from aca_tokend.guarding import Wait
-    from aca_tokend.records import Ledger
-    from aca_tokend.state import Minted, TokenState
+    from aca_tokend.rotation.credentials import Resolved
+    from aca_tokend.rotation.facts import Facts, Held
+    from aca_tokend.rotation.lockout import Denial, Unrecorded, Wait
+    from aca_tokend.rotation.managed import ManagedToken, Wiring
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -32,38 +32,41 @@ DAY = 24 * HOUR
 # ── the guard ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class RejectionForgotten(Guard):
+class RejectionForgotten(Lockout):
     """A refused attempt counts as none."""
 
-    async def settle(self, state: TokenState, sent: Resolved, claims: Claims, verdict: Verdict) -> None:
-        await super().settle(state, sent, claims, verdict if verdict.accepted else Verdict())
+    async def settle(self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict = None) -> Settled:
+        return await super().settle(wiring, facts, permit, verdict if verdict is True else None)
 
 
-plant("rejection_not_counted", ["within_max_rejections"], "locks", rotator(guard=RejectionForgotten))
+plant("rejection_not_counted", ["within_max_rejections"], "locks", rotator(lockout=RejectionForgotten))
 
 
-class ClaimsAfterwards(Guard):
+class ClaimsAfterwards(Lockout):
     """An attempt is counted after its answer, not before its request."""
 
-    async def claim(self, state: TokenState, resolved: Resolved) -> Claims | Failure | Wait:
-        if await self.wait(state, resolved) == 0.0:
-            return Claims(None, None)
-        return await super().claim(state, resolved)
+    async def permit(self, wiring: Wiring, facts: Facts, resolved: Resolved) -> Permit | Wait | Denial | Unrecorded:
+        permit = await super().permit(wiring, facts, resolved)
+        if isinstance(permit, Permit) and permit.claim is not None:
+            await super().settle(wiring, facts, permit)
+            return Permit(resolved, permit.known, math.inf)
+        return permit
 
 
 # The password is changed on the server alone, and the process dies and starts again every moment.
 CRASHES = (
     Fault("password", 4200.0, 2000.0, how="server first"),
-    Fault("crash loop", 4250.0, 600.0, value=0.7),
+    Fault("crash loop", 4250.0, 600.0, value=1.5),
 )
 plant(
     "claimed_after_the_request",
     ["within_max_rejections"],
     "locks",
-    rotator(guard=ClaimsAfterwards),
+    rotator(lockout=ClaimsAfterwards),
     tokens=1,
     replicas=1,
     seconds=DAY,
+    latency=(1.0, 0.02, 0.002),
     faults=CRASHES,
 )
 
@@ -84,48 +87,24 @@ class ForgetfulSink(SimSink):
 plant("records_lost", ["within_max_rejections"], "locks", sink(ForgetfulSink))
 
 
-class AlwaysProven(Records):
-    """A credential that worked once needs no claim ever again."""
+class ProvenForEver(Lockout):
+    """A credential that worked once needs no claim ever again, whoever was granted a token since."""
 
-    async def settle(
-        self,
-        ledger: Ledger,
-        credential: str,
-        claim: Claim | None,
-        verdict: Verdict,
-        urgency: float,
-    ) -> None:
-        proven = ledger.proven
-        await super().settle(ledger, credential, claim, verdict, urgency)
-        ledger.proven = ledger.proven or proven
+    async def permit(self, wiring: Wiring, facts: Facts, resolved: Resolved) -> Permit | Wait | Denial | Unrecorded:
+        known = wiring.shared.known(resolved)
+        if known.user.accepted_at > 0.0:
+            return Permit(resolved, known, math.inf)
+        return await super().permit(wiring, facts, resolved)
 
 
-class NeverProvenWrong(Publisher):
-    """Adopting another's token leaves our own credential proven."""
-
-    def _adopt(self, state: TokenState) -> None:
-        proven = state.ledger.proven
-        super()._adopt(state)
-        state.ledger.proven = proven
-
-
+plant("proven_for_ever", ["within_max_rejections"], "locks", rotator(lockout=ProvenForEver), replicas=3)
 plant(
-    "proven_for_ever",
-    ["within_max_rejections"],
+    "never_resumed",
+    ["fresh_when_quiet", "never_stale", "attempt_in_time", "isolation"],
     "locks",
-    rotator(records=AlwaysProven, publisher=NeverProvenWrong),
-    replicas=3,
+    rules(without(rules_of.poll)),
+    replicas=1,
 )
-
-
-class NeverResumes(Rotator):
-    """A suspended token stays so."""
-
-    async def _resume(self, state: TokenState) -> None:
-        del state
-
-
-plant("never_resumed", ["fresh_when_quiet", "never_stale"], "locks", rotator(NeverResumes), replicas=1)
 
 # ── the breaker ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -198,10 +177,11 @@ plant(
 class PublishesUntried(Granter):
     """A new token is published whether it works or not."""
 
-    async def verify(self, state: TokenState, minted: Minted) -> Failure | None:
-        await super().verify(state, minted)
-        self._hold(state, minted)
-        return None
+    async def _verified(self, token: ManagedToken, facts: Facts, granted: Held) -> Facts:
+        tried = await super()._verified(token, facts, granted)
+        if tried.held is not None and tried.held.document == granted.document:
+            return tried
+        return tried._replace(held=granted._replace(checked_at=self.clock.monotonic()), trouble=None, pending=None)
 
 
 plant("published_though_refused", ["dead_not_published"], "deaths", rotator(granter=PublishesUntried), replicas=1)
@@ -210,22 +190,29 @@ plant("published_though_refused", ["dead_not_published"], "deaths", rotator(gran
 class BlindCanary(Granter):
     """The token in use is tried, and what comes of it ignored."""
 
-    async def death(self, state: TokenState) -> VerifyError | None:
-        await super().death(state)
-        return None
+    async def check(self, token: ManagedToken) -> Facts:
+        held = token.facts.held
+        facts = await super().check(token)
+        return facts._replace(held=held and held._replace(checked_at=self.clock.monotonic()))
 
 
 plant("early_death_ignored", ["death_noticed"], "deaths", rotator(granter=BlindCanary))
 
 
-class Stormy(Rotator):
+class Stormy(Granter):
     """A token that is refused is replaced at once, again and again."""
 
-    def _delay(self, state: TokenState, failure: Failure) -> float:
-        del state, failure
-        return 1.0
+    def failed(self, facts: Facts, failure: Failure, *, asked: bool = True) -> Facts:
+        facts = super().failed(facts, failure, asked=asked)
+        if failure.reason is not Reason.TOKEN_REFUSED or facts.trouble is None:
+            return facts
+        return facts._replace(trouble=replace(facts.trouble, hastened_to=facts.trouble.at + 1.0))
 
 
 plant(
-    "grant_storm", ["no_grant_storm"], "deaths", rotator(Stormy), faults=(Fault("api", 4000.0, 9000.0, how="refuses"),)
+    "grant_storm",
+    ["no_grant_storm", "no_tight_loop"],
+    "deaths",
+    rotator(granter=Stormy),
+    faults=(Fault("api", 4000.0, 9000.0, how="refuses"),),
 )

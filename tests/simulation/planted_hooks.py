@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from aca_tokend.hooking import Hooker
-from aca_tokend.publishing import Publisher
+from aca_tokend.rotation.hook_runner import Hooker
+from aca_tokend.rotation.look import Looker
+from aca_tokend.rotation.standing import published
 from tests.simulation.faults import Fault
 from tests.simulation.planting import plant, rotator
 
 if TYPE_CHECKING:
-    from aca_tokend.core.outcome import Failure
-    from aca_tokend.state import HookState, TokenState
+    from aca_tokend.rotation.facts import Facts
+    from aca_tokend.rotation.hook_runner import HookState
+    from aca_tokend.rotation.managed import ManagedToken
 
 HOUR = 3600.0
 
@@ -54,15 +56,15 @@ class HookWithoutSpacing(Hooker):
 plant("hook_without_spacing", ["hooks_keep_distance"], "hooks", {"hooker": HookWithoutSpacing}, tokens=40)
 
 
-class TrustsTheProcessBefore(Publisher):
+class TrustsTheProcessBefore(Looker):
     """What is found at the first look is taken to have had its hook."""
 
-    async def look(self, state: TokenState) -> Failure | None:
-        first = state.document is None
-        failure = await super().look(state)
-        for sink in state.sinks if first else ():
-            sink.hooked = sink.published
-        return failure
+    async def look(self, token: ManagedToken, numbers: tuple[int, ...]) -> Facts:
+        first = token.facts.held is None
+        facts = await super().look(token, numbers)
+        for number in numbers if first else ():
+            facts = facts.with_place(number, hooked=published(facts, number))
+        return facts
 
 
 # One rotation in two hours is cut off, a little later each time: some between the write and the run of the hook.
@@ -71,7 +73,7 @@ plant(
     "hook_lost_with_its_process",
     ["hook_follows_write"],
     "hooks",
-    rotator(publisher=TrustsTheProcessBefore),
+    rotator(looker=TrustsTheProcessBefore),
     tokens=1,
     replicas=1,
     seconds=48 * HOUR,

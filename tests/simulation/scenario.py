@@ -8,12 +8,14 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from aca_tokend.core.config import Config, parse
-from aca_tokend.core.token import Account
+from aca_tokend.core.errors import InternalError
+from aca_tokend.core.guard import Rules
 from aca_tokend.simulation.replica import LATENCY_SPREAD, Cluster, Setup
-from aca_tokend.simulation.world import World
+from aca_tokend.simulation.world import Unforeseen, World
 from tests.simulation.checker import Checker
 from tests.simulation.faults import strike
 from tests.simulation.invariants import Violated
+from tests.simulation.scene import CAP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +33,15 @@ TRACE_LINES = 60
 
 @dataclass(frozen=True)
 class Scenario:
-    """One run. Times in seconds."""
+    """One run. Times in seconds.
+
+    Attributes:
+        users: how many accounts the tokens share, 0 where each has its own; `clients`: how many applications.
+        file: each token is published to a file with a hook too; `files`: and to so many without.
+        files_first: files come before what is in Vault.
+        by_reference: user names are references.
+        engine: parts of the engine that are replaced, see Setup.
+    """
 
     seed: int
     profile: str
@@ -45,12 +55,18 @@ class Scenario:
     retry_rejected: float = HOUR
     verify: bool = False
     verify_every: float = 0.0
+    users: int = 0
+    clients: int = 1
     file: bool = False
+    files: int = 0
+    files_first: bool = False
+    by_reference: bool = False
+    replace_foreign: bool = False
     latency: tuple[float, float, float] = (0.15, 0.02, 0.002)
     skews: tuple[float, ...] = ()
     reuse: bool = False
     faults: tuple[Fault, ...] = ()
-    engine: Mapping[str, Any] = field(default_factory=dict)  # parts of the engine that are replaced: see Setup
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def token_days(self) -> float:
@@ -60,7 +76,22 @@ class Scenario:
     @cached_property
     def config(self) -> Config:
         """The configuration of its daemons."""
-        return _config(self.tokens, self.rotation_table, self.verify_every if self.verify else None, self.file)
+        every = self.verify_every if self.verify else None
+        shape = _Shape(self.file, self.files, self.files_first, self.by_reference, self.replace_foreign)
+        return _config((self.tokens, self.users or self.tokens, self.clients), shape, self.rotation_table, every)
+
+    def config_with(self, name: str, **changed: object) -> Config:
+        """The same with one token changed."""
+        tokens = (it.model_copy(update=changed) if it.name == name else it for it in self.config.tokens)
+        return self.config.model_copy(update={"tokens": tuple(tokens)})
+
+    def user(self, token: str) -> str:
+        """What its account is called among the conditions."""
+        return f"user {int(token[1:]) % (self.users or self.tokens)}"
+
+    def client(self, token: str) -> str:
+        """What its application is called among the conditions."""
+        return f"client {int(token[1:]) % self.clients}"
 
     @property
     def rotation_table(self) -> tuple[tuple[str, object], ...]:
@@ -78,11 +109,6 @@ class Scenario:
         """The same, as the rotator has it."""
         return self.config.tokens[0].rotation
 
-    @cached_property
-    def accounts(self) -> Mapping[str, str]:
-        """Whose token each is."""
-        return _accounts(self.tokens)
-
     @property
     def quiet(self) -> bool:
         """Whether nothing goes wrong at all."""
@@ -91,7 +117,7 @@ class Scenario:
     @cached_property
     def odd_clocks(self) -> bool:
         """Whether wall clocks differ or are stepped."""
-        return bool(self.skews) or any(fault.kind == "step" for fault in self.faults)
+        return bool(self.skews) or any(fault.kind in {"step", "clocks set"} for fault in self.faults)
 
     @cached_property
     def odd_lifetimes(self) -> bool:
@@ -110,11 +136,17 @@ class Scenario:
             fault.kind == "lifetime" and fault.value < self.min_interval + self.longest_attempt for fault in self.faults
         )
 
-    @property
-    def defaced(self) -> frozenset[str]:
-        """The places that somebody else writes."""
-        defaced = (fault.target % self.tokens for fault in self.faults if fault.kind == "deface")
-        return frozenset(f"vault:secret/aca/t{token}" for token in defaced)
+    @cached_property
+    def hangs(self) -> bool:
+        """Whether anything that an attempt waits for does not answer for a while."""
+        return any("hang" in fault.how for fault in self.faults)
+
+    @cached_property
+    def shortest_rotation(self) -> float:
+        """How soon after a token the next is asked for, at the soonest."""
+        values = [fault.value for fault in self.faults if fault.kind in {"lifetime", "lifetime of one"}]
+        share = self.rotation.fraction * (1.0 - self.rotation.jitter)
+        return max(min([self.lifetime, *values]) * share, self.min_interval)
 
     @cached_property
     def longest_grant(self) -> float:
@@ -137,10 +169,23 @@ class Scenario:
         """How long an attempt may take while everything hangs, waiting for others in the pools included."""
         return (2 * TIMEOUT + 10 * VAULT_TIMEOUT) * (1 + self.tokens // 8)
 
+    @cached_property
+    def lease(self) -> float:
+        """A claim that is older than this has no request under way."""
+        return Rules.of(self.rotation, TIMEOUT).lease_seconds
+
     @property
     def calm_after(self) -> float:
         """After a disturbance everything is as ever within this time."""
         return 2 * 60.0 + 10 * (TIMEOUT + VAULT_TIMEOUT) + self.retry_rejected + self.longest_attempt
+
+    @cached_property
+    def settle(self) -> float:
+        """After a disturbance what expired meanwhile is replaced within this time: a wait at the cap, and an attempt.
+
+        An attempt under way may end in vain first, and a claim of a process that died run out.
+        """
+        return CAP + self.min_interval + 2 * self.longest_attempt + 3 * TIMEOUT + VAULT_TIMEOUT
 
     @property
     def most_failures_an_hour(self) -> int:
@@ -177,7 +222,12 @@ def run(scenario: Scenario, *, trace: bool = False, lines: int = TRACE_LINES) ->
     server = cluster.servers["main"]
     server.reuse = scenario.reuse
     for token in scenario.config.tokens:
-        server.passwords[token.name] = str(token.password)
+        user = f"svc-{scenario.user(token.name).partition(' ')[2]}"
+        if not isinstance(token.username, str):
+            cluster.secrets.values[str(token.username)] = user
+        server.users[token.authority, user] = str(token.password)
+        server.clients[str(token.client_id)] = str(token.client_secret)
+    checker.begin()
     cluster.start()
     for fault in scenario.faults:
         world.at(fault.at, strike, fault, checker)
@@ -191,27 +241,40 @@ def run(scenario: Scenario, *, trace: bool = False, lines: int = TRACE_LINES) ->
         checker.at_the_end()
     except Violated as violated:
         outcome.violated = violated
+    except (Unforeseen, InternalError) as error:
+        outcome.violated = Violated("outlives_surprises", f"the process ended: {error}, at {world.now:.3f}")
     outcome.trace = list(kept)
     outcome.ended_at = world.now
     return outcome
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """How each token is configured."""
+
+    file: bool
+    files: int
+    files_first: bool
+    by_reference: bool
+    replace_foreign: bool
+
+
 @cache
-def _config(tokens: int, rotation: tuple[tuple[str, object], ...], every: float | None, file: bool) -> Config:
+def _config(
+    counts: tuple[int, int, int], shape: _Shape, rotation: tuple[tuple[str, object], ...], every: float | None
+) -> Config:
+    tokens, users, clients = counts
     entries = []
     for number in range(tokens):
-        publish: list[dict[str, object]] = [{"to": "vault", "mount": "secret", "path": f"aca/t{number}"}]
-        if file:
-            after = {"command": ["reload", f"{number % 2}"]}  # half of them share one, half the other
-            publish.append({"to": "file", "path": f"/run/aca/t{number}.json", "after": after})
+        user, client = number % users, number % clients
         entry: dict[str, object] = {
             "name": f"t{number}",
             "authority": "authority-1",
-            "username": f"svc-{number}",
-            "password": {"env": f"PASSWORD_{number}"},
-            "client_id": "client-1",
-            "client_secret": {"env": "CLIENT_SECRET"},
-            "publish": publish,
+            "username": {"file": f"/run/secrets/user-{user}"} if shape.by_reference else f"svc-{user}",
+            "password": {"file": f"/run/secrets/password-{user}"},
+            "client_id": f"client-{client}",
+            "client_secret": {"file": f"/run/secrets/client-{client}"},
+            "publish": _publish(number, shape),
         }
         if every is not None:
             entry["verify"] = {"path": "/api/me", "every": f"{every:.0f}s"}
@@ -232,12 +295,16 @@ def _config(tokens: int, rotation: tuple[tuple[str, object], ...], every: float 
     return parse([("config.toml", document)])
 
 
+def _publish(number: int, shape: _Shape) -> list[dict[str, object]]:
+    vault = {"to": "vault", "mount": "secret", "path": f"aca/t{number}", "replace_foreign": shape.replace_foreign}
+    files: list[dict[str, object]] = [
+        {"to": "file", "path": f"/run/aca-{copy}/t{number}.json", "replace_foreign": shape.replace_foreign}
+        for copy in range(shape.files)
+    ]
+    if shape.file:
+        after = {"command": ["reload", f"{number % 2}"]}  # half of them share one, half the other
+        files.insert(0, {"to": "file", "path": f"/run/aca/t{number}.json", "after": after})
+    return [*files, vault] if shape.files_first else [vault, *files]
+
+
 _DURATIONS = frozenset({"min_interval", "retry_rejected", "assumed_lifetime"})
-
-
-@cache
-def _accounts(tokens: int) -> Mapping[str, str]:
-    return {
-        f"t{number}": Account("aca.example.com", "authority-1", f"svc-{number}", "client-1").fingerprint
-        for number in range(tokens)
-    }

@@ -56,7 +56,7 @@ def _smaller(outcome: Outcome) -> Iterator[Scenario]:
         yield replace(scenario, replicas=fewer, faults=kept)
 
 
-_OF_REPLICAS = frozenset({"kill", "kill amid", "crash loop", "freeze", "step", "sink", "hook"})
+_OF_REPLICAS = frozenset({"kill", "kill amid", "crash loop", "freeze", "step", "sink", "hook", "api of one"})
 
 
 def told(outcome: Outcome) -> str:

@@ -32,6 +32,15 @@ def test_tokens_of_one_minute_stay_spread() -> None:
     assert busiest[-1] < busiest[0]
 
 
+def test_first_grants_come_as_fast_as_the_endpoint_answers() -> None:
+    """Two thousand credentials that nobody tried yet: no claim runs out in the queue, and the endpoint never idles."""
+    tokens, latency = 2000, 0.2
+    (first,) = rounds(tokens, HOUR, 1, latency=(latency, 0.02, 0.002))
+
+    assert len(first) == tokens
+    assert max(first) == pytest.approx(tokens * 1.21 * latency / 8, rel=0.1), "eight at once, all the time"
+
+
 def test_most_urgent_first_when_behind() -> None:
     """While an endpoint is too slow its tokens go in the order of expiry, so that none expires; a warning tells."""
     stream = StringIO()

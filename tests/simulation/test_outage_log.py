@@ -69,7 +69,7 @@ def outage(seconds: float, endpoint: str = "", vault: Reason | None = None) -> t
     watch.events.clear()
     for second in range(int(seconds)):
         world.run(BEGINS + second)
-        for expired in expiries.news(replica.states.values(), replica.clock.monotonic(), replica.clock.wall()):
+        for expired in expiries.news(replica.tokens.by_name.values(), replica.clock.monotonic(), replica.clock.wall()):
             watch.told(replica, expired)
     cluster.servers["main"].fault, cluster.vaults["main"].fault = "", None
     world.run(BEGINS + seconds + 120.0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import Config
     from aca_tokend.core.outcome import Event
     from aca_tokend.core.status import StatusPage, TokenStatus
-    from aca_tokend.state import TokenState
+    from aca_tokend.rotation.managed import ManagedToken
 
 NAME = "bookings"
 
@@ -58,7 +58,7 @@ class _Events(list[Any]):
 
     def append(self, event: Event) -> None:
         super().append(event)
-        self._owner.watched.observe(self._owner.bench.state, event)
+        self._owner.watched.observe(self._owner.bench.token, event)
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Seen:
     config: Config = field(default_factory=configured)
     parts: Parts = field(init=False)
     watched: Watched = field(init=False)
-    more: dict[str, TokenState] = field(default_factory=dict)
+    more: dict[str, ManagedToken] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.watched = Watched(self.bench.clock)
@@ -81,11 +81,11 @@ class Seen:
     def subject(self, **changes: Any) -> Subject:  # noqa: ANN401 -- the fields of Subject
         """What the status is told of, now."""
         clock = self.bench.clock
-        states: Mapping[str, TokenState] = {NAME: self.bench.state, **self.more}
+        tokens: Mapping[str, ManagedToken] = {NAME: self.bench.token, **self.more}
         known: dict[str, Any] = {
             "config": self.config,
             "parts": self.parts,
-            "states": states,
+            "tokens": tokens,
             "watched": self.watched,
             "wall": clock.wall(),
             "monotonic": clock.monotonic(),

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
 import pytest
 
-from aca_tokend.core.breaker import RELEASE_SPACING_SECONDS, THRESHOLD, URGENT_PROBE_SECONDS, Breaker, Outage, Wake
+from aca_tokend.core.breaker import (
+    RELEASE_SPACING_SECONDS,
+    SUBSTITUTE_SECONDS,
+    SUBSTITUTES,
+    THRESHOLD,
+    URGENT_PROBE_SECONDS,
+    Breaker,
+    Outage,
+    Wake,
+)
 from aca_tokend.core.errors import GrantUnavailable
 from aca_tokend.core.outcome import EndpointDown, EndpointRecovered, Reason
+from aca_tokend.rotation.decide import SAME_LOOK_SECONDS
 from tests.fakes import Crowd
 
 FAR = 10_000.0
@@ -30,7 +41,7 @@ def test_closed_lets_everybody_go() -> None:
     breaker = Breaker(probe_lost_seconds=25.0)
     for _ in range(10):
         for number in range(THRESHOLD - 1):
-            assert breaker.failed(f"t{number}", FAR, 0.0, None, 1.0) is None
+            assert breaker.failed(f"t{number}", FAR, 0.0, None, 1.0) == []
         assert breaker.answered("t0", 1.0) == [Wake("t1", 1.0)], "who failed before may go on at once"
 
     assert breaker.admit("t1", FAR, 0.0)
@@ -73,8 +84,7 @@ def test_failed_probe_names_the_next() -> None:
     now, waits = 1.0, []
     for _ in range(8):
         assert breaker.admit("t2", FAR + 2, now)
-        wake = breaker.failed("t2", FAR + 2, now, None, 1.0)
-        assert wake is not None
+        wake, *_ = breaker.failed("t2", FAR + 2, now, None, 1.0)
         assert wake.token == "t0"
         waits.append(wake.at - now)
         now = wake.at
@@ -92,29 +102,88 @@ def test_probes_go_by_turns() -> None:
     for _ in range(8):
         token = "t0" if not probed else probed[-1]
         assert breaker.admit(token, FAR, now)
-        wake = breaker.failed(token, FAR, now, None, 1.0)
-        assert wake is not None
+        wake, *_ = breaker.failed(token, FAR, now, None, 1.0)
         probed.append(wake.token)
         now = wake.at
 
     assert "well" in probed[:2]
 
 
+def test_substitutes_are_woken_beside_the_one_whose_turn_it_is() -> None:
+    """An attempt that takes long to come holds nobody up: a few others are woken one by one, and the first asks."""
+    breaker = opened()
+    for name in ("well", "other", "third", "last"):
+        assert not breaker.admit(name, FAR + 9, 0.5)
+    assert breaker.admit("t2", FAR, 1.0)
+
+    wakes = breaker.failed("t2", FAR, 1.0, None, 1.0)
+
+    assert len(wakes) == 1 + SUBSTITUTES
+    assert [wake.at - breaker.probe_at for wake in wakes] == [n * SUBSTITUTE_SECONDS for n in range(1 + SUBSTITUTES)]
+    first, second, *_ = wakes
+    assert (breaker.turn_at(first.token), breaker.turn_at(second.token)) == (breaker.probe_at, math.inf)
+    assert breaker.admit(second.token, FAR, second.at)
+    assert not breaker.admit(first.token, FAR, second.at), "one probe at a time"
+
+
+def test_token_that_waits_for_something_else_is_still_failing() -> None:
+    """One that failed and then waits for its attempt record counts with the others; one that adopted does not."""
+    for failing in (True, False):
+        breaker = Breaker(probe_lost_seconds=25.0)
+        breaker.failed("t0", FAR, 0.0, None, 0.0)
+        breaker.passed("t0", 0.5, failing=failing)
+        for name in ("t1", "t2"):
+            breaker.failed(name, FAR, 1.0, None, 0.0)
+
+        assert breaker.open is failing
+
+
 def test_turn_is_passed_on() -> None:
     """A token whose turn it is and that makes no request, for instance because it adopted one, passes it on."""
     breaker = opened()
     assert breaker.admit("t2", FAR, 1.0)
-    wake = breaker.failed("t2", FAR, 1.0, None, 1.0)
-    assert wake is not None
+    wake, *_ = breaker.failed("t2", FAR, 1.0, None, 1.0)
 
-    following = breaker.passed(wake.token, wake.at)
-    assert following is not None
+    following, *_ = breaker.passed(wake.token, wake.at)
     assert following.token != wake.token
     assert following.at == wake.at
-    assert breaker.passed("somebody", wake.at) is None
-    last = breaker.passed(following.token, wake.at)
-    assert last is not None
-    assert breaker.passed(last.token, wake.at) is None, "nobody waits any more"
+    assert breaker.passed("somebody", wake.at) == []
+    last, *others = breaker.passed(following.token, wake.at)
+    assert others == []
+    assert breaker.passed(last.token, wake.at) == [], "nobody waits any more"
+
+
+def test_what_can_be_saved_goes_before_what_has_expired() -> None:
+    """Of those that failed equally often the next to expire has its turn first, and what has expired comes last."""
+    breaker = opened()
+    for name, expires in (("expired", 0.5), ("later", 500.0), ("soon", 50.0)):
+        assert not breaker.admit(name, expires, 0.6)
+
+    wakes = breaker.passed("t0", 1.0)
+
+    assert [wake.token for wake in wakes] == ["soon", "later", "expired"]
+
+
+def test_probe_that_is_given_up_passes_its_turn_on() -> None:
+    """A token that became the probe and then left lets another ask at once."""
+    breaker = opened()
+    assert breaker.admit("t2", FAR, 1.0)
+
+    wake, *_ = breaker.passed("t2", 1.5)
+
+    assert (wake.token, wake.at) == ("t0", 1.5)
+    assert breaker.admit(wake.token, FAR, 1.5)
+
+
+def test_turn_that_nobody_took_is_free_again() -> None:
+    """Once the last that waits has passed its turn nobody is told to probe, and the next to come need not wait."""
+    breaker = opened()
+    for number in range(THRESHOLD):
+        breaker.passed(f"t{number}", 0.5)
+
+    assert breaker.turn_at("new") == breaker.probe_at
+    assert breaker.admit("new", FAR, breaker.probe_at)
+    assert breaker.turn_at("another") == math.inf, "it is out"
 
 
 def test_replica_that_recovers_by_adopting_is_fresh_at_once() -> None:
@@ -130,11 +199,17 @@ def test_replica_that_recovers_by_adopting_is_fresh_at_once() -> None:
         crowd.endpoint.broken = None
     Crowd.run_together([first, second], 10)
 
+    asked_twice = 0
     for crowd in (first, second):
-        assert all(
-            state.document == sink.content for state, sink in zip(crowd.states.values(), crowd.sinks, strict=True)
-        )
-        assert all(state.life and state.life.rotate > crowd.clock.now for state in crowd.states.values())
+        for token, sink in zip(crowd.tokens.values(), crowd.sinks, strict=True):
+            held, life = token.facts.current, token.facts.life
+            assert held is not None
+            assert life is not None
+            assert life.rotate > crowd.clock.now
+            # where both asked before either could have seen the other's, each keeps its own
+            assert sink.content.issued_at - held.document.issued_at <= timedelta(seconds=SAME_LOOK_SECONDS)
+            asked_twice += held.document != sink.content
+    assert asked_twice <= 5
 
 
 def test_one_token_alone_opens_nothing() -> None:
@@ -151,12 +226,10 @@ def test_urgent_token_brings_the_probe_forward() -> None:
     """The nearer the expiry of a token that waits, the sooner the next probe, down to half a second."""
     breaker = opened(expires=10.0)
     breaker.admit("t0", 10.0, 6.0)
-    wake = breaker.failed("t0", 10.0, 6.0, None, 1.0)
-    assert wake is not None
+    wake, *_ = breaker.failed("t0", 10.0, 6.0, None, 1.0)
     assert wake.at <= 7.0
     breaker.admit("t0", 10.0, 9.5)
-    wake = breaker.failed("t0", 10.0, 9.5, None, 1.0)
-    assert wake is not None
+    wake, *_ = breaker.failed("t0", 10.0, 9.5, None, 1.0)
     assert wake.at == 9.5 + URGENT_PROBE_SECONDS
 
 
@@ -204,14 +277,12 @@ def test_recovery_saves_what_can_be_saved(count: int) -> None:
 def test_retry_after_holds_for_the_endpoint() -> None:
     """A Retry-After of one answer holds for every token of the endpoint, but never until one of them is dead."""
     breaker = Breaker(probe_lost_seconds=25.0)
-    wake = breaker.failed("t0", FAR, 0.0, 60.0, 1.0)
-
-    assert wake == Wake("t0", 60.0)
+    assert breaker.failed("t0", FAR, 0.0, 60.0, 1.0) == [Wake("t0", 60.0)]
     assert not breaker.admit("t1", FAR, 59.0)
     assert breaker.admit("t1", FAR, 60.0)
 
     urgent = Breaker(probe_lost_seconds=25.0).failed("t0", 40.0, 0.0, 60.0, 1.0)
-    assert urgent == Wake("t0", 30.0)
+    assert urgent == [Wake("t0", 30.0)]
 
 
 def test_lost_probe_is_replaced() -> None:
@@ -228,7 +299,7 @@ def test_late_failures_do_not_disturb_the_probe() -> None:
     breaker = opened()
     assert breaker.admit("t2", FAR, 1.0)
 
-    assert breaker.failed("late", FAR, 1.5, None, 1.0) is None
+    assert breaker.failed("late", FAR, 1.5, None, 1.0) == []
     assert not breaker.admit("t1", FAR, 2.0)
 
 

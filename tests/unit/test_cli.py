@@ -106,22 +106,56 @@ def test_schema_is_json_schema() -> None:
     assert {"acaengine", "vault", "tokens", "rotation", "admin", "log", "include"} <= set(schema["properties"])
 
 
-def test_resume_clears_the_record(tmp_path: Path) -> None:
-    """`resume` clears the records beside the first sink, says so, and needs no daemon."""
-    record = tmp_path / ".bookings.json.attempts"
-    record.write_text('{"f": {"proven": false, "spent": 2, "reserved": false, "reason": "invalid_grant"}}')
-    path = tmp_path / "config.toml"
-    path.write_text(CONFIG.replace("/run/aca", str(tmp_path)))
+REFUSED = '{"f": {"proven": false, "spent": 2, "reserved": false, "reason": "invalid_grant"}}'
 
-    result = call("resume", "bookings", "--config", str(path))
+
+def several(directory: Path) -> Path:
+    """A configuration of two tokens of one account, the first in two places, and one of another account."""
+    head, entry = CONFIG.replace("/run/aca", str(directory)).split("[[tokens]]")
+    copy = f'[[tokens.publish]]\nto = "file"\npath = "{directory}/copy/bookings.json"\n'
+    same, other = (entry.replace("bookings.json", f"{name}.json") for name in ("foyer", "signage"))
+    same, other = same.replace('"bookings"', '"foyer"'), other.replace("bookings", "signage")
+    path = directory / "config.toml"
+    path.write_text("[[tokens]]".join((head, entry + copy, same, other)))
+    return path
+
+
+def test_resume_clears_every_record_of_the_account(tmp_path: Path) -> None:
+    """`resume` leaves an empty record at every place of every token of the account, says so, and needs no daemon."""
+    (tmp_path / "copy").mkdir()
+    for name in ("bookings", "signage"):
+        (tmp_path / f".{name}.json.attempts").write_text(REFUSED)
+
+    result = call("resume", "bookings", "--config", str(several(tmp_path)))
 
     assert result.returncode == 0, result.stderr
-    assert json.loads(record.read_text()) == {}
-    assert f"file:{tmp_path}/bookings.json: attempts cleared" in result.stdout
+    assert result.stdout.splitlines() == [
+        f"file:{tmp_path}/bookings.json: attempts cleared",
+        f"file:{tmp_path}/copy/bookings.json: attempts was clear already",
+        f"file:{tmp_path}/foyer.json: attempts was clear already",
+        "bookings: a running daemon goes on with it within a minute",
+    ]
+    for name in (".bookings.json", "copy/.bookings.json", ".foyer.json"):
+        assert json.loads((tmp_path / f"{name}.attempts").read_text()) == {}
+    assert (tmp_path / ".signage.json.attempts").read_text() == REFUSED
+
+
+def test_resume_goes_on_past_a_place_that_fails(tmp_path: Path) -> None:
+    """`resume` clears what it can, says on standard error what it could not, and exits 1."""
+    (tmp_path / ".foyer.json.attempts").write_text(REFUSED)
+
+    result = call("resume", "bookings", "--config", str(several(tmp_path)))
+
+    assert result.returncode == 1
+    assert f"file:{tmp_path}/foyer.json: attempts cleared" in result.stdout
+    assert json.loads((tmp_path / ".foyer.json.attempts").read_text()) == {}
+    (problem,) = result.stderr.splitlines()
+    assert problem.startswith(f"file:{tmp_path}/copy/bookings.json: attempts not cleared: ")
+    assert "goes on" not in result.stdout
 
 
 def test_shards_in_check_and_resume(tmp_path: Path) -> None:
-    """`check` counts the tokens of each shard; `resume` clears the client's record in the shard of the token."""
+    """`check` counts the tokens of each shard; `resume` clears the records of an account in all of them."""
     head, entry = CONFIG.split("[[tokens]]")
     tokens = "".join(
         "[[tokens]]" + entry.replace('"bookings"', f'"{name}"').replace("/run/aca/bookings", f"{tmp_path}/{name}")
@@ -131,9 +165,8 @@ def test_shards_in_check_and_resume(tmp_path: Path) -> None:
     path.write_text(f"{head}[shard]\ncount = 4\nindex = 0\n{tokens}")
 
     assert call("check", "--config", str(path)).stdout == f"{path}: well, 4 tokens in 4 shards of 0 to 2\n"
-    for name, first in (("bookings", "rooms-7"), ("b", "b")):
-        cleared = call("resume", name, "--config", str(path)).stdout
-        assert f"file:{tmp_path}/{first}.json: client-attempts was clear already\n" in cleared
+    cleared = call("resume", "b", "--config", str(path)).stdout
+    assert all(f"file:{tmp_path}/{name}.json: attempts" in cleared for name in ("rooms-7", "b", "signage", "bookings"))
 
 
 def test_resume_of_an_unknown_token(config: Path) -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import tomllib
 import traceback
-import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
 
-from aca_tokend.config_files import load
-from aca_tokend.core.config import parse
-from aca_tokend.core.errors import ConfigError, Problem
+from aca_tokend.config_files import folders, load
+from aca_tokend.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from aca_tokend.core.config import Config
 
 CANARY = "canary-Tr0ub4dor"
 
@@ -88,6 +83,21 @@ def test_folder_that_looks_like_a_pattern(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "tokens.toml").write_text(token("a"), encoding="utf-8")
     assert [each.name for each in load(main(folder, '["tokens.toml"]')).tokens] == ["a"]
+
+
+def test_folders_to_watch(tmp_path: Path) -> None:
+    """A change of the configuration is one in a file's folder, in that of what it links to, or where one may appear."""
+    for name in ("conf/..1", "conf/tokens.d", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "conf/..data").symlink_to("..1")
+    (tmp_path / "conf/config.toml").symlink_to("..data/config.toml")
+    (tmp_path / "elsewhere/linked.toml").touch()
+    (tmp_path / "conf/tokens.d/a.toml").symlink_to(tmp_path / "elsewhere/linked.toml")
+    include = ["tokens.d/*.toml", "later/*/deep.toml", "../beside/one.toml"]
+
+    found = {it.removeprefix(f"{tmp_path}/") for it in folders(tmp_path / "conf/config.toml", include)}
+
+    assert found == {"conf", "conf/..1", "conf/tokens.d", "elsewhere", "conf/later", "beside"}
 
 
 def test_pattern_without_a_match(tmp_path: Path) -> None:
@@ -190,77 +200,6 @@ def test_relative_main_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     main(tmp_path, '["rooms.toml"]')
     monkeypatch.chdir(tmp_path)
     assert [each.name for each in load("config.toml").tokens] == ["rooms"]
-
-
-DOCUMENT = f"""
-include = []
-[acaengine.main]
-url = "https://aca.example.com"
-[vault.main]
-address = "https://vault.example.com"
-auth = {{ method = "token", token = {{ env = "VAULT_TOKEN" }} }}
-{token("one")}{token("two")}"""
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(DOCUMENT, id="plain"),
-        pytest.param(DOCUMENT.replace("\n", "\r\n"), id="line ends of Windows"),
-        pytest.param(DOCUMENT.replace("[[tokens]]", "  [[ tokens ]] # one more"), id="spaces and comments"),
-        pytest.param(DOCUMENT.replace("[[tokens]]", '[["tokens"]]', 1), id="the first header in quotes"),
-        pytest.param(DOCUMENT.replace('[[tokens]]\nname = "two"', '[["tokens"]]\nname = "two"'), id="a later one"),
-        pytest.param(DOCUMENT + '\n[log]\nlevel = "debug"\n', id="a table after the tokens"),
-        pytest.param(DOCUMENT + "\n[tokens.rotation]\nfraction = 0.5\n", id="a table of a token"),
-        pytest.param(DOCUMENT.replace('"svc-one"', '"""\n[[tokens]]\nname"""'), id="a header in a text"),
-        pytest.param(DOCUMENT.replace('"svc-one"', "'''\n[[tokens]]'''"), id="a header in a literal text"),
-        pytest.param(DOCUMENT.replace("[[tokens]]", "[tokens]", 1), id="a table of that name"),
-        pytest.param("tokens = [1]\n" + DOCUMENT, id="an array of that name"),
-        pytest.param(DOCUMENT + '\n[[tokens]]\nname = "three', id="broken in the last token"),
-        pytest.param(DOCUMENT + "\n[acaengine.main]\n", id="a table twice, the second time after the tokens"),
-        pytest.param(DOCUMENT.replace('name = "one"', 'name = "two"'), id="a name twice"),
-        pytest.param("[[tokens]]\n" * 3, id="nothing but headers"),
-    ],
-)
-def test_parts_read_like_the_whole(tmp_path: Path, text: str) -> None:
-    """A file means the same, and what is wrong with it is told in the same words, as when it is parsed as a whole."""
-    path = tmp_path / "config.toml"
-    path.write_bytes(text.encode())
-
-    def outcome(read: Callable[[], Config]) -> Config | tuple[str, ...]:
-        try:
-            return read()
-        except ConfigError as error:
-            return tuple(str(problem) for problem in error.problems)
-
-    def whole() -> Config:
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError:
-            # its place and words are what test_syntax holds; here, that the parts do not hide it
-            raise ConfigError((Problem(str(path), "", "", ""),)) from None
-        return parse([(str(path), document)])
-
-    expected, found = outcome(whole), outcome(lambda: load(path))
-    if isinstance(expected, tuple) and isinstance(found, tuple) and "is not valid TOML" in str(found):
-        assert len(found) == len(expected) == 1
-    else:
-        assert found == expected
-
-
-def test_many_tokens_are_never_held_as_tables(tmp_path: Path) -> None:
-    """Reading a thousand tokens takes little more memory than the configuration that comes of it."""
-    load(main(tmp_path, tokens=token("first")))  # what is made once
-    path = main(tmp_path, tokens="".join(token(f"t{number}") for number in range(1000)))
-    tracemalloc.start()
-    try:
-        config = load(path)
-        held, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert len(config.tokens) == 1000
-    # the text of the file, places and names are held meanwhile; as tables they would take four times as much
-    assert peak < held + 1_200_000
 
 
 def test_what_tokens_say_alike_is_held_once(tmp_path: Path) -> None:

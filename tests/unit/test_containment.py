@@ -18,14 +18,14 @@ from aca_tokend.admin import AdminServer
 from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import AdminConfig, parse
 from aca_tokend.core.errors import FRAMES, InternalError, SecretError, contained
-from aca_tokend.core.outcome import Component, Event, Failed, HookRan, Published, Reason, Step, Suspended, Unexpected
+from aca_tokend.core.guard import parse_record
+from aca_tokend.core.outcome import Component, HookRan, Reason, Unexpected
 from aca_tokend.core.steps import Call, Calls, make
 from aca_tokend.daemon import KEEP_AGAIN_SECONDS, SWEEP, Daemon
 from aca_tokend.demo.stage import wait_until
-from aca_tokend.hooking import Hooker
 from aca_tokend.pages import site
 from aca_tokend.reload import Source
-from aca_tokend.state import HookState, Written
+from aca_tokend.rotation.hook_runner import Hooker, HookState, Written
 from aca_tokend.status_api import api
 from tests.fakes import Bench, FakeClock, FakeHook, MemorySink, drive, token_config
 from tests.unit.test_admin import ask
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from aca_tokend.state import TokenState
+    from aca_tokend.core.outcome import Event
+    from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.vault import VaultSession
 
 CANARY = "canary-secret"
@@ -173,103 +174,57 @@ def test_expected_errors_stay_what_they_are() -> None:
 # ── attempts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def of_attempts(bench: Bench) -> list[Unexpected]:
-    """The bugs that attempts met, which show nothing."""
-    assert CANARY not in repr(bench.events)
-    found = bench.told(Unexpected)
-    assert {(bug.component, bug.owner, bug.kind) for bug in found} == {(Component.ATTEMPT, "bookings", "RuntimeError")}
-    return found
-
-
-def test_bug_in_a_grant() -> None:
-    """It costs an attempt, not the process: told, tried again by the backoff, and no attempt with the credential."""
+def test_bug_in_an_attempt() -> None:
+    """It is told without its text, comes again by the backoff, and uses up no attempt of the credential."""
     bench = Bench()
     bench.endpoint.before_answer = fail
 
-    wait = bench.attempt()
+    for count in range(1, 5):
+        again = bench.attempt()
+        assert 0.0 < again <= bench.facts.config.rotation.backoff.cap
+        assert bench.failures == count
+        bench.clock.advance(again)
 
-    assert len(of_attempts(bench)) == 1
-    (failed,) = bench.told(Failed)
-    assert (failed.failure.step, failed.failure.reason) == (Step.GRANT, Reason.INTERNAL_ERROR)
-    assert 0.0 < wait < math.inf
-
-    bench.run_for(3600.0)
-    assert len(of_attempts(bench)) > 5
-    assert not bench.told(Suspended), "what was claimed is given back"
-
+    bugs = bench.told(Unexpected)
+    assert {(bug.component, bug.owner, bug.kind) for bug in bugs} == {(Component.ATTEMPT, "bookings", "RuntimeError")}
+    assert CANARY not in repr(bench.events)
+    assert bench.facts.suspension is None
+    (entry,) = parse_record(bench.sinks[0].records["attempts"][1]).entries
+    assert (entry.spent, entry.reason) == (0, None), "each claim was given back"
     bench.endpoint.before_answer = None
-    bench.run_for(120.0)
-    assert bench.sinks[0].content == bench.state.document is not None
-
-
-@pytest.mark.parametrize("step", ["look", "publish"])
-def test_bug_at_a_place(step: str) -> None:
-    """It is told, with its place in the code, and holds up no other place of the token."""
-    broken, well = MemorySink(name="vault:secret/broken"), MemorySink(name="vault:secret/well")
-    bench = Bench(sinks=[broken, well])
-    if step == "publish":
-        broken.before_publish = fail
-    else:
-        vars(broken)["look"] = fail
-
-    wait = bench.attempt()
-
-    assert of_attempts(bench)[0].trace[-1].endswith("in fail")
-    assert well.content == bench.state.document is not None
-    assert 0.0 < wait < math.inf
-
-
-@pytest.mark.parametrize("record", ["read_record", "write_record"])
-def test_bug_at_a_record(record: str) -> None:
-    """No request is made without its record, and the bug is told."""
-    bench = Bench()
-    vars(bench.sinks[0])[record] = fail
-
-    wait = bench.attempt()
-
-    assert of_attempts(bench)
-    assert not bench.endpoint.asked
-    assert bench.told(Failed)[0].failure.reason is Reason.INTERNAL_ERROR
-    assert 0.0 < wait < math.inf
-
-    del vars(bench.sinks[0])[record]
-    bench.run_for(120.0)
-    assert bench.state.document is not None
-
-
-class Deaf(list[Event]):
-    """Events that nobody can be told of while it is `broken`."""
-
-    broken = False
-    missed = 0
-
-    def append(self, event: Event) -> None:
-        if self.broken and isinstance(event, Published):
-            self.missed += 1
-            fail()
-        super().append(event)
-
-
-def test_bug_beside_a_rotation() -> None:
-    """A bug in what brings a place up to date is no loop, and asks for no other token while this one lives."""
-    events, sinks = Deaf(), [MemorySink(name="vault:secret/one"), MemorySink(name="vault:secret/two")]
-    bench = Bench(sinks=sinks, events=events)
-    sinks[1].publish_errors.extend([Reason.UNAVAILABLE] * 100)
     bench.attempt()
-    asked, rotate_at = len(bench.endpoint.asked), bench.state.rotate_at
+    assert bench.facts.everywhere
 
-    events.broken = True
-    bench.run_for(300.0)
 
-    assert 1 < events.missed < 50
-    assert len(of_attempts(bench)) == events.missed
-    assert (len(bench.endpoint.asked), bench.state.rotate_at) == (asked, rotate_at)
-    assert not bench.state.failures
+def test_bug_at_a_place() -> None:
+    """It is a failure of that place alone, and told as a bug too: the token is published at its other place."""
+    bench = Bench(sinks=[MemorySink("vault:a"), MemorySink("vault:b")])
+    bench.sinks[0].look = fail  # type: ignore[method-assign]
 
-    events.broken = False
-    sinks[1].publish_errors.clear()
-    bench.run_for(120.0)
-    assert sinks[1].content == bench.state.document
+    bench.attempt()
+
+    assert [(bug.component, bug.kind) for bug in bench.told(Unexpected)] == [(Component.ATTEMPT, "RuntimeError")]
+    assert CANARY not in repr(bench.events)
+    bad, good = bench.facts.places
+    assert bad.failure is not None
+    assert bad.failure.reason is Reason.INTERNAL_ERROR
+    assert good.failure is None
+    assert bench.sinks[1].content == bench.document
+
+
+def test_bug_in_the_rules_passes_the_turn() -> None:
+    """Where an attempt ends by a bug of our own whose turn it was to ask the endpoint, another token has it."""
+    bench = Bench()
+    gate, now = bench.token.wiring.gate, bench.clock.now
+    for name, expires in ((bench.facts.name, now + 100.0), ("b", now + 3600.0), ("c", now + 3600.0)):
+        turns = gate.failed(name, expires, now, None, 0.5)
+    assert turns[0].token == bench.facts.name
+    object.__setattr__(bench.rotator, "decide", fail)
+
+    bench.attempt()
+
+    assert [bug.component for bug in bench.told(Unexpected)] == [Component.ATTEMPT]
+    assert {wake.token for wake in bench.woken} == {"b", "c"}
 
 
 # ── hooks ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -317,7 +272,7 @@ def configuration(*names: str) -> dict[str, Any]:
 
 
 class Rig:
-    """A daemon whose tokens are not on schedule, and its log."""
+    """A daemon that was not started, and its log."""
 
     def __init__(self, rng: random.Random | None = None) -> None:
         self.stream: io.StringIO = configured()
@@ -395,14 +350,14 @@ def test_bugs_in_what_is_watched() -> None:
     """Each thing that the main thread watches fails by itself; the next round does them all again."""
     rig = Rig()
     daemon = rig.daemon
-    broken = daemon.states["foyer"]
-    daemon.states["foyer"] = cast("TokenState", Broken())
+    tokens = daemon.tokens.by_name
+    broken, tokens["foyer"] = tokens["foyer"], cast("ManagedToken", Broken())
     watching = threading.Thread(target=daemon.watch, daemon=True)
     watching.start()
     try:
         wait_until(lambda: rig.stream.getvalue().count('"internal_error"') >= 4, "two rounds")
     finally:
-        daemon.states["foyer"] = broken
+        tokens["foyer"] = broken
         daemon.bell.ring_to_stop()
         watching.join(60.0)
         daemon.bell.stop = False
@@ -473,14 +428,14 @@ def test_bug_before_the_swap(tmp_path: Path) -> None:
     rig.reload("bookings", "rooms")
 
     assert daemon.config is before
-    assert set(daemon.states) == {"bookings", "foyer"}
+    assert set(daemon.tokens.by_name) == {"bookings", "foyer"}
     assert rig.successful == 0.0
     (bug,) = rig.bugs(Component.RELOAD)
     assert bug["what"] == "configuration"
 
     daemon.source.observe = observe
     rig.reload()
-    assert set(daemon.states) == {"bookings", "rooms"}
+    assert set(daemon.tokens.by_name) == {"bookings", "rooms"}
     assert rig.successful == 1.0
 
 
@@ -492,11 +447,11 @@ def test_bug_amid_the_swap(tmp_path: Path) -> None:
     rig.reload("bookings", "foyer", "rooms")
 
     rig.dice.broken = False
-    assert set(rig.daemon.scheduler._due) == {"bookings", "foyer"}
+    assert {"bookings", "foyer"} <= rig.daemon.scheduler._store.jobs.keys()
     assert rig.successful == 0.0
     rig.bugs(Component.RELOAD)
     rig.reload("bookings", "foyer", "rooms", "signage")
-    assert "signage" in rig.daemon.states
+    assert "signage" in rig.daemon.tokens.by_name
     assert rig.successful == 0.0
 
 

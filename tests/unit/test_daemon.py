@@ -6,20 +6,32 @@ import math
 import subprocess
 import sys
 import threading
+import tomllib
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aca_tokend import config_files
 from aca_tokend.bell import Bell
 from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import parse
+from aca_tokend.core.login import LoggedIn
+from aca_tokend.core.outcome import Skipped
 from aca_tokend.core.steps import Duty
-from aca_tokend.daemon import STEP_SPREAD_SECONDS, Daemon
+from aca_tokend.daemon import Daemon
 from aca_tokend.demo.stage import wait_until
-from aca_tokend.reload import Source
+from aca_tokend.reload import Draining, Source
+from aca_tokend.rotation.facts import Held
+from aca_tokend.rotation.managed import ClockStepped, Reconfigured, Woken
+from aca_tokend.rotation.tokens import STEP_SPREAD_SECONDS, TokenWork
 from aca_tokend.sinks.mounts import FILE_POOL
+from tests.unit.told import DOCUMENT, configured, lines
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from aca_tokend.core.config import Config, TokenConfig
 
 # Signals land on a thread that waits for the bell, thousands of times: with a lock in the handler this hangs for ever.
 SIGNALS = """
@@ -46,6 +58,8 @@ import pathlib
 import sys
 from aca_tokend import daemon, log, service
 from aca_tokend.core.config import parse
+from aca_tokend.core.login import LoggedIn
+from aca_tokend.core.outcome import Skipped
 
 config = parse([("config.toml", {
     "admin": {"listen": ""},
@@ -84,6 +98,8 @@ import sys
 import threading
 from aca_tokend import daemon
 from aca_tokend.core.config import parse
+from aca_tokend.core.login import LoggedIn
+from aca_tokend.core.outcome import Skipped
 
 config = parse([("config.toml", {
     "admin": {"listen": ""},
@@ -163,19 +179,62 @@ def idle(clock: SystemClock, tokens: int) -> Daemon:
     return Daemon(parse([("config.toml", document)]), clock)
 
 
+def in_an_hour(daemon: Daemon) -> None:
+    """Puts every token on schedule for later."""
+    for token in daemon.tokens.by_name.values():
+        daemon.scheduler.keep(TokenWork(daemon.tokens, token), daemon.clock.monotonic() + 3600.0)
+
+
+class SteppedClock(SystemClock):
+    """The clocks of a machine whose wall clock is set by hand."""
+
+    stepped, looks = 0.0, 0
+
+    def wall(self) -> float:
+        self.looks += 1
+        return super().wall() + self.stepped
+
+
+def test_a_step_is_told_once() -> None:
+    """A wall clock that was set is told of once, as is its next step; from then on the new time is the right one."""
+    stream, clock = configured(), SteppedClock()
+    daemon = idle(clock, 1)
+    watching = threading.Thread(target=daemon.watch, daemon=True)
+
+    def rounds() -> bool:
+        """Some more of what is watched."""
+        if clock.looks < seen + 20:
+            daemon.bell.ring_to_reload()
+        return clock.looks >= seen + 20
+
+    watching.start()
+    try:
+        for step in (3600.0, -600.0):
+            seen = clock.looks
+            wait_until(rounds, "rounds before the step")
+            clock.stepped += step
+            seen = clock.looks
+            wait_until(rounds, "rounds after the step")
+    finally:
+        daemon.bell.ring_to_stop()
+        watching.join(60.0)
+
+    steps = [line["seconds"] for line in lines(stream) if line["event"] == "clock_stepped"]
+    assert [round(step) for step in steps] == [3600, -600]
+
+
 def test_after_a_step_tokens_reckon_anew_one_by_one() -> None:
     """When the clock was stepped each token comes within two seconds, and they do not come all at once."""
     daemon = idle(SystemClock(), 200)
-    for state in daemon.states.values():
-        daemon.scheduler.keep(daemon._work(state), daemon.clock.monotonic() + 3600.0)
+    in_an_hour(daemon)
 
     before = daemon.clock.monotonic()
     daemon._clock_stepped(-3600.0)
     after = daemon.clock.monotonic()
 
-    due = [ticket.at for ticket in daemon.scheduler._due.values()]
+    due = [job.trigger.at for job in daemon.scheduler._store.jobs.values()]
     assert len(due) == 200
-    assert all(state.clock_stepped for state in daemon.states.values())
+    assert all(list(token.inbox) == [ClockStepped()] for token in daemon.tokens.by_name.values())
     assert before <= min(due)
     assert max(due) <= after + STEP_SPREAD_SECONDS
     assert max(due) - min(due) > STEP_SPREAD_SECONDS / 2
@@ -203,16 +262,16 @@ def test_what_fell_due_while_the_machine_slept_begins_at_once() -> None:
 def test_removed_token_is_taken_off_the_schedule() -> None:
     """A token that a reload removed is attempted no more; those that stay keep the very attempt that was due."""
     daemon = idle(SystemClock(), 3)
-    for state in daemon.states.values():
-        daemon.scheduler.keep(daemon._work(state), daemon.clock.monotonic() + 3600.0)
-    due = dict(daemon.scheduler._due)
+    in_an_hour(daemon)
+    due = dict(daemon.scheduler._store.jobs)
     staying = tuple(token for token in daemon.config.tokens if token.name != "t1")
 
     daemon._swap(daemon.config.model_copy(update={"tokens": staying}))
 
-    assert daemon.states.keys() == {"t0", "t2"}
-    assert daemon.scheduler._due == {"t0": due["t0"], "t2": due["t2"]}
-    assert due["t1"].gone
+    assert daemon.tokens.by_name.keys() == {"t0", "t2"}
+    left = daemon.scheduler._store.jobs
+    assert left.keys() == {"t0", "t2"}
+    assert all(left[name] is due[name] for name in left)
 
 
 def of_two_tokens(main: Path) -> Daemon:
@@ -224,7 +283,7 @@ def of_two_tokens(main: Path) -> Daemon:
 
 
 def test_reload_keeps_no_second_configuration_of_a_token(tmp_path: Path) -> None:
-    """After a reload a token's state holds the very configuration that the daemon does, also where its pool changed."""
+    """After a reload a token has the very configuration that the daemon has, also where its pool changed."""
     main = tmp_path / "config.toml"
     daemon = of_two_tokens(main)
     before = daemon.config.tokens
@@ -233,13 +292,38 @@ def test_reload_keeps_no_second_configuration_of_a_token(tmp_path: Path) -> None
         daemon.reload()
 
     assert daemon.config.tokens[0] is before[0]
-    assert all(daemon.states[token.name].config is token for token in daemon.config.tokens)
+    assert all(of_now(daemon, token.name) is token for token in daemon.config.tokens)
 
 
-def test_reload_changes_what_is_not_under_way_at_once(tmp_path: Path) -> None:
-    """What reloads changed is taken over at once, or after an attempt that is under way: all of it then, in order."""
+def of_now(daemon: Daemon, name: str) -> TokenConfig:
+    """The configuration that the next attempt of a token takes in, or else the one that it has."""
+    token = daemon.tokens.by_name[name]
+    messages = [message.wiring.config for message in token.inbox if isinstance(message, Reconfigured)]
+    return messages[-1] if messages else token.facts.config
+
+
+def test_reloads_wait_for_an_attempt_under_way(tmp_path: Path) -> None:
+    """What reloads changed is taken in by the next attempt: at once, or after the one that is under way."""
     main = tmp_path / "config.toml"
     daemon = of_two_tokens(main)
+    with blocked(daemon, "t1") as go_on:
+        for name in ("other", "another"):
+            main.write_text(TWO_TOKENS.replace("svc", name))
+            daemon.reload()
+        configs = {name: token.facts.config for name, token in daemon.tokens.by_name.items()}
+        assert configs["t1"].username == "svc-1"
+        wait_until(lambda: daemon.tokens.by_name["t2"].facts.config.username == "another-2", "an attempt of t2")
+        assert len(daemon.tokens.by_name["t1"].inbox) == 2
+        go_on()
+        wait_until(lambda: daemon.tokens.by_name["t1"].facts.config.username == "another-1", "the change is taken in")
+
+
+# ── what leaves by a reload ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def blocked(daemon: Daemon, name: str) -> Iterator[Callable[[], None]]:
+    """While an attempt of this name is under way in the daemon, which is started; what is yielded lets it go on."""
     began, go_on = threading.Event(), threading.Event()
 
     async def attempt() -> float:
@@ -247,22 +331,144 @@ def test_reload_changes_what_is_not_under_way_at_once(tmp_path: Path) -> None:
         go_on.wait(60.0)
         return math.inf
 
-    daemon.scheduler.keep(Duty("t1", FILE_POOL, attempt, lambda: 0.0), daemon.clock.monotonic())
-    daemon.scheduler.start()
+    daemon.scheduler.keep(Duty(name, FILE_POOL, attempt, lambda: 0.0), daemon.clock.monotonic())
     try:
+        if not daemon.scheduler._scheduler._thread:
+            daemon.scheduler.start()
         assert began.wait(60.0)
-        main.write_text(TWO_TOKENS.replace("svc", "other"))
-        daemon.reload()
-        assert daemon.states["t1"].config.username == "svc-1"
-        assert daemon.states["t2"].config.username == "other-2"
-        main.write_text(TWO_TOKENS.replace("svc", "another"))
-        daemon.reload()
-        assert [pending.fresh.config.username for pending in daemon._changes["t1"]] == ["other-1", "another-1"]
-        go_on.set()
-        wait_until(lambda: daemon.states["t1"].config.username == "another-1", "the change is taken over")
+        yield go_on.set
     finally:
         go_on.set()
         daemon.stop()
+
+
+def of_vaults(*names: str) -> Config:
+    """A configuration of two tokens in files, and these Vaults, which nothing needs."""
+    auth = {"method": "token", "token": {"env": "NONE"}}
+    document = tomllib.loads(TWO_TOKENS)
+    return parse(
+        [
+            (
+                "config.toml",
+                document | {"vault": {name: {"address": "http://127.0.0.1:9", "auth": auth} for name in names}},
+            )
+        ]
+    )
+
+
+def test_each_reload_cleans_up_after_itself() -> None:
+    """However attempts overlap, each reload is cleaned up after once the attempts that began before it are over."""
+    draining, done = Draining(), list[str]()
+    draining.add(frozenset({1}), [partial(done.append, "first")])
+    draining.add(frozenset({1, 2}), [partial(done.append, "second")])
+    draining.settle(lambda: frozenset({1, 2, 3}))
+    assert done == []
+
+    draining.settle(lambda: frozenset({2, 3}))
+    assert done == ["first"]
+    draining.add(frozenset({2, 3}), [partial(done.append, "third")])
+    draining.settle(lambda: frozenset({3, 4}))
+    assert done == ["first", "second"]
+    for number in range(4, 100):
+        draining.settle(lambda number=number: frozenset({number, number + 1}))  # type: ignore[misc]  # bound now
+    assert done == ["first", "second", "third"], "though an attempt was under way all the time"
+
+
+def test_pools_and_vaults_end_with_the_reload_that_left_them() -> None:
+    """A reload's clean-up leaves alone what a later one left: an attempt that began between the two may need it."""
+    daemon = Daemon(of_vaults("a", "b"))
+
+    def there() -> set[str]:
+        daemon.draining.settle(daemon.scheduler.under_way)
+        pools = {name for name in daemon.scheduler._pools if name.startswith("vault.")}
+        assert pools == {f"vault.{name}" for name in daemon.parts.vaults}
+        return pools
+
+    with blocked(daemon, "first") as end_first:
+        daemon._swap(of_vaults("b"))
+        with blocked(daemon, "second") as end_second:
+            daemon._swap(of_vaults())
+            assert there() == {"vault.a", "vault.b"}
+            end_first()
+            wait_until(lambda: there() == {"vault.b"}, "the clean-up after the first reload")
+            end_second()
+            wait_until(lambda: there() == set(), "the clean-up after the second")
+
+
+def test_pool_that_came_back_stays() -> None:
+    """What left by one reload and came back by the next is not removed by the clean-up of either."""
+    daemon = Daemon(of_vaults("a"))
+    in_an_hour(daemon)
+    for names in ((), ("a",)):
+        daemon._swap(of_vaults(*names))
+    daemon.draining.settle(daemon.scheduler.under_way)
+
+    assert "vault.a" in daemon.scheduler._pools
+    assert "a" in daemon.parts.vaults
+
+
+def test_renewer_of_a_removed_vault_is_dropped() -> None:
+    """The token of a Vault that left is renewed no more, whatever a log-in tells that was under way."""
+    daemon = Daemon(of_vaults("a", "b"))
+    in_an_hour(daemon)
+    for name in ("a", "b"):
+        daemon._on_login(LoggedIn(name, "token", None, daemon.clock.monotonic() + 3600.0))
+    assert {"vault:a", "vault:b"} <= daemon.scheduler._store.jobs.keys()
+
+    daemon._swap(of_vaults("b"))
+
+    assert {"vault:a", "vault:b"} & daemon.scheduler._store.jobs.keys() == {"vault:b"}
+    daemon._on_login(LoggedIn("a", "token", None, daemon.clock.monotonic() + 3600.0))
+    assert "vault:a" not in daemon.scheduler._store.jobs
+    daemon._swap(of_vaults("a", "b"))
+    daemon._on_login(LoggedIn("a", "token", None, daemon.clock.monotonic() + 3600.0))
+    daemon.draining.settle(daemon.scheduler.under_way)
+    assert "vault:a" in daemon.scheduler._store.jobs, "the clean-up is of the one that left"
+
+
+def test_removed_token_passes_its_turn() -> None:
+    """If a token leaves whose turn it is to ask an endpoint that is down, another that waits has it."""
+    daemon = idle(SystemClock(), 5)
+    in_an_hour(daemon)
+    now, gate = daemon.clock.monotonic(), daemon.tokens.by_name["t0"].wiring.gate
+    for name in ("t0", "t1", "t2", "t3", "t4"):
+        wakes = gate.failed(name, now + 3600.0, now, None, 0.5)
+    turn = wakes[0].token
+    staying = tuple(token for token in daemon.config.tokens if token.name != turn)
+
+    daemon._swap(daemon.config.model_copy(update={"tokens": staying}))
+    daemon.draining.settle(daemon.scheduler.under_way)
+
+    woken = [name for name, token in daemon.tokens.by_name.items() if any(isinstance(it, Woken) for it in token.inbox)]
+    assert woken
+    assert turn not in woken
+
+
+def test_last_result_of_a_removed_token_is_forgotten() -> None:
+    """What was told of a token that left is not told of one that has its name later."""
+    daemon = idle(SystemClock(), 2)
+    daemon._observe(Skipped("t0", "endpoint_held"))
+    daemon._observe(Skipped("t1", "endpoint_held"))
+    assert daemon.watched.told.keys() == {"t0", "t1"}
+
+    daemon._swap(daemon.config.model_copy(update={"tokens": daemon.config.tokens[:1]}))
+    daemon._observe(Skipped("t1", "endpoint_held"))
+
+    assert daemon.watched.told.keys() == {"t0"}
+
+
+# ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_stop_names_what_was_granted_and_reached_no_place() -> None:
+    """A token that was granted and is nowhere is lost at the end, though its attempt has ended: it is named."""
+    daemon = idle(SystemClock(), 3)
+    for name, since in (("t0", None), ("t1", 10.0)):
+        token = daemon.tokens.by_name[name]
+        held = Held(DOCUMENT, 0.0, 7200.0, asked_at=0.0, scope="", unreported_since=since)
+        token.facts = token.facts._replace(held=held)
+
+    assert daemon.stop() == ("t1",)
 
 
 def test_a_bug_ends_the_process() -> None:

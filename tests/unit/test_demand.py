@@ -13,11 +13,12 @@ from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import Config, EndpointConfig, EnvReference, TokenAuth, VaultConfig
 from aca_tokend.core.demand import WINDOW_SECONDS, Demand, Load
 from aca_tokend.core.outcome import Granted
-from aca_tokend.core.policy import Life
 from aca_tokend.daemon import Daemon
 from aca_tokend.demo.child import wait_until
 from aca_tokend.event_log import EventLog
+from aca_tokend.rotation.facts import Held, Identity
 from tests.fakes import token_config
+from tests.unit.told import DOCUMENT
 
 VAULT = VaultConfig(address="https://vault.example.com", auth=TokenAuth(token=EnvReference(env="T")))
 
@@ -102,9 +103,11 @@ def test_daemon_tells_once() -> None:
         Config(acaengine={"main": EndpointConfig(url="https://aca.example.com")}, vault={"main": VAULT}), clock
     )
     for number in range(100):
-        token = token_config().model_copy(update={"name": f"token-{number}"})
-        state = daemon.states[token.name] = daemon.parts.state(token)
-        state.life = Life(issued=clock.now, rotate=clock.now + 10.0, expires=clock.now + 1e6)
+        config = token_config(min_interval="10s").model_copy(update={"name": f"token-{number}"})
+        token = daemon.tokens.add(config, clock.now)
+        identity = Identity(DOCUMENT.account, "svc", "authority-1", clock.now)
+        held = Held(DOCUMENT, issued_at=clock.now, lifetime=10.0, asked_at=clock.now, scope=config.scope)
+        token.facts = token.facts._replace(identity=identity, held=held)
 
     watching = threading.Thread(target=daemon.watch)
     watching.start()

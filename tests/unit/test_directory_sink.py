@@ -79,6 +79,31 @@ def test_folder_before_stays_until_the_next_swap(path: Path) -> None:
     assert len(folders(path)) == 2
 
 
+def test_power_cut_leaves_no_link_to_what_is_not_on_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file, their folder and its name are on disk before `..data` leads there, and the swap is afterwards."""
+    sink = sink_at(path)
+    seen = sink.publish(document(1), sink.look())
+    steps: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(file: int) -> None:
+        steps.append(Path(f"/proc/self/fd/{file}").readlink().name)
+        fsync(file)
+
+    def renamed(source: str, target: str, **directories: int) -> None:
+        steps.append(f"swap {target}")
+        rename(source, target, **directories)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    sink.publish(document(2), seen)
+
+    folder = (path / "..data").readlink().name
+    swap = steps.index("swap ..data")
+    assert sorted(steps[: swap - 2]) == [".document.json", "app.env", "token"]
+    assert steps[swap - 2 :] == [folder, "bookings", "swap ..data", "bookings"]
+
+
 def test_names_follow_the_configuration(path: Path) -> None:
     """After a restart with other files the document is known, due to be written anew, and a name that left is gone."""
     sink = sink_at(path)

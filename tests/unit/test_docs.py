@@ -18,9 +18,11 @@ from aca_tokend.core.config import parse
 from aca_tokend.core.errors import ConfigError
 from aca_tokend.core.formats import render
 from aca_tokend.core.outcome import REJECTED, Reason
+from aca_tokend.core.saying import SKIPPED
 from aca_tokend.core.status import schema as status_schema
-from aca_tokend.core.token import FIELDS, Account, parse_document
+from aca_tokend.core.token import FIELDS, OWNER, Account, parse_document
 from aca_tokend.core.vault_policy import policies
+from aca_tokend.rotation.decide import CHAIN
 from tests.blocks import PAGES, blocks_for
 
 ROOT = Path(__file__).parents[2]
@@ -66,9 +68,10 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
-def first_cells(page: Path) -> list[str]:
-    """The first cell of each row of the tables of a page, without headers and rules."""
-    lines = read(page).splitlines()
+def first_cells(page: Path, header: str = "") -> list[str]:
+    """The first cell of each row of the tables of a page, or of the one table with this header, without the header."""
+    text = read(page)
+    lines = (text.partition(header)[2].partition("\n\n")[0] if header else text).splitlines()
     cells = [
         line.split("|")[1].strip().strip("`")
         for line, after in pairwise([*lines, ""])
@@ -168,7 +171,7 @@ def test_form_of_a_decision(page: Path) -> None:
 
 def test_contract_has_every_field() -> None:
     """The contract explains each published field in the order in which it is published, and no other."""
-    assert tuple(first_cells(DOCS / "contract.md")) == FIELDS
+    assert tuple(first_cells(DOCS / "contract.md")) == (*FIELDS, OWNER)
 
 
 def test_contract_example() -> None:
@@ -180,7 +183,7 @@ def test_contract_example() -> None:
     account = Account("aca.example.com", document.authority, document.username, CLIENT_ID)
 
     assert dict(document.fields()) == fields
-    assert tuple(fields) == FIELDS
+    assert tuple(fields) == (*FIELDS, OWNER)
     assert account.fingerprint == document.account
     parts = ("aca.example.com", document.authority, document.username, CLIENT_ID)
     assert "".join(f"{len(part)}:{part}" for part in parts) + "\n" in blocks(page, "")
@@ -244,6 +247,18 @@ def test_messages_of_check() -> None:
     assert f"{caught.value.message}\n" == shown
 
 
+def test_rules_are_told() -> None:
+    """How it works has each rule that decides what is due, in the order in which they are asked, and rest at last."""
+    told = first_cells(DOCS / "how-it-works.md", "| rule | when | what follows |\n|---|---|---|\n")
+    assert told == [*(rule.__name__ for rule in CHAIN), "rest"]
+
+
+def test_waits_are_told() -> None:
+    """How it works explains each reason for which a token waits, and no other."""
+    told = first_cells(DOCS / "how-it-works.md", "| why | it waits for |\n|---|---|\n")
+    assert sorted(told) == sorted(SKIPPED)
+
+
 def test_rejections_are_told() -> None:
     """The decision about rejections names each reason that counts as one, and no other."""
     (page,) = (DOCS / "decisions").glob("0007-*.md")
@@ -252,17 +267,18 @@ def test_rejections_are_told() -> None:
 
 def test_names_are_known() -> None:
     """Reasons, events, metrics, keys, fields and tests that prose names are those of the code and of the references."""
-    known = {reason.value for reason in Reason} | set(FIELDS)
+    known = {reason.value for reason in Reason} | set(FIELDS) | {rule.__name__ for rule in CHAIN}
     known |= set().union(*(names_in(read(DOCS / name)) for name in ("configuration.md", "logs.md", "metrics.md")))
     known |= FOREIGN_NAMES | {
         name for shape in status_schema()["$defs"].values() for name in shape.get("properties", {})
     }
     known |= {name for file in (ROOT / "tests").rglob("*.py") for name in (file.stem, *TEST.findall(read(file)))}
+    known |= {file.stem for file in (ROOT / "aca_tokend").rglob("*.py")}
     unknown = {
         f"{page.name}: {name}"
         for page in (ROOT / "README.md", ROOT / "SECURITY.md", *DOCS.rglob("*.md"))
         for name in names_in(read(page))
-        if name not in known and name not in in_fences(page) and not (ROOT / "aca_tokend" / f"{name}.py").exists()
+        if name not in known and name not in in_fences(page)
     }
     assert not unknown
 

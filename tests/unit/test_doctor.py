@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from rich.console import Console
 
-from aca_tokend.core.config import parse
+from aca_tokend import sinks
+from aca_tokend.core.config import EnvReference, parse
 from aca_tokend.core.errors import InternalError, ReachError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
-from aca_tokend.doctor import LIMIT_SECONDS, Clock, accounts, endpoints, files, hastened, picture, reach
+from aca_tokend.core.token import Account
+from aca_tokend.doctor import LIMIT_SECONDS, Clock, accounts, endpoints, files, hastened, picture, reach, targets
 from aca_tokend.doctor.examination import Check, Examination, Notes
 from aca_tokend.doctor.findings import Area, Finding, Report, Status, listed
 from aca_tokend.parts import Parts
+from tests.unit.file_writer import document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -313,6 +316,7 @@ def test_the_process_ends_although_threads_hang() -> None:
     code = """
 import sys, threading
 from aca_tokend.core.steps import Call
+from aca_tokend.core.token import Account
 from aca_tokend.doctor.examination import Check, Examination
 from aca_tokend.doctor.findings import Area
 begun = threading.Event()
@@ -518,7 +522,8 @@ def parts_of(config: Config) -> Parts:
 def examine_files(publish: dict[str, Any]) -> dict[str, Finding]:
     """The findings about the only place of a configuration, by step."""
     parts = parts_of(config(publish))
-    found = Examination(parts.pools(), list(files.checks(parts))).run(PLENTY, lambda *_: None)
+    checks = [*files.places(parts), *targets.checks(parts), *files.surroundings(parts)]
+    found = Examination(parts.pools(), checks).run(PLENTY, lambda *_: None)
     return {it.check: it for it in found}
 
 
@@ -549,7 +554,7 @@ def test_a_directory_that_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["directory", "link", "foreign"])
 def test_a_target_that_is_no_file_of_ours(tmp_path: Path, kind: str) -> None:
-    """A directory, a link and somebody else's file in the place of the token fail; what they hold is not shown."""
+    """A directory or a link in the place of the token fails, another's file is warned of; its content is not shown."""
     target = tmp_path / "bookings.json"
     if kind == "directory":
         target.mkdir()
@@ -558,9 +563,67 @@ def test_a_target_that_is_no_file_of_ours(tmp_path: Path, kind: str) -> None:
     else:
         target.write_text("canary-content")
     found = examine_files({"path": str(target)})
-    assert found["target"].status is Status.FAILED
+    assert found["target"].status is (Status.WARN if kind == "foreign" else Status.FAILED)
     assert found["target"].fix
     assert "canary-content" not in str(found)
+
+
+OURS, ANOTHER = Account("aca.example.com", "authority-1", "svc", "client-1").fingerprint, "0" * 32
+
+
+@pytest.mark.parametrize("to", ["file", "directory"])
+@pytest.mark.parametrize(
+    ("token", "account", "replace_foreign", "told"),
+    [
+        ("bookings", OURS, False, (Status.OK, "holds a token")),
+        ("", OURS, False, (Status.OK, "holds a token")),
+        ("bookings", ANOTHER, False, (Status.OK, "will be replaced: it holds the token of another account")),
+        ("rooms", OURS, False, (Status.WARN, "will not be replaced: this token did not write what is there")),
+        ("", ANOTHER, False, (Status.WARN, "will not be replaced: this token did not write what is there")),
+        ("rooms", OURS, True, (Status.OK, "holds a token")),
+        ("rooms", ANOTHER, True, (Status.OK, "will be replaced: it holds the token of another account")),
+    ],
+)
+def test_what_a_start_will_do(
+    tmp_path: Path, to: str, token: str, account: str, replace_foreign: bool, told: tuple[Status, str]
+) -> None:
+    """A document under the token's name is its own, whatever the account; one under another name stays, with a fix."""
+    place: dict[str, Any] = {"path": str(tmp_path / "bookings.json")}
+    if to == "directory":
+        place = {"to": to, "path": str(tmp_path), "files": {"token": {"format": "token"}}}
+    sink = sinks.build(config(place).tokens[0].publish[0], {})
+    sink.publish(replace(document(1), account=account, token=token), sink.look())
+
+    found = examine_files({**place, "replace_foreign": replace_foreign})["target"]
+
+    assert (found.status, found.detail.startswith(told[1])) == (told[0], True), found.detail
+    assert ("replace_foreign" in found.fix) is (found.status is Status.WARN)
+
+
+def test_account_that_cannot_be_resolved(tmp_path: Path) -> None:
+    """Where a reference of the account does not resolve, nothing is said of what a start will do."""
+    whole = config({"path": str(tmp_path / "bookings.json")})
+    entry = whole.tokens[0].model_copy(update={"username": EnvReference(env="NO_SUCH_VARIABLE")})
+    parts = parts_of(whole.model_copy(update={"tokens": (entry,)}))
+    (only,) = targets.checks(parts)
+    (found,) = Examination(parts.pools(), [replace(only, after=())]).run(PLENTY, lambda *_: None)
+    assert (found.status, found.detail) == (Status.SKIPPED, "whose token it should be cannot be resolved")
+
+
+@pytest.mark.parametrize("to", ["file", "directory"])
+def test_record_of_a_client(tmp_path: Path, to: str) -> None:
+    """An earlier version's attempt record of a client is named as one that can be removed, and stays where it is."""
+    place: dict[str, Any] = {"path": str(tmp_path / "bookings.json")}
+    record = tmp_path / ".bookings.json.client-attempts"
+    if to == "directory":
+        place = {"to": to, "path": str(tmp_path), "files": {"token": {"format": "token"}}}
+        record = tmp_path / ".client-attempts"
+    assert targets.RECORD not in examine_files(place)
+    record.write_text("{}")
+    found = examine_files(place)[targets.RECORD]
+    assert (found.subject, found.status) == (str(record), Status.OK)
+    assert "can be removed" in found.detail
+    assert record.read_text() == "{}"
 
 
 def test_an_owner_that_there_is_none(tmp_path: Path) -> None:
@@ -624,4 +687,4 @@ def test_a_daemons_claim_is_respected() -> None:
     """How long a claim of a daemon counts goes by the daemon's timeout, not by the shorter one of the doctor."""
     whole = config({"path": "/x"}, timeout="30s")
     (only,) = accounts.checks(parts_of(hastened(whole)), whole, Clock(), time.monotonic() + PLENTY)
-    assert only.examine.keywords["state"].rules.lease_seconds == 31.0  # type: ignore[attr-defined]  # it is a partial
+    assert only.examine.keywords["token"].wiring.rules.lease_seconds == 61.0  # type: ignore[attr-defined]  # it is a partial

@@ -7,7 +7,7 @@ import math
 from aca_tokend.core.errors import GrantUnavailable
 from aca_tokend.core.outcome import Expired, Reason, Step
 from aca_tokend.expiry import Expiries
-from tests.fakes import Bench, MemorySink
+from tests.fakes import Bench, MemorySink, token_config
 
 
 def rotated(*sinks: MemorySink) -> Bench:
@@ -18,13 +18,13 @@ def rotated(*sinks: MemorySink) -> Bench:
 
 
 def news(bench: Bench, expiries: Expiries) -> list[Expired]:
-    return list(expiries.news([bench.state], bench.clock.monotonic(), bench.clock.wall()))
+    return list(expiries.news([bench.token], bench.clock.monotonic(), bench.clock.wall()))
 
 
 def test_token_that_expires() -> None:
     """A token that has expired is told of once, with what keeps it from being replaced, and again after a success."""
     bench, expiries = rotated(), Expiries()
-    document = bench.state.document
+    document = bench.document
     assert document is not None
     bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
     bench.run_for(7199.0)
@@ -60,6 +60,38 @@ def test_sink_that_is_left_behind() -> None:
     assert expired.sinks == ("vault:secret/aca/bookings",)
     assert expired.failure is not None
     assert expired.failure.reason is Reason.VAULT_SEALED
+
+
+def test_places_are_told_of_once_each() -> None:
+    """While one place of two is served again and the other is not, nothing new is told; if it expires again, it is."""
+    places = [MemorySink(), MemorySink(name="file:/run/aca/bookings.json", kind="file", pool="file")]
+    bench, expiries = rotated(*places), Expiries()
+    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.run_for(7200.0)
+    assert [it.sinks for it in news(bench, expiries)] == [(places[0].name, places[1].name)]
+
+    bench.endpoint.broken = None
+    places[1].publish_errors.extend([Reason.IO_ERROR] * 10_000)
+    bench.run_for(100.0)
+    assert places[0].writes == 2
+    assert news(bench, expiries) == []
+    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.run_for(7200.0)
+    assert [it.sinks for it in news(bench, expiries)] == [(places[0].name, places[1].name)]
+
+
+def test_token_of_the_account_from_before() -> None:
+    """A token of the account that was configured before is told of too when it expires where it is read."""
+    before, expiries = rotated(), Expiries()
+    config = token_config().model_copy(update={"username": "svc-other"})
+    bench = Bench(clock=before.clock, sinks=before.sinks, config=config)
+    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.run_for(7100.0)
+    assert news(bench, expiries) == []
+
+    bench.run_for(100.0)
+    (expired,) = news(bench, expiries)
+    assert expired.sinks == (before.sinks[0].name,)
 
 
 def test_what_is_not_told() -> None:

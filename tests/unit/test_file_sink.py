@@ -466,3 +466,17 @@ def test_look_tells_of_an_unknown_owner(path: Path, config: dict[str, str]) -> N
     assert caught.value.reason is Reason.OWNER_NOT_SET
     assert str(caught.value) == f"{path}: there is no such owner or group"
     assert names(path) == set()
+
+
+@pytest.mark.parametrize("beside", ["attempts", "published"])
+def test_record_that_is_no_file_is_named(tmp_path: Path, beside: str) -> None:
+    """A directory in the place of a record is told by the record's own path, not by that of the good file."""
+    path = tmp_path / "bookings.env"
+    sink = sink_at(path, format="env")
+    sink.publish(document(1), sink.look())
+    record = tmp_path / f".bookings.env.{beside}"
+    record.unlink(missing_ok=True)
+    record.mkdir()
+
+    with pytest.raises(LookError, match=re.escape(f"{record}: it is a directory")):
+        sink.look() if beside == "published" else sink.read_record(beside)

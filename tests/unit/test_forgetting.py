@@ -22,8 +22,8 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.steps import Call, Duty, make
 from aca_tokend.oauth import HttpTokenEndpoint
-from aca_tokend.pool import Pool
-from aca_tokend.scheduler import RotationScheduler
+from aca_tokend.scheduling.executor import Executor
+from aca_tokend.scheduling.scheduler import RotationScheduler
 from tests.fakes import Bench as Rotation
 from tests.unit.scripted_server import ScriptedServer, answers, response
 from tests.unit.vault_bench import Bench
@@ -115,7 +115,7 @@ def test_a_failed_call_keeps_nothing() -> None:
         return ""
 
     coroutine = attempt(password)
-    (call,) = coroutine.send(None)
+    (call,) = coroutine.send(None).calls
     with pytest.raises(StopIteration, match="there is none"):
         coroutine.send((make(call),))
     coroutine.close()
@@ -147,7 +147,7 @@ def test_an_idle_thread_keeps_nothing() -> None:
             """Is the call."""
 
     gone = threading.Event()
-    pool = Pool("pool", 1, lambda _: None)
+    pool = Executor("pool", 1, lambda _: None)
     sent = Sent()
     weakref.finalize(sent, gone.set)
     pool.submit(0.0, sent.use, lambda: None)
@@ -214,7 +214,18 @@ def record_missing(bench: Rotation) -> None:
     bench.sinks[0].record_errors.append(Reason.PERMISSION_DENIED)
 
 
-@pytest.mark.parametrize("fail", [grant_refused, record_missing, lambda _bench: None], ids=["grant", "claim", "none"])
+def poll_fails(bench: Rotation) -> None:
+    """A suspended token that looks whether it may go on, and cannot read its record."""
+    bench.endpoint.broken = GrantRejected(Reason.INVALID_GRANT, "no")
+    bench.run_for(600)
+    assert bench.facts.suspension is not None
+    bench.clock.advance(3600)
+    bench.sinks[0].record_errors.extend([Reason.PERMISSION_DENIED] * 100)
+
+
+@pytest.mark.parametrize(
+    "fail", [grant_refused, record_missing, poll_fails, lambda _bench: None], ids=["grant", "claim", "poll", "none"]
+)
 def test_an_attempt_is_let_go_of(fail: Callable[[Rotation], None]) -> None:
     """Once an attempt is over, however it ended, nothing of it holds the credential."""
     bench = Rotation()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, cast
 
-import pytest
-
 from aca_tokend import health, log
 from aca_tokend.core.config import parse
 from aca_tokend.core.health import Check, problems, report
@@ -14,7 +12,7 @@ from aca_tokend.core.outcome import Failure, Reason, Step, Suspended
 from aca_tokend.daemon import Daemon
 
 if TYPE_CHECKING:
-    from aca_tokend.scheduler import RotationScheduler
+    from aca_tokend.scheduling.scheduler import RotationScheduler
 
 MANY = tuple(f"token {number}" for number in range(10_000))
 
@@ -24,22 +22,16 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.late: list[str] = []
-        self.hanging: list[str] = []
-        self.limit = 0.0
         self.ended = False
 
     def overdue(self) -> list[str]:
         return self.late
 
-    def stuck(self, limit: float) -> list[str]:
-        self.limit = limit
-        return self.hanging
-
     def dead(self) -> bool:
         return self.ended
 
 
-def daemon(*, timeout: str = "10s", tokens: int = 2) -> Daemon:
+def daemon(*, tokens: int = 2) -> Daemon:
     """A daemon that was not started, with a hook."""
     secret = {"env": "NONE"}
     tables = [
@@ -56,14 +48,14 @@ def daemon(*, timeout: str = "10s", tokens: int = 2) -> Daemon:
     ]
     content = {
         "admin": {"listen": ""},
-        "acaengine": {"main": {"url": "http://127.0.0.1:9", "timeout": timeout}},
+        "acaengine": {"main": {"url": "http://127.0.0.1:9"}},
         "tokens": tables,
     }
     return Daemon(parse([("config.toml", content)]))
 
 
 def told(scheduler: Scheduler, made: Daemon, *, bug: bool = False) -> list[str]:
-    return problems(health.checks(cast("RotationScheduler", scheduler), made.parts, made._who, bug=bug))
+    return problems(health.checks(cast("RotationScheduler", scheduler), made._who, bug=bug))
 
 
 def test_a_daemon_that_was_just_made_is_healthy() -> None:
@@ -72,33 +64,23 @@ def test_a_daemon_that_was_just_made_is_healthy() -> None:
 
     assert made.unhealthy() == []
     assert problems(made.readiness()) == ["tokens: 2 of 2 not looked at yet: t0, t1"]
-    for state in made.states.values():
-        state.settled = True
+    for token in made.tokens.by_name.values():
+        token.facts = token.facts._replace(tried_once=True)
     assert problems(made.readiness()) == []
 
 
 def test_each_problem_is_named() -> None:
-    """A bug, a dead scheduler, attempts that are overdue and calls that hang are told with whom they concern."""
+    """A bug, a dead scheduler and attempts that are overdue are told with whom they concern."""
     made, scheduler = daemon(), Scheduler()
     assert told(scheduler, made) == []
     hook = next(iter(made.parts.hooks))
-    scheduler.late, scheduler.hanging, scheduler.ended = ["t0", hook, "vault:main"], ["vault.main", hook], True
+    scheduler.late, scheduler.ended = ["t0", hook, "vault:main"], True
 
     assert told(scheduler, made, bug=True) == [
         "process: a bug ended its work",
         "scheduler: its thread has ended, and no attempt begins any more",
         "attempts: 3 overdue that did not begin: token t0, hook reload, our own token in vault main",
-        "calls: 2 pools with one that hangs past every timeout: pool vault.main, hook reload",
     ]
-
-
-@pytest.mark.parametrize(("timeout", "limit"), [("1s", 60.0), ("100s", 500.0)])
-def test_calls_get_longer_than_every_timeout(timeout: str, limit: float) -> None:
-    """A call hangs only once it took far longer than the longest timeout there is, and a minute."""
-    scheduler = Scheduler()
-    told(scheduler, daemon(timeout=timeout))
-
-    assert scheduler.limit == limit
 
 
 def test_answers_stay_short() -> None:
@@ -121,12 +103,12 @@ def test_status_line() -> None:
 def test_status_knows_what_the_log_has() -> None:
     """Who has read of an attempt in the log finds it in the status already."""
     made = daemon(tokens=1)
-    state, event = made.states["t0"], Suspended("t0", Failure(Step.GRANT, Reason.INVALID_GRANT, "refused"))
+    event = Suspended("t0", Failure(Step.GRANT, Reason.INVALID_GRANT, "refused"))
     known: list[object] = []
 
     class Log(io.StringIO):
         def write(self, text: str) -> int:
-            known.append(state.told and state.told[1])
+            known.append(made.watched.told["t0"][1])
             return len(text)
 
     log.configure("info", "json", Log())

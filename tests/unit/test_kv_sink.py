@@ -14,7 +14,7 @@ from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, Seen
-from aca_tokend.sinks.kv import KvSink
+from aca_tokend.sinks.kv import KvSink, Version
 from aca_tokend.vault import VaultSession
 from tests.unit.vault_stub import answer, vault_stub
 
@@ -36,6 +36,7 @@ DOCUMENT = Document(
     username="svc-bookings",
     authority="authority-ID",
     account="00112233445566778899aabbccddeeff",
+    token="bookings",
 )
 
 
@@ -78,24 +79,52 @@ def test_what_is_written(stub: VaultStub, session: VaultSession) -> None:
     """A publish writes the fields of the document, with the version that was seen for check-and-set."""
     sink = sink_of(session)
     seen = sink.look()
-    assert seen == Seen(DOCUMENT, 3)
-    assert sink.publish(DOCUMENT, seen) == Seen(DOCUMENT, 4)
+    assert isinstance(seen.stamp, Version)
+    assert seen == Seen(DOCUMENT, Version(3, seen.stamp.digest))
+    assert sink.publish(DOCUMENT, seen) == Seen(DOCUMENT, Version(4, seen.stamp.digest))
     assert stub.asked[-1].body == {"data": DOCUMENT.fields(), "options": {"cas": 3}}
 
 
 def test_renamed_fields(stub: VaultStub, session: VaultSession) -> None:
     """Renamed fields are written under their new names, and read back from them and from nowhere else."""
-    sink = sink_of(session, access_token="token", scope="scopes")
-    written = {
-        {"access_token": "token", "scope": "scopes"}.get(name, name): value for name, value in DOCUMENT.fields().items()
-    }
-    assert sink.look() == Seen(None, 3, foreign="access_token is missing")
-    sink.publish(DOCUMENT, Seen(None, 3))
+    names = {"access_token": "api_token", "scope": "scopes"}
+    sink = sink_of(session, **names)
+    written = {names.get(name, name): value for name, value in DOCUMENT.fields().items()}
+    assert written["token"] == "bookings"
+    seen = sink.look()
+    assert (seen.document, seen.foreign) == (None, "access_token is missing")
+    sink.publish(DOCUMENT, seen)
     assert stub.asked[-1].body["data"] == written
     stub.always(
         PATH, answer(200, {"data": {"data": written | {"access_token": "another"}, "metadata": {"version": 4}}})
     )
-    assert sink.look() == Seen(DOCUMENT, 4)
+    seen = sink.look()
+    assert seen.document is not None
+    assert (seen.document, seen.document.token) == (DOCUMENT, "bookings")
+
+
+def test_a_secret_under_other_names_says_whose_it_is(stub: VaultStub, session: VaultSession) -> None:
+    """What cannot be read since the names of fields changed still tells the token it was written for, and no log."""
+    seen = sink_of(session, access_token="api_token").look()
+    assert (seen.document, seen.token) == (None, "bookings")
+    assert "bookings" not in repr(seen)
+    for token in (None, 7, ["bookings"]):
+        held = {"token": token, "password": CANARY}
+        stub.always(PATH, answer(200, {"data": {"data": held, "metadata": {"version": 3}}}))
+        assert sink_of(session).look().token == ""
+
+
+def test_a_stamp_is_of_exactly_this_content(stub: VaultStub, session: VaultSession) -> None:
+    """Another content under the same number has another stamp, a deleted one too, and equal content the same."""
+    sink = sink_of(session)
+    published = sink.publish(DOCUMENT, sink.look())
+    stamps = {published.stamp}
+    for fields in (DOCUMENT.fields(), DOCUMENT.fields() | {"scope": "admin"}, {"password": CANARY}, {}, None):
+        status = 404 if fields is None else 200
+        stub.always(PATH, answer(status, {"data": {"data": fields, "metadata": {"version": 4}}}))
+        stamps.add(sink.look().stamp)
+    assert len(stamps) == 5
+    assert CANARY not in repr(stamps)
 
 
 def test_seen_by_another_sink(session: VaultSession) -> None:
@@ -112,7 +141,7 @@ def test_failures_are_hidden_and_of_their_step(stub: VaultStub, session: VaultSe
     with pytest.raises(LookError) as look:
         sink.look()
     with pytest.raises(PublishError) as publish:
-        sink.publish(DOCUMENT, Seen(None, 0))
+        sink.publish(DOCUMENT, Seen(None, Version(0)))
     for error in (look.value, publish.value):
         shown = str(error) + repr(error) + "".join(traceback.format_exception(error))
         assert CANARY not in shown
@@ -126,7 +155,7 @@ def test_log_in_fails(stub: VaultStub, session: VaultSession) -> None:
     with pytest.raises(LookError) as look:
         sink.look()
     with pytest.raises(PublishError) as publish:
-        sink.publish(DOCUMENT, Seen(None, 0))
+        sink.publish(DOCUMENT, Seen(None, Version(0)))
     assert [look.value.reason, publish.value.reason] == [Reason.VAULT_LOGIN_FAILED] * 2
     assert CANARY_VAULT_TOKEN not in "".join(traceback.format_exception(publish.value))
 
@@ -145,6 +174,6 @@ def test_lifetime_is_kept(stub: VaultStub, session: VaultSession) -> None:
         authority="",
         account="",
     )
-    sink.publish(unnamed, Seen(None, 0))
+    sink.publish(unnamed, Seen(None, Version(0)))
     (written,) = [asked.body for asked in stub.asked if asked.path == PATH]
     assert json.dumps(written["data"]["expires_in"]) == "null"

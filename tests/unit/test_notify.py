@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,6 @@ from aca_tokend.notify import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 LIMIT = 60.0
 
@@ -182,3 +182,10 @@ def test_what_cannot_be_told(address: str) -> None:
     (line,) = map(json.loads, stream.getvalue().splitlines())
     assert (line["event"], line["level"]) == ("service_manager_not_told", "warning")
     assert line["message"]
+
+
+def test_unit_begins_once_the_clock_is_right() -> None:
+    """The service waits for whatever waits for the first synchronisation: else a wrong clock would date tokens."""
+    unit = (Path(__file__).parents[2] / "deploy/systemd/aca-tokend.service").read_text(encoding="utf-8")
+    (after,) = [line.partition("=")[2].split() for line in unit.splitlines() if line.startswith("After=")]
+    assert "time-sync.target" in after

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aca_tokend.core.config import VaultReference, parse
+from aca_tokend.core.config import parse
 from aca_tokend.core.errors import HookError
 from aca_tokend.parts import Parts
-from aca_tokend.shared import POLL_SECONDS, POLL_VAULT_SECONDS
 from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aca_tokend.core.config import Config
-    from aca_tokend.state import TokenState
+    from aca_tokend.rotation.managed import Wiring
 
 Document = dict[str, Any]
 
@@ -48,26 +47,25 @@ def document() -> Document:
 
 
 class Rig:
-    """Parts with a state for each token, as the daemon keeps them."""
+    """Parts, and what each token is made of."""
 
     def __init__(self) -> None:
         self.written = document()
         self.parts = Parts(self._config(), FakeClock(), lambda _: None)
-        self.states = self._states()
+        self.wirings = self._wirings()
 
     def _config(self) -> Config:
         return parse([("config.toml", self.written)])
 
-    def _states(self) -> dict[str, TokenState]:
-        return {token.name: self.parts.state(token) for token in self.parts.config.tokens}
+    def _wirings(self) -> dict[str, Wiring]:
+        return {token.name: self.parts.wire(token) for token in self.parts.config.tokens}
 
     def follow(self, edit: Callable[[Document], object]) -> list[Callable[[], None]]:
-        """Another configuration; every token gets a fresh state."""
+        """Another configuration, of which every token is made anew."""
         self.written = deepcopy(self.written)
         edit(self.written)
         closing = self.parts.follow(self._config())
-        self.states = self._states()
-        self.parts.shared.follow(self.states)
+        self.wirings = self._wirings()
         return closing
 
 
@@ -98,11 +96,22 @@ def test_what_did_not_change_stays(rig: Rig) -> None:
         "vault.other": 8,
         "file": 4,
     }
-    assert 7.0 in rig.parts.timeouts()
+
+
+def test_files_of_secrets_have_pools(rig: Rig) -> None:
+    """Where a reference is to a file there is a pool for it, beside that of its endpoint."""
+
+    def edit(it: Document) -> None:
+        it["tokens"][0]["password"] = {"file": "/run/secrets/password"}
+
+    rig.follow(edit)
+
+    (own,) = rig.parts.pools().keys() - {"acaengine.main", "acaengine.other", "vault.main", "vault.other", "file"}
+    assert own == rig.parts.secrets.pool(rig.parts.config.tokens[0].password)
 
 
 def test_clients_from_two_vaults_are_two(rig: Rig) -> None:
-    """References that read alike and lead into two Vaults are two clients, with a record for each."""
+    """References that read alike and lead into two Vaults are two clients."""
 
     def edit(it: Document) -> None:
         for number, vault in enumerate(("main", "other", "main")):
@@ -110,7 +119,7 @@ def test_clients_from_two_vaults_are_two(rig: Rig) -> None:
 
     rig.follow(edit)
 
-    clients = [state.client for state in rig.states.values()]
+    clients = [wiring.client for wiring in rig.wirings.values()]
     assert clients[0] is clients[2]
     assert clients[0] is not clients[1]
 
@@ -144,52 +153,48 @@ def test_changed_vault_is_not_forgotten(rig: Rig) -> None:
     assert set(rig.parts.vaults) == {"main", "other"}
 
 
+def test_reloads_end_what_they_left_alone(rig: Rig) -> None:
+    """The clean-up after one reload leaves a Vault and a hook alone that the next one left: attempts may use them."""
+    rig.follow(with_hooks("a", "b"))
+    first = rig.follow(lambda it: it["vault"].pop("other"))
+    rig.follow(lambda it: it["vault"].update(third=it["vault"]["main"]))
+    first += rig.follow(with_hooks("a", "a"))
+    second = rig.follow(lambda it: it["vault"].pop("third"))
+    second += rig.follow(lambda it: it.update(tokens=it["tokens"][2:]))
+
+    for close in first:
+        close()
+    assert set(rig.parts.vaults) == {"main", "third"}
+    assert [hook.hook.label for hook in rig.parts.hooks.values()] == ["a"]
+    for close in second:
+        close()
+    assert set(rig.parts.vaults) == {"main"}
+    assert rig.parts.hooks == {}
+
+
 def test_gate_and_client_outlive_what_does_not_concern_them(rig: Rig) -> None:
-    """Other limits of an endpoint give its tokens a new gate and leave their client; another server changes both."""
-    before = rig.states["t0"]
+    """An endpoint that changed gives its tokens a new gate and leaves their client; the old gate knows that it left."""
+    before = rig.wirings["t0"]
     rig.follow(lambda it: it["tokens"].pop())
-    assert rig.states["t0"].gate is before.gate
-    assert rig.states["t0"].client is before.client
+    assert rig.wirings["t0"].gate is before.gate
+    assert rig.wirings["t0"].client is before.client
 
     rig.follow(lambda it: it["acaengine"]["main"].update(timeout="7s"))
-    assert rig.states["t0"].gate is not before.gate
-    assert rig.states["t0"].gate is rig.states["t1"].gate
-    assert rig.states["t0"].client is before.client
+    assert rig.wirings["t0"].gate is not before.gate
+    assert rig.wirings["t0"].gate is rig.wirings["t1"].gate
+    assert rig.wirings["t0"].client is before.client
 
-    rig.follow(lambda it: it["acaengine"]["main"].update(url="https://new.example.com"))
-    assert rig.states["t0"].client is not before.client
-    assert rig.states["t0"].client is rig.states["t1"].client
-
-
-def test_record_of_a_client_moves_with_its_first_token(rig: Rig) -> None:
-    """The record lies beside the first token there is by now, and what it has proven holds on."""
-    client = rig.states["t0"].client
-    client.ledger.proven = "fingerprint"
-    assert client.ledger.sink.name == "vault:secret/aca/t0"
-
-    rig.follow(lambda it: it["tokens"].pop(0))
-
-    assert rig.states["t1"].client is client
-    assert client.ledger.sink is rig.states["t1"].sinks[0].sink
-    assert client.ledger.proven == "fingerprint"
+    assert before.gate.retired
+    assert not rig.wirings["t0"].gate.retired
 
 
 def test_client_that_left_is_forgotten(rig: Rig) -> None:
-    """A client that no token has any more is unproven when it comes back."""
-    client = rig.states["t0"].client
+    """What is known of a client that no token has any more is not known of one that comes back."""
+    client = rig.wirings["t0"].client
     for name in ("client-2", "client-1"):
         rig.follow(lambda it, name=name: [token.update(client_id=name) for token in it["tokens"]])  # type: ignore[misc] # bound now
 
-    assert rig.states["t0"].client is not client
-
-
-def test_credential_in_vault_is_looked_for_less_often(rig: Rig) -> None:
-    """While a token is suspended, a credential that Vault holds is looked for less often: each look is a request."""
-    token = rig.parts.config.tokens[0]
-    in_vault = token.model_copy(update={"password": VaultReference(vault="secret/aca#password")})
-
-    assert rig.parts.state(token).poll_seconds == POLL_SECONDS
-    assert rig.parts.state(in_vault).poll_seconds == POLL_VAULT_SECONDS
+    assert rig.wirings["t0"].client is not client
 
 
 # ── hooks ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -209,9 +214,9 @@ def with_hooks(*commands: str) -> Callable[[Document], None]:
 def test_equal_hooks_are_one(rig: Rig) -> None:
     """Sinks with the same `after` share one hook and its pool of one thread; others have their own."""
     rig.follow(with_hooks("a", "a", "b"))
-    hooks = [rig.states[name].sinks[1].hook for name in ("t0", "t1", "t2")]
+    hooks = [rig.wirings[name].hooks[1] for name in ("t0", "t1", "t2")]
 
-    assert rig.states["t0"].sinks[0].hook is None
+    assert rig.wirings["t0"].hooks[0] is None
     assert hooks[0] is not None
     assert hooks[2] is not None
     assert hooks[0] is hooks[1]
@@ -220,16 +225,15 @@ def test_equal_hooks_are_one(rig: Rig) -> None:
         hooks[0].name: 1,
         hooks[2].name: 1,
     }
-    assert rig.parts.timeouts().count(20.0) == 2
 
 
 def test_hook_that_did_not_change_stays(rig: Rig) -> None:
     """A reload that leaves a hook to some token keeps what is known of it, and follows who has it."""
     rig.follow(with_hooks("a", "a"))
-    before = rig.states["t0"].sinks[1].hook
+    before = rig.wirings["t0"].hooks[1]
     rig.follow(with_hooks("b"))
 
-    after = rig.states["t1"].sinks[1].hook
+    after = rig.wirings["t1"].hooks[1]
     assert after is before
     assert after is not None
     assert after.tokens == {"t1"}
@@ -238,13 +242,13 @@ def test_hook_that_did_not_change_stays(rig: Rig) -> None:
 def test_hook_that_left_is_kept_until_its_run_is_over(rig: Rig) -> None:
     """A hook that no token has any more has no pool, and is there to be ended until the clean-up; it may come back."""
     rig.follow(with_hooks("a"))
-    before = rig.states["t0"].sinks[1].hook
+    before = rig.wirings["t0"].hooks[1]
     assert before is not None
     closing = rig.follow(with_hooks("b"))
     assert before.name not in rig.parts.pools()
     assert before.name in rig.parts.hooks
     closing += rig.follow(with_hooks("a"))
-    assert rig.states["t0"].sinks[1].hook is before
+    assert rig.wirings["t0"].hooks[1] is before
 
     for close in closing:
         close()
@@ -258,7 +262,7 @@ def test_hook_that_left_is_kept_until_its_run_is_over(rig: Rig) -> None:
 def test_close_lets_no_command_start(rig: Rig) -> None:
     """Once the parts are closed no command is started any more."""
     rig.follow(with_hooks("true"))
-    hook = rig.states["t0"].sinks[1].hook
+    hook = rig.wirings["t0"].hooks[1]
     assert hook is not None
     rig.parts.close()
     with pytest.raises(HookError, match="the daemon stops"):

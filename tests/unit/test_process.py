@@ -25,26 +25,6 @@ libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
 libc.fflush(None)
 """
 
-FREED = """
-import ctypes
-from pathlib import Path
-from aca_tokend.process import give_back
-
-libc = ctypes.CDLL(None)
-libc.malloc.restype = ctypes.c_void_p
-libc.free.argtypes = [ctypes.c_void_p]
-
-def resident():
-    return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
-
-held = [libc.malloc(50_000) for _ in range(1000)]
-for place in held: ctypes.memset(place, 1, 50_000)
-for place in held[:-1]: libc.free(place)
-before = resident()
-give_back()
-print(before - resident())
-"""
-
 
 def _told(program: str, *arguments: str) -> str:
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
@@ -55,8 +35,3 @@ def test_threads_share_one_arena() -> None:
     """Once asked to save memory, malloc keeps one arena for all threads, where it would keep several."""
     assert _told(ARENAS, "no").count("<heap nr=") > 1
     assert _told(ARENAS, "yes").count("<heap nr=") == 1
-
-
-def test_free_memory_is_given_back() -> None:
-    """What is free below something in use goes back to the system, which malloc by itself would keep."""
-    assert int(_told(FREED)) > 40_000_000

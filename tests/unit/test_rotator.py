@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 
-from aca_tokend.core.config import EnvReference
+from aca_tokend.core.config import EnvReference, VaultReference
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, VerifyError
 from aca_tokend.core.outcome import (
     Adopted,
@@ -23,7 +24,14 @@ from aca_tokend.core.outcome import (
     Suspended,
 )
 from aca_tokend.core.secret import Secret
-from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, token_config
+from aca_tokend.core.token import Seen
+from aca_tokend.rotation.decide import POLL_SECONDS, POLL_VAULT_SECONDS, poll_seconds
+from aca_tokend.rotation.managed import Woken
+from tests.changed import replace as changed
+from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, drive, token_config
+
+if TYPE_CHECKING:
+    from aca_tokend.core.steps import Call
 
 DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
 WRONG = GrantRejected(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
@@ -78,6 +86,35 @@ def test_restart_adopts() -> None:
     assert [event.result for event in bench.told(Published)] == [PublishResult.WRITTEN, PublishResult.UNCHANGED]
 
 
+def test_upgrade_from_before_the_name_while_the_endpoint_is_down() -> None:
+    """What a version before the name published is adopted and left as it is; the next token is written with the name.
+
+    A roll back finds the account there, by which that version goes.
+    """
+    bench = Bench()
+    bench.attempt()
+    before = changed(bench.sinks[0].content, token="")
+    bench.sinks[0].put(before)
+    bench.endpoint.broken = DOWN
+    bench.clock.advance(100)
+    bench.restart()
+
+    wait = bench.attempt()
+
+    assert wait == pytest.approx(7200 * 0.667 - 100)
+    assert len(bench.endpoint.asked) == 1, "no grant for the upgrade"
+    assert bench.sinks[0].content == before
+    bench.clock.advance(wait)
+    bench.attempt()
+    assert bench.sinks[0].content == before, "readers keep what there is"
+    bench.endpoint.broken = None
+    bench.clock.advance(600)
+    bench.attempt()
+    published = bench.sinks[0].content
+    assert (published.token, published.account) == (bench.facts.name, before.account)
+    assert published.access_token != before.access_token
+
+
 def test_restart_past_the_rotation_point_rotates() -> None:
     """A published token that is past its rotation point is rotated, not adopted."""
     bench = Bench()
@@ -103,7 +140,7 @@ def test_fresher_token_of_a_replica_is_adopted_before_a_grant() -> None:
     bench.attempt()
 
     assert len(bench.endpoint.asked) == 1
-    assert bench.state.document == bench.sinks[0].content
+    assert bench.document == bench.sinks[0].content
     assert bench.told(Adopted)
 
 
@@ -161,13 +198,13 @@ def test_endpoint_down_keeps_the_published_token_and_tries_again() -> None:
     bench.run_for(5000)
 
     assert bench.sinks[0].content == good
-    assert bench.state.failures > 2
+    assert bench.failures > 2
     assert bench.told(Failed)[0].failure.reason is Reason.UNAVAILABLE
 
     bench.endpoint.broken = None
     bench.run_for(61)
     assert bench.sinks[0].content.access_token != good.access_token
-    assert bench.state.failures == 0
+    assert bench.failures == 0
 
 
 def test_outage_until_shortly_before_expiry_is_survived() -> None:
@@ -240,7 +277,7 @@ def test_cautious_attempts_while_suspended() -> None:
     bench.endpoint.broken = None
     bench.run_for(3700)
     assert bench.sinks[0].content is not None
-    assert bench.state.suspended is None
+    assert bench.facts.suspension is None
 
 
 def test_rejections_of_a_changed_credential_count_anew() -> None:
@@ -276,7 +313,7 @@ def test_suspended_token_adopts_what_a_replica_publishes() -> None:
     replica.attempt()
     bench.run_for(120)
 
-    assert bench.state.document == bench.sinks[0].content
+    assert bench.document == bench.sinks[0].content
     assert bench.told(Adopted)
 
     bench.run_for(86400)
@@ -310,13 +347,13 @@ def test_vault_down_at_the_rotation_point_does_not_stop_the_grant() -> None:
     assert bench.sinks[0].content.access_token == Secret("token-2")
 
 
-@pytest.mark.parametrize("foreign", ["somebody's", "other account"])
+@pytest.mark.parametrize("foreign", ["somebody's", "other account", "other name"])
 def test_foreign_document_is_reported_and_kept(foreign: str) -> None:
     """What somebody else wrote is never adopted nor replaced: it is reported, and no token is minted for nowhere."""
     bench = Bench()
-    if foreign == "other account":
-        other = Bench(sinks=bench.sinks)
-        other.endpoint.host = "other.example.com"
+    if foreign.startswith("other"):
+        other = Bench(sinks=bench.sinks, config=token_config().model_copy(update={"name": "other"}))
+        other.endpoint.host = "other.example.com" if foreign == "other account" else other.endpoint.host
         other.attempt()
     else:
         bench.sinks[0].put({"password": "somebody's"})
@@ -397,9 +434,9 @@ def test_race_lost_is_adopted() -> None:
     bench.sinks[0].before_publish = overtake
     bench.attempt()
 
-    assert bench.sinks[0].content == rival.state.document
-    assert bench.state.document == rival.state.document
-    assert bench.sinks[1].content == rival.state.document
+    assert bench.sinks[0].content == rival.document
+    assert bench.document == rival.document
+    assert bench.sinks[1].content == rival.document
     results = [event.result for event in bench.told(Published) if event.kind == "vault"]
     assert results == [PublishResult.FENCED]
 
@@ -413,14 +450,14 @@ def test_later_token_replaces_an_earlier_one_that_came_between() -> None:
 
     def late_arrival() -> None:
         bench.sinks[0].before_publish = None
-        bench.sinks[0].put(rival.state.document)
+        bench.sinks[0].put(rival.document)
 
     bench.sinks[0].before_publish = late_arrival
     bench.attempt()
 
     assert bench.sinks[0].content.access_token == Secret("token-1")
-    assert bench.sinks[0].content == bench.state.document
-    assert bench.state.document != rival.state.document
+    assert bench.sinks[0].content == bench.document
+    assert bench.document != rival.document
 
 
 def test_clock_set_back_does_not_fence_our_own_next_token() -> None:
@@ -506,8 +543,8 @@ def test_document_dated_in_the_future_is_replaced_by_the_next_token() -> None:
 
     bench.sinks[0].before_publish = overtake
     bench.attempt()
-    assert bench.sinks[0].content == rival.state.document
-    assert bench.state.document != rival.state.document
+    assert bench.sinks[0].content == rival.document
+    assert bench.document != rival.document
 
     bench.run_for(7200 * 0.667 + 1)
     assert bench.sinks[0].content.access_token == Secret("token-2")
@@ -543,9 +580,9 @@ def test_life_of_a_token_dated_in_the_future_counts_from_when_it_was_seen() -> N
     bench.attempt()
     bench.run_for(3400)
 
-    assert bench.state.document == sinks[0].content
-    assert bench.state.life is not None
-    assert bench.state.life.expires == pytest.approx(1000.0 + 7200)
+    assert bench.document == sinks[0].content
+    assert bench.facts.life is not None
+    assert bench.facts.life.expires == pytest.approx(1000.0 + 7200)
 
 
 def test_dead_token_gives_way_to_one_that_could_not_be_tried() -> None:
@@ -588,14 +625,80 @@ def test_waiting_for_an_endpoint_spares_the_sinks() -> None:
     assert sum(sink.looks for sink in crowd.sinks) - looks < 50 * 8
 
 
+def test_probe_that_nobody_was_told_to_send_is_not_waited_past() -> None:
+    """Where those whose turn it was need no token any more, the next that is due probes the endpoint in their place."""
+    bench = Bench()
+    gate, now = bench.token.wiring.gate, bench.clock.now
+    for name in ("a", "b", "c"):
+        gate.failed(name, now + 3600.0, now, None, 0.5)
+    for name in ("a", "b", "c"):
+        gate.passed(name, now)
+
+    wait = bench.attempt()
+
+    assert bench.facts.waits_for == "endpoint_held"
+    assert bench.endpoint.asked == []
+    assert wait == pytest.approx(gate.breaker.probe_at - bench.clock.now, abs=0.5)
+    assert wait < 5.0, "it would have waited for a minute to be woken"
+
+
 def test_stray_wake_makes_no_grant() -> None:
     """A token that is woken though it has a fresh one makes no grant, and does not come again and again."""
     bench = Bench()
     wait = bench.attempt()
-    bench.state.wake_at = bench.clock.now
+    bench.token.inbox.append(Woken(bench.clock.now))
 
     assert bench.attempt() == pytest.approx(wait)
     assert len(bench.endpoint.asked) == 1
+
+
+def test_look_that_a_granted_token_needs_is_made_while_stopping() -> None:
+    """After a conflict the place is read again: a stop that dropped that look would lose what was granted."""
+    bench = Bench()
+    bench.sinks[0].publish_errors.append(Reason.CONFLICT)
+    finishes: list[bool] = []
+
+    def made(call: Call[object]) -> bool:
+        if call.run == bench.sinks[0].look:
+            finishes.append(call.finish)
+        return False
+
+    drive(bench.rotator.attempt(bench.token), made)
+
+    assert finishes == [False, True]
+    assert bench.sinks[0].writes == 1
+
+
+def waiting_for_the_endpoint() -> Bench:
+    """A token that is due while its endpoint is down for others, and has been told to ask next, before them."""
+    bench = Bench()
+    bench.attempt()
+    bench.clock.advance(6000.0)
+    gate, now = bench.token.wiring.gate, bench.clock.now
+    for name in ("a", "b", "c"):
+        gate.failed(name, now + 1000.0, now, None, 0.0)
+    assert gate.breaker.admit("a", now + 1000.0, now + 1.0)
+    bench.attempt()
+    assert bench.facts.waits_for == "endpoint_held"
+    bench.clock.advance(1.0)
+    wake, *_ = gate.failed("a", now + 1000.0, bench.clock.now, None, 0.0)
+    assert wake.token == bench.token.name
+    bench.token.inbox.append(Woken(wake.at))
+    bench.next_at = wake.at
+    return bench
+
+
+def test_turn_that_cannot_be_used_is_passed_on() -> None:
+    """A token that waits for its endpoint, and by its turn has no place that could take a token, lets another ask."""
+    bench = waiting_for_the_endpoint()
+    stranger = Seen(None, "theirs", foreign="access_token is missing")
+    bench.token.facts = bench.facts.with_place(0, seen=stranger, looked_at=bench.clock.now)
+    bench.woken.clear()
+
+    bench.run_for(bench.next_at - bench.clock.now)
+
+    assert len(bench.endpoint.asked) == 1
+    assert {wake.token for wake in bench.woken} == {"a", "b", "c"}
 
 
 def test_endless_conflicts_are_a_failed_publish() -> None:
@@ -610,7 +713,7 @@ def test_endless_conflicts_are_a_failed_publish() -> None:
     assert wait <= 60
 
     bench.run_for(60)
-    assert bench.sinks[0].content == bench.state.document
+    assert bench.sinks[0].content == bench.document
     assert len(bench.told(Rotated)) == 1, "told once the token has reached a sink"
 
 
@@ -748,6 +851,26 @@ def test_canary_replaces_a_token_that_died_early() -> None:
     assert bench.told(Failed)[0].failure.reason is Reason.TOKEN_REFUSED
 
 
+def test_token_that_expires_while_it_is_tried_is_not_revoked() -> None:
+    """A refusal that comes once the token has expired says nothing: the outage that kept it in use is not hidden."""
+    bench = canary()
+    bench.attempt()
+    bench.endpoint.broken = DOWN
+    bench.clock.advance(bench.facts.expires_at - bench.clock.now - 0.5)
+
+    def slow(path: str, access_token: Secret) -> None:  # noqa: ARG001 -- in the place of a method
+        bench.clock.advance(1.0)
+        raise REFUSED
+
+    bench.endpoint.verify = slow  # type: ignore[method-assign]
+    bench.attempt()
+
+    assert bench.facts.current is not None
+    assert bench.facts.current.checked_at == pytest.approx(bench.clock.now, abs=1.0), "it was tried"
+    assert not bench.facts.revoked
+    assert Reason.TOKEN_REFUSED not in {event.failure.reason for event in bench.told(Failed)}
+
+
 def test_requests_are_told_by_their_ids() -> None:
     """What is told of a request has the id that the server gave it: a grant, its rotation, a token found dead."""
     bench = canary()
@@ -764,19 +887,23 @@ def test_canary_brings_no_retry_forward() -> None:
     """Where a new token was refused in the second of a log-out, the dead one in use hastens no attempt in it."""
     bench = canary()
     bench.endpoint.verify_error = REFUSED
-    bench.clock.now = bench.next_at = bench.state.rotate_at
-    bench.state.canary_at = bench.clock.now + 0.2
+    life, held = bench.facts.life, bench.facts.held
+    assert life is not None
+    assert held is not None
+    bench.clock.now = bench.next_at = life.rotate
+    bench.token.facts = bench.facts._replace(held=held._replace(checked_at=life.rotate - 59.8))
     bench.attempt()
     asked, refused_at = len(bench.endpoint.asked), bench.clock.now
-    assert bench.state.failures == 1
+    assert bench.failures == 1
 
     bench.run_for(0.5)
-    assert bench.state.dead, "the canary told"
+    assert bench.facts.revoked, "the canary told"
     assert len(bench.endpoint.asked) == asked
     bench.endpoint.verify_error = None
     bench.run_for(3.0)
     assert bench.endpoint.asked[asked:]
-    assert bench.state.granted_at > refused_at + 1.0
+    assert bench.facts.held is not None
+    assert (bench.facts.held.asked_at or 0.0) > refused_at + 1.0
 
 
 def test_who_waited_for_the_client_looks_once() -> None:
@@ -814,7 +941,7 @@ def test_who_waits_for_a_client_that_stays_unproven_is_not_woken_each_time() -> 
 
     crowd.endpoint.broken = crowd.endpoint.before_answer = None
     crowd.run_for(90.0)
-    assert all(state.document is not None for state in crowd.states.values())
+    assert all(token.facts.current is not None for token in crowd.tokens.values())
 
 
 def test_api_that_fails_is_no_dead_token() -> None:
@@ -862,7 +989,7 @@ def test_odd_lifetimes(lifetime: float) -> None:
 
     grants = len(bench.endpoint.asked)
     assert 1 + 3 <= grants <= 2 + (lifetime * 3 + 30) / min(max(lifetime * 0.6, 10.0), 1e9)
-    assert bool(bench.told(Noticed)) == (lifetime <= 10)
+    assert bool(bench.told(Noticed)) == (lifetime <= 10 or lifetime > 31 * 86400)
 
 
 def test_shrinking_lifetime() -> None:
@@ -881,8 +1008,7 @@ def test_clock_set_ahead_redraws_what_was_adopted() -> None:
     bench.attempt()
     bench.restart()
     bench.attempt()
-    bench.clock.step(3600)
-    bench.state.clock_stepped = True
+    bench.step_clock(3600)
     wait = bench.attempt()
 
     assert wait == pytest.approx(7200 * 0.667 - 3600)
@@ -893,10 +1019,11 @@ def test_clock_steps_do_not_move_the_deadlines_of_our_own_tokens() -> None:
     for step in (3600, -3600):
         bench = Bench()
         wait = bench.attempt()
-        bench.clock.step(step)
-        bench.state.clock_stepped = True
+        bench.step_clock(step)
 
         assert bench.attempt() == pytest.approx(wait)
+        told = bench.sinks[0].content.expires_at.timestamp() - bench.clock.wall()
+        assert told == pytest.approx(7200, abs=10.0), "readers are told when it expires by the new clock"
         bench.run_for(20_000)
         assert len(bench.endpoint.asked) == 5
 
@@ -917,14 +1044,16 @@ def test_expired_token_is_never_written() -> None:
     assert bench.sinks[0].writes == 1
 
 
-def test_published_soon_where_a_sink_holds_less_life_than_the_token() -> None:
+@pytest.mark.parametrize("step", ["look", "publish"])
+def test_published_soon_where_a_sink_holds_less_life_than_the_token(step: str) -> None:
     """A sink that failed is tried again by what it still holds, not by the life of the token that waits for it."""
     bench = Bench()
     bench.attempt()
     bench.run_for(7200 * 0.667 - 1)
-    bench.sinks[0].publish_errors.extend([Reason.CONNECT_FAILED] * 10_000)
+    errors = bench.sinks[0].look_errors if step == "look" else bench.sinks[0].publish_errors
+    errors.extend([Reason.CONNECT_FAILED] * 10_000)
     bench.run_for(7200 * 0.333 - 2)
-    bench.sinks[0].publish_errors.clear()
+    errors.clear()
     bench.run_for(2.5)
 
     assert bench.sinks[0].content.access_token == Secret("token-2")
@@ -937,12 +1066,11 @@ def test_vault_is_back(step: str) -> None:
     bench = Bench(sinks=[sink])
     (sink.look_errors if step == "look" else sink.publish_errors).append(Reason.VAULT_LOGIN_FAILED)
     assert bench.attempt() > 0.1
-    assert bench.state.failing
-    bench.state.vault_is_back = True
+    bench.vault_is_back()
 
     bench.attempt()
 
-    assert bench.state.published
+    assert bench.facts.everywhere
     assert len(bench.endpoint.asked) == 1
 
 
@@ -951,10 +1079,17 @@ def test_vault_is_back_and_the_credential_is_refused() -> None:
     bench = Bench()
     bench.endpoint.answers.append(WRONG)
     bench.attempt()
-    assert not bench.state.failing
-    due = bench.state.rotate_at
-    bench.state.vault_is_back = True
+    due = bench.next_at
+    bench.vault_is_back()
 
     bench.attempt()
 
-    assert bench.state.rotate_at == due
+    assert bench.next_at == due
+
+
+def test_suspended_token_looks_for_its_credential_by_where_it_is() -> None:
+    """While a token is suspended, a credential that Vault holds is looked for less often: each look is a request."""
+    in_vault = {"password": VaultReference(vault="secret/aca#password")}
+
+    assert poll_seconds(token_config()) == POLL_SECONDS
+    assert poll_seconds(token_config().model_copy(update=in_vault)) == POLL_VAULT_SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,11 +16,16 @@ from aca_tokend.core.status import State
 NOW = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 
 
+def valid_for(seconds: float) -> Signs:
+    """A token that the first reader meets expired in so many seconds."""
+    return Signs(tried=True, valid_for=seconds, tolerance=0.0)
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_each_reason_has_a_sentence(reason: Reason) -> None:
     """Every reason, at whichever step, gives one whole sentence that says until when readers are safe."""
     for step in Step:
-        said = sentence(clause(Failure(step, reason, "acaengine.main (…): it failed")), readers(8000.0, NOW))
+        said = sentence(clause(Failure(step, reason, "acaengine.main (…): it failed")), readers(valid_for(8000.0), NOW))
         assert said[0].isupper()
         assert said.endswith("; readers are safe for 2 h 13 min, until 05:13 UTC.")
         assert said.count(".") == 1
@@ -73,6 +79,10 @@ def test_clauses_go_on() -> None:
             Failure(Step.LOOK, Reason.DISK_FULL, "file: …", sink="file:/run/aca/x.json"),
             "file:/run/aca/x.json: the disk is full",
         ),
+        (
+            Failure(Step.LOOK, Reason.TIMEOUT, "file: …", sink="file:/run/aca/x.json"),
+            "file:/run/aca/x.json: the file system gave no answer in time",
+        ),
     ],
 )
 def test_who_failed(failure: Failure, said: str) -> None:
@@ -91,12 +101,14 @@ def test_a_sentence_keeps_the_name_of_a_place() -> None:
 
 def test_readers() -> None:
     """What is said of readers: safe until when, without since when, refused, with nothing, or not known."""
-    assert readers(60.5, NOW) == "readers are safe for 1 min, until 03:01:00 UTC"
-    assert readers(-3725.0, NOW) == "readers have had no valid token for 1 h 2 min"
-    assert readers(0.0, NOW) == "readers have had no valid token for 0 s"
-    assert readers(NEVER, NOW) == "readers find no valid token"
-    assert readers(NEVER, NOW, unread=True) == "nobody knows what its readers find"
-    assert readers(500.0, NOW, dead=True) == "readers are refused"
+    assert readers(valid_for(60.5), NOW) == "readers are safe for 1 min, until 03:01:00 UTC"
+    assert readers(valid_for(-3725.0), NOW) == "readers have had no valid token for 1 h 2 min"
+    assert readers(valid_for(0.0), NOW) == "readers have had no valid token for 0 s"
+    assert readers(valid_for(NEVER), NOW) == "readers find no valid token"
+    assert readers(replace(valid_for(NEVER), unread=True), NOW) == "nobody knows what its readers find"
+    assert readers(replace(valid_for(500.0), revoked=True), NOW) == "readers are refused"
+    former = replace(valid_for(60.5), former=True)
+    assert readers(former, NOW) == "readers are safe with the former account's token for 1 min, until 03:01:00 UTC"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +210,7 @@ def test_the_worst_state_counts() -> None:
     assert Signs(tried=True, valid_for=1.0, tolerance=9.0, **every).state is State.SUSPENDED  # type: ignore[arg-type]  # as above
     assert Signs(tried=True, valid_for=1.0, tolerance=9.0, failure=FULL).state is State.FAILING
     assert Signs(tried=False, valid_for=NEVER, tolerance=0.0).state is State.STARTING
-    assert Signs(tried=True, valid_for=1.0, tolerance=9.0, dead=True).state is State.EXPIRED
+    assert Signs(tried=True, valid_for=1.0, tolerance=9.0, revoked=True).state is State.EXPIRED
 
 
 def test_a_hook_passes_only_so_often() -> None:

@@ -14,6 +14,7 @@ from aca_tokend.core.config import EnvReference, FileReference, VaultReference
 from aca_tokend.core.errors import SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret, fingerprint
+from aca_tokend.core.steps import LOCAL
 from aca_tokend.secrets import MAX_SECRET_BYTES, SecretResolver
 
 if TYPE_CHECKING:
@@ -106,6 +107,16 @@ def test_a_vault_is_asked_by_name_in_its_own_pool() -> None:
     assert resolver.pool(reference) == "vault.other"
     assert resolver.pool(EnvReference(env=NAME)) is None
     assert resolver.pool(FileReference(file="/run/secrets/x")) is None
+
+
+def test_files_of_secrets_have_a_pool_of_their_own() -> None:
+    """Neither a mount of secrets that hangs holds up what is published on the same file system, nor the other way."""
+    resolver = SecretResolver({}, lambda path: f"file:{Path(path).parent}")
+
+    pool = resolver.pool(FileReference(file="/run/secrets/x"))
+
+    assert pool == "secrets file:/run/secrets"
+    assert pool.startswith(LOCAL), "it is relieved of calls that hang"
 
 
 def test_what_a_vault_says_goes_up_unchanged() -> None:

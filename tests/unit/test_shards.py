@@ -91,8 +91,8 @@ def test_daemon_keeps_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACA_TOKEND_SHARD", "aca-tokend-1\n")
     daemon = Daemon(config(2, EnvReference(env="ACA_TOKEND_SHARD")))
 
-    assert set(daemon.states) == {name for name in NAMES[:100] if shard_of(name, 2) == 1}
-    assert 0 < len(daemon.states) < 100
+    assert set(daemon.tokens.by_name) == {name for name in NAMES[:100] if shard_of(name, 2) == 1}
+    assert 0 < len(daemon.tokens.by_name) < 100
 
 
 def test_daemon_knows_what_other_shards_keep(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from aca_tokend.core.config import FileReference
 from aca_tokend.core.demand import Load
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, Problem, VerifyError
 from aca_tokend.core.login import LoggedIn, LoginFailed, RenewalFailed
-from aca_tokend.core.outcome import ADVICE, Failure, Reason, Step
+from aca_tokend.core.outcome import ADVICE, Failure, Published, Reason, Step
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.status import STATUS, TOKEN, ApiError, Circuit, Query, Result, State
-from aca_tokend.state import HookState
+from aca_tokend.rotation.decide import need_at
+from aca_tokend.rotation.hook_runner import HookState
 from aca_tokend.status import token_page
 from tests.fakes import Bench, FakeHook, MemorySink, at, token_config
 from tests.unit.status_bench import NAME, Seen, configured
@@ -36,7 +37,7 @@ def rotated() -> Seen:
 
 def due(seen: Seen) -> Seen:
     """The same at its rotation point."""
-    seen.bench.clock.now = max(seen.bench.state.rotate_at, seen.bench.clock.now)
+    seen.bench.clock.now = max(seen.bench.next_at, seen.bench.clock.now)
     return seen
 
 
@@ -55,7 +56,7 @@ def test_starting() -> None:
 def test_starting_while_another_tries_their_client() -> None:
     """A token that only waits for another to prove their client has not been tried, and says for what it waits."""
     seen = Seen()
-    seen.bench.state.client.try_probe("another", 0.0)
+    seen.bench.shared.client_of(seen.bench.config).first = "another"
     seen.bench.attempt()
     assert seen.token.state is State.STARTING
     assert seen.token.summary == "Not looked at yet; another token tries their client secret first."
@@ -111,7 +112,10 @@ def test_suspended_until_somebody_mends_it() -> None:
         f"After the server's side was mended call `aca-tokend resume {NAME}`. "
         "By itself one cautious attempt is made at 10:20 UTC."
     )
-    assert token.next_attempt_at == at(seen.bench.clock.offset + (seen.bench.state.cautious_at or 0))
+    assert seen.bench.facts.suspension is not None
+    assert token.next_attempt_at == at(
+        seen.bench.clock.offset + seen.bench.facts.suspension.cautious_at(seen.bench.config)
+    )
     assert token.last is not None
     assert (token.last.result, token.last.step, token.last.reason) == (
         Result.SUSPENDED,
@@ -127,7 +131,8 @@ def test_changed_credential_in_files() -> None:
     seen.bench.endpoint.broken = REFUSED
     seen.bench.run_for(30)
     file = FileReference(file="/run/secrets/aca/secret")
-    seen.bench.state.config = seen.bench.config.model_copy(update={"password": file, "client_secret": file})
+    in_files = seen.bench.config.model_copy(update={"password": file, "client_secret": file})
+    seen.bench.token.facts = seen.bench.facts._replace(config=in_files)
     assert seen.token.suspended is not None
     assert seen.token.suspended.resumes.startswith("A changed credential is noticed within 5 seconds. After ")
 
@@ -238,11 +243,11 @@ def test_sink_that_was_never_read() -> None:
 
 def test_hook_that_fails() -> None:
     """A hook that fails is told of; its third failure running needs a person, or a reason that does not pass."""
-    seen = rotated()
+    hook = HookState("hook 1", FakeHook(), token_config().rotation.backoff)
+    seen = Seen(Bench(hooks=[hook]))
+    seen.bench.attempt()
     failure = Failure(Step.HOOK, Reason.COMMAND_FAILED, "command reload: exit code 1")
-    hook = HookState("hook 1", FakeHook(), seen.bench.config.rotation.backoff)
     hook.failures, hook.failing, hook.failure = 2, frozenset({NAME}), failure
-    seen.bench.state.sinks[0].hook = hook
     token = seen.token
     assert (token.state, token.needs_a_person, token.runbook) == (State.FAILING, False, "ACATokenRotationFailing")
     assert token.summary.startswith("What is run after a write failed: the command failed; readers are safe for ")
@@ -276,8 +281,7 @@ def test_skipped_attempts_hide_no_failure() -> None:
     seen = due(rotated())
     seen.bench.endpoint.broken = DOWN
     seen.bench.attempt()
-    seen.bench.state.waits_for = "endpoint_held"
-    gate = seen.bench.state.gate
+    gate = seen.bench.token.wiring.gate
     for name in ("a", "b", "c"):
         gate.failed(name, seen.bench.clock.now + 100, seen.bench.clock.now, None, 0.5)
     seen.bench.run_for(1)
@@ -285,7 +289,7 @@ def test_skipped_attempts_hide_no_failure() -> None:
     assert seen.token.last.result is Result.FAILED
     fresh = due(rotated())
     for name in ("a", "b", "c"):
-        fresh.bench.state.gate.failed(name, fresh.bench.clock.now + 100, fresh.bench.clock.now, None, 0.5)
+        fresh.bench.token.wiring.gate.failed(name, fresh.bench.clock.now + 100, fresh.bench.clock.now, None, 0.5)
     fresh.bench.attempt()
     token = fresh.token
     assert token.last is not None
@@ -307,6 +311,126 @@ def test_short_lives() -> None:
     assert token.summary.startswith("The server's tokens live no longer than min_interval lets them be replaced; ")
 
 
+def another_account() -> Seen:
+    """A restart with another username, while what was published before is valid for two hours."""
+    before = rotated()
+    config = token_config().model_copy(update={"username": "svc-other"})
+    return Seen(Bench(clock=before.bench.clock, sinks=before.bench.sinks, config=config, suffix="-other"))
+
+
+def test_former_account_while_the_new_one_fails() -> None:
+    """While a valid token of the account from before lies there, the state is that of the new one, and says whose."""
+    seen = another_account()
+    seen.bench.endpoint.broken = DOWN
+    seen.bench.attempt()
+    token, ends = seen.token, at(seen.bench.clock.wall() + 7200)
+    assert (token.state, token.needs_a_person, token.runbook) == (State.FAILING, False, "ACAEndpointDown")
+    assert token.summary == (
+        "The server cannot be reached; readers are safe with the former account's token for 2 h, until 10:00 UTC."
+    )
+    assert (token.issued_at, token.safe_until, token.sinks[0].expires_at) == (None, ends, ends)
+    seen.bench.clock.advance(7200)
+    assert (seen.token.state, seen.token.runbook) == (State.EXPIRED, "ACATokenExpired")
+    seen.bench.endpoint.broken = None
+    seen.bench.run_for(60)
+    assert seen.token.state is State.READY
+    assert "former" not in seen.token.summary
+
+
+def test_former_account_while_the_new_one_is_refused() -> None:
+    """A refused credential of the new account suspends, and says that readers have the token of the one before."""
+    seen = another_account()
+    seen.bench.endpoint.broken = REFUSED
+    seen.bench.attempt()
+    seen.bench.run_for(60)
+    assert (seen.token.state, seen.token.runbook) == (State.SUSPENDED, "ACACredentialsRejected")
+    assert "readers are safe with the former account's token for 1 h 59 min" in seen.token.summary
+
+
+def test_former_account_while_the_new_one_waits() -> None:
+    """A token of a new account that waits for another's attempt was looked at: it says for what it waits."""
+    seen = another_account()
+    seen.bench.shared.client_of(seen.bench.config).first = "another"
+    seen.bench.attempt()
+    assert seen.token.state is State.READY
+    assert seen.token.summary == (
+        "Another token tries their client secret first; "
+        "readers are safe with the former account's token for 2 h, until 10:00 UTC."
+    )
+
+
+def test_stranger_is_no_former_account() -> None:
+    """A valid token that another entry published there is none that readers of this one are safe with."""
+    other = Seen(Bench(config=token_config().model_copy(update={"name": "other", "username": "svc-other"})))
+    other.bench.attempt()
+    seen = Seen(Bench(clock=other.bench.clock, sinks=other.bench.sinks))
+    seen.bench.attempt()
+    assert (seen.token.state, seen.token.safe_until) == (State.EXPIRED, None)
+    assert seen.token.sinks[0].expires_at is None
+
+
+def test_place_that_cannot_be_read_any_more() -> None:
+    """Readers are as safe as what a place held when it was last read, however often it could not be read since."""
+    seen = rotated()
+    seen.bench.sinks[0].look_errors.extend([Reason.VAULT_SEALED] * 10_000)
+    seen.bench.run_for(6000)
+    token = seen.token
+    assert (token.state, token.runbook) == (State.FAILING, "ACATokenPublishStale")
+    assert token.summary.endswith(": Vault is sealed; readers are safe for 20 min, until 10:00 UTC.")
+    seen.bench.run_for(1200)
+    assert seen.token.state is State.EXPIRED
+
+
+@pytest.mark.parametrize("step", [Step.LOOK, Step.PUBLISH])
+def test_place_that_hangs(step: Step) -> None:
+    """A place that does not answer fails until it holds what it should; that is told once, and holds up no other."""
+    seen = Seen(Bench(sinks=[MemorySink(), MemorySink(name="file:/run/aca/x.json", kind="file", pool="file")]))
+    seen.bench.attempt()
+    due(seen)
+    if step is Step.LOOK:
+        seen.bench.hanging = "file"
+    else:
+        seen.bench.sinks[0].before_publish = lambda: setattr(seen.bench, "hanging", "file")
+    before = seen.token.expires_at
+    seen.bench.run_for(300)
+    token = seen.token
+    assert (token.state, token.runbook, token.safe_until) == (State.FAILING, "ACATokenPublishStale", before)
+    assert token.summary.startswith("file:/run/aca/x.json: the file system gave no answer in time; readers are safe ")
+    well, hung = token.sinks
+    assert well.ok
+    assert (hung.ok, hung.step, hung.reason, hung.expires_at) == (False, step, Reason.TIMEOUT, before)
+    assert [told.sink for told in seen.bench.told(Published) if told.failure] == ["file:/run/aca/x.json"]
+
+    seen.bench.answer_late()
+    seen.bench.attempt()
+    assert seen.token.state is State.READY
+    assert seen.bench.sinks[1].content == seen.bench.sinks[0].content
+    assert [told.recovered for told in seen.bench.told(Published)][-1]
+
+
+def test_next_attempt_before_a_grant_can_be_due() -> None:
+    """Where a reference of the account fails, or the API that tries a token, that is what is tried next."""
+    from aca_tokend.core.config import EnvReference, VerifyConfig
+
+    named = Seen(Bench(config=token_config().model_copy(update={"username": EnvReference(env="NAME")})))
+    verify = VerifyConfig(path="/api")
+    pending = Seen(Bench(config=token_config().model_copy(update={"verify": verify})))
+    pending.bench.attempt()
+    due(pending)
+    pending.bench.endpoint.verify_error = VerifyError(Reason.UNAVAILABLE, "acaengine.main: 503")
+    for seen in (named, pending):
+        seen.bench.attempt()
+        assert seen.bench.facts.trouble is not None
+        again = seen.bench.facts.trouble.again_at(seen.bench.config)
+        assert seen.token.next_attempt_at == at(seen.bench.clock.offset + again)
+
+    facts, now = pending.bench.facts, pending.bench.clock.now
+    assert facts.held is not None
+    replicas = facts.held._replace(issued_at=now - 1000.0, lifetime=1600.0)  # adopted since, issued before it
+    pending.bench.token.facts = facts._replace(held=replicas, trouble=None)
+    assert pending.token.next_attempt_at == at(pending.bench.clock.offset + need_at(pending.bench.facts))
+
+
 # ── endpoints, Vaults, the daemon ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -315,7 +439,7 @@ def test_endpoint_that_is_down() -> None:
     seen = due(rotated())
     seen.bench.endpoint.broken = DOWN
     seen.bench.attempt()
-    gate, now = seen.bench.state.gate, seen.bench.clock.now
+    gate, now = seen.bench.token.wiring.gate, seen.bench.clock.now
     for name in ("a", "b"):
         gate.failed(name, now + 100, now, None, 0.5)
     (endpoint,) = seen.page().endpoints
@@ -442,8 +566,10 @@ def test_what_left_is_forgotten() -> None:
     seen.bench.endpoint.broken = DOWN
     seen.bench.attempt()
     seen.watched.observe_login(LoginFailed("main", "token", Reason.TIMEOUT, "vault main: log-in", 1.0, 1.0))
-    seen.watched.follow(["main"], ["main"])
+    assert seen.token.last is not None
+    seen.watched.follow(["main"], ["main"], [NAME])
     page = seen.page()
+    assert page.tokens[0].last is None
     assert (page.endpoints[0].up, page.endpoints[0].summary) == (None, None)
     assert page.vaults[0].summary is None
 
@@ -451,8 +577,8 @@ def test_what_left_is_forgotten() -> None:
 def test_late_answer_of_an_endpoint_that_changed() -> None:
     """What an attempt tells that began before a reload says nothing of the endpoint that bears that name by now."""
     seen = due(rotated())
-    seen.bench.shared.forget_endpoint("main", clients=False)
-    seen.watched.follow(["main"], [])
+    seen.bench.shared.forget_endpoint("main")
+    seen.watched.follow(["main"], [], [])
     seen.bench.endpoint.broken = DOWN
     seen.bench.attempt()
     (endpoint,) = seen.page().endpoints
@@ -490,12 +616,12 @@ def test_no_secret_is_told() -> None:
     seen = Seen()
     seen.bench.secrets.values.update(PASSWORD=CANARY, CLIENT_SECRET=CANARY)
     seen.bench.attempt()
-    document = seen.bench.state.document
+    document = seen.bench.document
     assert document is not None
     told = STATUS.dump_json(seen.page()).decode()
     assert CANARY not in told
     assert document.access_token.reveal() not in told
-    assert Secret(CANARY).reveal() not in repr(seen.watched) + repr(seen.bench.state.told)
+    assert Secret(CANARY).reveal() not in repr(seen.watched) + repr(seen.bench.facts)
 
 
 def test_token_that_is_not_here() -> None:
@@ -533,7 +659,7 @@ def test_search_and_states() -> None:
     """A query finds parts of names in either case, and states; the counts are of all tokens."""
     seen = rotated()
     other = Seen(Bench(config=token_config().model_copy(update={"name": "Signage-West"})))
-    seen.more["Signage-West"] = other.bench.state
+    seen.more["Signage-West"] = other.bench.token
     found = seen.page(Query(search="WEST"))
     assert [token.name for token in found.tokens] == ["Signage-West"]
     assert (found.matching, found.counts[State.READY], found.counts[State.STARTING]) == (1, 1, 1)
@@ -551,7 +677,7 @@ def test_sorted_worst_first() -> None:
     seen.bench.clock.advance(10)
     late.bench.attempt()
     starting = Seen(Bench(clock=seen.bench.clock, config=token_config().model_copy(update={"name": "z-starting"})))
-    seen.more = {"a-later": late.bench.state, "z-starting": starting.bench.state}
+    seen.more = {"a-later": late.bench.token, "z-starting": starting.bench.token}
     assert [token.name for token in seen.page().tokens] == ["z-starting", NAME, "a-later"]
 
 

@@ -51,9 +51,9 @@ def test_reads(stub: VaultStub, by_token: Bench) -> None:
     for status, body in ((404, {"errors": []}), (404, {"data": deleted}), (404, {"data": destroyed})):
         stub.always(PATH, answer(status, body))
         found.append(by_token.read())
-    assert found == [KvRead(None, 0, False), KvRead(None, 5, True), KvRead(None, 6, True)]
+    assert found == [KvRead(None, 0), KvRead(None, 5), KvRead(None, 6)]
     stub.always(PATH, HELD)
-    assert by_token.read() == KvRead({"password": SECRET, "pin": 7}, 3, False)
+    assert by_token.read() == KvRead({"password": SECRET, "pin": 7}, 3)
     assert SECRET not in repr(by_token.read())
 
 

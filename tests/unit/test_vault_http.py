@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 import traceback
 from contextlib import ExitStack, contextmanager
@@ -153,6 +154,24 @@ def test_write_that_may_have_been_done_fails(nodes: list[VaultStub], reply: byte
     assert counts(nodes) == [2, 1, 0]
 
 
+def test_request_that_is_not_answered_is_not_sent_again(nodes: list[VaultStub]) -> None:
+    """A node that took the request and is silent may have done it: no other node is asked in the same call."""
+    with session(*addresses(nodes)) as vault:
+        read(vault)
+    over = threading.Event()
+    nodes[0].rules[PATH] = lambda _: None if over.wait(LONG) else HELD
+    try:
+        with session(*addresses(nodes), timeout=SHORT) as vault:
+            with pytest.raises(PublishError) as caught:
+                write(vault)
+            assert caught.value.reason is Reason.TIMEOUT
+            assert counts(nodes) == [2, 0, 0]
+            assert write(vault) == 4
+    finally:
+        over.set()
+    assert counts(nodes) == [2, 1, 0]
+
+
 def test_what_is_the_same_at_every_node_moves_nobody(nodes: list[VaultStub]) -> None:
     """A refusal that says nothing against the node leaves it the first to be asked."""
     nodes[0].always(PATH, answer(400, {"errors": [SECRET]}))
@@ -297,6 +316,23 @@ def test_standby_that_never_catches_up(nodes: list[VaultStub], behind: bytes) ->
         assert read(vault) == 3
 
 
+def test_how_far_a_write_had_come_is_told_by_writes_of_secrets(nodes: list[VaultStub]) -> None:
+    """What Vault says of itself (`sys/`) may tell how far something else had come: that is not passed on."""
+    asked: list[dict[str, str]] = []
+
+    def secret(it: Asked) -> bytes:
+        asked.append(it.headers)
+        return answer(200, {"data": {"version": 4}}, "X-Vault-Index: of-the-secret") if it.method != "GET" else HELD
+
+    nodes[0].rules[PATH] = secret
+    nodes[0].always(CAPABILITIES, answer(200, {"data": {"secret/data/aca": ["read"]}}, "X-Vault-Index: of-the-system"))
+    with session(nodes[0].address) as vault:
+        write(vault)
+        vault.capabilities(["secret/data/aca"])
+        read(vault)
+    assert asked[-1]["x-vault-index"] == "of-the-secret"
+
+
 # How long, and how much
 
 
@@ -393,9 +429,14 @@ def test_mount_that_becomes_version_2(nodes: list[VaultStub]) -> None:
         assert read(vault) == 0
 
 
-@pytest.mark.parametrize("reply", [answer(403, DENIED), answer(404, {"errors": []}), answer(200, {"data": {}})])
+OF_ANOTHER = answer(200, {"data": {"type": "kv", "path": "secret/deeper/", "options": {"version": "1"}}})
+
+
+@pytest.mark.parametrize(
+    "reply", [answer(403, DENIED), answer(404, {"errors": []}), answer(200, {"data": {}}), OF_ANOTHER]
+)
 def test_mount_that_cannot_be_known(nodes: list[VaultStub], reply: bytes) -> None:
-    """Where Vault does not say what is mounted, the look goes on without."""
+    """Where Vault does not say what is mounted, or tells of another mount, the look goes on without."""
     nodes[0].always(MOUNT, reply)
     nodes[0].always(PATH, answer(404, {"errors": []}))
     with session(nodes[0].address) as vault:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aca_tokend.core.config import parse
-from aca_tokend.core.vault_policy import NoSuchPolicyError, Purpose, client_leaders, daemon_rules, policies
+from aca_tokend.core.vault_policy import NoSuchPolicyError, Purpose, daemon_rules, policies
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import Config
@@ -64,39 +64,29 @@ def needed(config: Config, name: str = "main") -> dict[str, str]:
 
 
 def test_a_token_in_vault() -> None:
-    """A token needs its secret and its two records, to be created, read and updated, and nothing else."""
+    """A token needs its secret and its record, to be created, read and updated, and nothing else."""
     assert needed(config(token("bookings", vault("aca/bookings")))) == {
         "secret/data/aca/bookings": "create read update",
         "secret/data/aca/bookings.attempts": "create read update",
-        "secret/data/aca/bookings.client-attempts": "create read update",
     }
 
 
-def test_records_lie_beside_the_first_place() -> None:
-    """No record is written beside a later place of a token, nor the client's beside a later token of it."""
+def test_a_record_lies_beside_each_place() -> None:
+    """A record is written beside each place of a token in Vault, also where its first place is a file."""
     found = needed(
         config(
             token("one", FILE, vault("one")),
             token("two", vault("two"), vault("copy")),
-            token("three", vault("three"), client_id="client-2"),
         )
     )
-    assert sorted(path for path in found if "attempts" in path) == [
-        "secret/data/three.attempts",
-        "secret/data/three.client-attempts",
-        "secret/data/two.attempts",
-    ]
-    assert {"secret/data/one", "secret/data/two", "secret/data/copy"} <= set(found)
+    places = {"secret/data/one", "secret/data/two", "secret/data/copy"}
+    assert set(found) == places | {f"{place}.attempts" for place in places}
 
 
 def test_kv_version_1() -> None:
     """In KV version 1 the paths have no data/, and there is no metadata."""
     rules = daemon_rules(config(token("bookings", vault("aca/bookings", mount="old", kv_version=1))), "main")
-    assert [rule.path for rule in rules] == [
-        "old/aca/bookings",
-        "old/aca/bookings.attempts",
-        "old/aca/bookings.client-attempts",
-    ]
+    assert [rule.path for rule in rules] == ["old/aca/bookings", "old/aca/bookings.attempts"]
 
 
 def test_secrets_are_only_read() -> None:
@@ -125,9 +115,8 @@ def test_metadata_is_optional() -> None:
 
 
 def test_order_is_that_of_paths() -> None:
-    """The same tokens in another order have the same policy, as long as the same one leads their client."""
-    names = ["c", "a", "b"]
-    tokens = [token(name, vault(name), client_id=name) for name in names]
+    """The same tokens in another order have the same policy."""
+    tokens = [token(name, vault(name)) for name in ("c", "a", "b")]
     assert policies(config(*tokens)) == policies(config(*reversed(tokens)))
 
 
@@ -187,18 +176,11 @@ def test_nothing_but_paths_is_shown() -> None:
     assert "example.com" not in policy
 
 
-def test_leaders() -> None:
-    """The first token of each client leads it; a client of another endpoint is another."""
-    tokens = [token(name, vault(name), client_id=client) for name, client in (("a", "x"), ("b", "x"), ("c", "y"))]
-    assert client_leaders(config(*tokens)) == {"a", "c"}
-
-
 def test_purposes_are_told_in_order() -> None:
     """Tokens come first, then records, secrets, and what is optional."""
     rules = daemon_rules(config(token("b", vault("b"), password={"vault": "secret/a#x"})), "main")
     assert [rule.purpose for rule in rules] == [
         Purpose.TOKEN,
-        Purpose.RECORD,
         Purpose.RECORD,
         Purpose.SECRET,
         Purpose.METADATA,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aca_tokend import watching
 from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
@@ -107,6 +109,39 @@ def test_old_file_does_not_ring_at_the_start(rig: Rig) -> None:
     assert not rig._rung.acquire(timeout=0.5)
 
 
+def test_file_that_left_before_the_start_rings(rig: Rig) -> None:
+    """An included file that was removed a moment before may have been read: its folder tells."""
+    (rig.folder / "tokens.d").mkdir()
+    (rig.folder / "tokens.d" / "a.toml").write_text("a")
+    time.sleep(0.05)
+    between = time.time()
+    time.sleep(0.05)
+    (rig.folder / "tokens.d" / "a.toml").unlink()
+
+    rig.watch.start(recent_seconds=time.time() - between)
+
+    assert rig.rings()
+
+
+def test_folder_that_is_made_is_watched(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system tells of changes in an included folder that appeared: nothing waits for the next look."""
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 2 * GENEROUS)
+
+    def told_of(file: Path) -> bool:
+        """A change that comes before the folder is watched is found by the next look alone, so there are several."""
+        for number in range(1, 20):
+            file.write_text("x" * number)
+            if rig._rung.acquire(timeout=0.5):
+                return True
+        return False
+
+    rig.start()
+    assert told_of(rig.main)
+    (rig.folder / "tokens.d").mkdir()
+    assert told_of(rig.main), "and of the new folder with it"
+    assert told_of(rig.folder / "tokens.d" / "a.toml")
+
+
 def test_folder_that_vanishes_and_comes_back(rig: Rig) -> None:
     """The folder may vanish with everything in it: the watch goes on, and rings when it is back."""
     rig.start()
@@ -119,7 +154,6 @@ def test_folder_that_vanishes_and_comes_back(rig: Rig) -> None:
 
 def test_folder_that_may_not_be_read(rig: Rig) -> None:
     """A folder that cannot be watched is looked at every few seconds, and told of once."""
-    from aca_tokend import watching
 
     class Unwatchable(ConfigWatch):
         """The system has no inotify watch left."""

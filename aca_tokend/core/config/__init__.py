@@ -36,7 +36,7 @@ from aca_tokend.core.config._rotation import BackoffConfig, RotationConfig
 from aca_tokend.core.config._schema import schema
 from aca_tokend.core.config._servers import AdminConfig, EndpointConfig, LogConfig, VaultConfig
 from aca_tokend.core.config._shard import ShardConfig
-from aca_tokend.core.config._tokens import Config, TokenConfig, VerifyConfig
+from aca_tokend.core.config._tokens import Config, TokenConfig, VerifyConfig, references, vaults_of
 
 __all__ = [
     "AdminConfig",
@@ -73,5 +73,7 @@ __all__ = [
     "after_of",
     "parse",
     "plain_http",
+    "references",
     "schema",
+    "vaults_of",
 ]

@@ -14,14 +14,14 @@ from pydantic_core import core_schema
 
 from aca_tokend.core.config._wrong import did_you_mean, kind_of, refuse
 from aca_tokend.core.durations import PATTERN, format_duration, parse_duration
-from aca_tokend.core.token import FIELDS
+from aca_tokend.core.token import FIELDS, OWNER, is_scope
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
     from pydantic.json_schema import JsonSchemaValue
 
-# What the lockout guard adds to the path of a token for its records (core/guard.py).
-RECORDS = (".attempts", ".client-attempts")
+# What the lockout guard adds to the path of a token for its record (core/guard.py).
+RECORD = ".attempts"
 # How a file begins that is one of those which systemd loads for the service.
 CREDENTIALS = "$CREDENTIALS_DIRECTORY/"
 HOUR = 3_600.0
@@ -135,8 +135,7 @@ def _name(value: str) -> str:
 
 
 def _scope(value: str) -> str:
-    # RFC 6749, section 3.3
-    if not re.fullmatch(r"([\x21\x23-\x5B\x5D-\x7E]+( [\x21\x23-\x5B\x5D-\x7E]+)*)?", value):
+    if value and not is_scope(value):
         refuse("is not a list of scopes", 'write scopes with one space between them, such as "public"')
     return value
 
@@ -206,7 +205,7 @@ def kv_path(value: str) -> str:
     if slash and first in {"data", "metadata"}:
         # people paste the path of the HTTP API, where KV version 2 has this between mount and path
         refuse(f"begins with {first}/, which only the HTTP API puts there", f"leave {first}/ out")
-    if value.endswith(RECORDS):
+    if value.endswith(RECORD):
         refuse("ends as the attempt record of a token does", "give the secret another name")
     return value
 
@@ -230,6 +229,8 @@ def _environment(value: str) -> str:
 
 
 def _published(value: str) -> str:
+    if value == OWNER:
+        refuse("is the one field that has this name in every secret", "leave it out")
     if value not in FIELDS:
         refuse("is not a published field", did_you_mean(value, FIELDS, "the fields"))
     return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -20,7 +19,7 @@ from aca_tokend.core.config._wrong import key, kind_of
 from aca_tokend.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 T = TypeVar("T", bound=Table)
 
@@ -67,8 +66,7 @@ def parse(documents: Sequence[tuple[str, Mapping[str, Any]]], earlier: Sequence[
     """Reads the main document and after it the included ones, each as (file name, parsed TOML).
 
     Args:
-        documents: the file names differ; a file that could not be read is an empty document. The `tokens` of one may be
-            an iterator: each is taken once and let go of, so that thousands of tables need not be held at a time.
+        documents: the file names differ; a file that could not be read is an empty document.
         earlier: what was wrong with reading the files, to be told with everything else.
 
     Raises:
@@ -111,7 +109,7 @@ class _Tokens:
 
     def read(self, file: str, tables: object) -> None:
         """Reads those of one document."""
-        if not isinstance(tables, list | Iterator):
+        if not isinstance(tables, list):
             fix = "begin each token with [[tokens]], two brackets on each side"
             self.misplaced.append(Problem(file, "tokens", f"must be an array of tables, not {kind_of(tables)}", fix))
             return

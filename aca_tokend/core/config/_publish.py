@@ -11,7 +11,7 @@ from aca_tokend.core.config._references import defined
 from aca_tokend.core.config._table import Table
 from aca_tokend.core.config._wrong import did_you_mean, listed, refuse
 from aca_tokend.core.formats import Format, template_problem
-from aca_tokend.core.token import FIELDS
+from aca_tokend.core.token import FIELDS, OWNER
 
 
 def default_name(names: tuple[str, ...]) -> str:
@@ -43,7 +43,7 @@ class VaultPublish(Table):
     fields: dict[Published, Text] = Field(
         default={},
         description="Renames fields of the published document.",
-        examples=[{"access_token": "token"}],
+        examples=[{"access_token": "api_token"}],
     )
     replace_foreign: bool = Field(
         default=False, description="Whether to replace a secret that this token did not write."
@@ -66,6 +66,12 @@ class VaultPublish(Table):
     def _renamed(cls, value: dict[str, str]) -> dict[str, str]:
         names = [value.get(field, field) for field in FIELDS]
         for field, name in value.items():
+            if name == OWNER:
+                refuse(
+                    "gives this field the name token, under which the daemon writes the name of the token",
+                    "choose another name",
+                    below=field,
+                )
             if names.count(name) > 1:
                 refuse("gives this field the name of another", "choose another name", below=field)
         return value

@@ -51,6 +51,11 @@ class RotationConfig(Table):
     assumed_lifetime: Annotated[float, Duration(1, YEAR)] = Field(
         default=Seconds(HOUR), description="Lifetime of a token for which the server names none.", validate_default=True
     )
+    max_lifetime: Annotated[float, Duration(1, 10 * YEAR)] = Field(
+        default=Seconds(31 * DAY),
+        description="What is published and is valid for longer than this from issue is not adopted.",
+        validate_default=True,
+    )
     backoff: BackoffConfig = Field(default=BackoffConfig(), description="How long to wait after a failure.")
     max_rejections: int = Field(
         default=2, ge=1, le=10, description="After so many rejections of an unchanged credential a token is suspended."
@@ -72,5 +77,16 @@ class RotationConfig(Table):
                 f"a token of assumed_lifetime has its rotation point after {after}, before min_interval, {shortest}",
                 "raise assumed_lifetime or fraction, or lower jitter or min_interval",
                 at="",
+            )
+        return value
+
+    @field_validator("max_lifetime")
+    @classmethod
+    def _longest(cls, value: float, info: ValidationInfo) -> float:
+        assumed = info.data.get("assumed_lifetime", 0.0)
+        if value < assumed:
+            refuse(
+                f"is shorter than assumed_lifetime: {format_duration(value)} against {format_duration(assumed)}",
+                "raise max_lifetime or lower assumed_lifetime",
             )
         return value

@@ -1,13 +1,14 @@
 """`[[tokens]]` and what belongs to one token, and the whole file."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from aca_tokend.core.config._addresses import RequestPath
 from aca_tokend.core.config._kinds import DAY, Duration, Name, Scope, Text
-from aca_tokend.core.config._publish import Publish
-from aca_tokend.core.config._references import SecretReference, TextOrReference, defined
+from aca_tokend.core.config._publish import Publish, VaultPublish
+from aca_tokend.core.config._references import Reference, SecretReference, TextOrReference, VaultReference, defined
 from aca_tokend.core.config._rotation import RotationConfig
 from aca_tokend.core.config._servers import AdminConfig, EndpointConfig, LogConfig, VaultConfig
 from aca_tokend.core.config._shard import ShardConfig
@@ -77,6 +78,22 @@ class TokenConfig(Table):
             refuse("missing, and there are several [acaengine.NAME]", f"add the one meant of {listed(names)}")
         defined("acaengine", value or names[0], names)
         return value or names[0]
+
+
+def references(token: TokenConfig) -> tuple[Reference, ...]:
+    """The references that one grant resolves."""
+    values = (token.username, token.password, token.client_id, token.client_secret)
+    return tuple(value for value in values if not isinstance(value, str))
+
+
+def vaults_of(token: TokenConfig) -> Iterator[str]:
+    """The Vaults that a token is published to or takes a secret from; some may come twice."""
+    for target in token.publish:
+        if isinstance(target, VaultPublish):
+            yield target.vault_name
+    for reference in references(token):
+        if isinstance(reference, VaultReference):
+            yield reference.vault_name
 
 
 class Config(Table):

@@ -1,7 +1,11 @@
-"""A call in a daemon under test that raises what nobody foresaw. Python loads this from the folder in PYTHONPATH.
+"""Trouble inside a daemon under test, which Python loads at its start from the folder that PYTHONPATH names.
 
-No server and no file can make real code raise it, so the methods through which a rotation reaches the world are wrapped
-here, in the process of the daemon alone.
+A file system that hangs: a real one takes root (FUSE, NFS), and nothing that a test could put at a path hangs the
+daemon, which waits neither for pipes nor for locks. Python tells its audit hooks of each file that is about to be
+opened, by whatever code and in whatever thread, and opens it once they have returned.
+
+A call that raises what nobody foresaw: no server and no file can make real code raise it, so the methods through which
+a rotation reaches the world are wrapped here, in the process of the daemon alone.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import importlib
 import os
 import pkgutil
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +28,17 @@ CALLS = {
     "KvSink": ("look", "publish", "read_record", "write_record"),
     "SecretResolver": ("resolve",),
 }
+
+
+def _hang(folder: str, flag: str) -> None:
+    """Whatever opens this folder, or something below it, hangs while there is a file `flag`."""
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str) and (arguments[0] + "/").startswith(folder + "/"):
+            while os.access(flag, os.F_OK):
+                time.sleep(0.05)
+
+    sys.addaudithook(hook)
 
 
 def _raise(flag: str) -> None:
@@ -76,5 +92,7 @@ def _classes() -> Iterator[type]:
         sys.exit(f"the package has no {', '.join(sorted(missing))} any more")
 
 
+if "HANGING_FOLDER" in os.environ:
+    _hang(os.environ["HANGING_FOLDER"], os.environ["HANGING_FLAG"])
 if "RAISING_FLAG" in os.environ:
     _raise(os.environ["RAISING_FLAG"])

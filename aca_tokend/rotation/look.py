@@ -1,0 +1,140 @@
+"""The action look: reads places side by side, and takes in what they hold, or why they could not be read or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aca_tokend.core.errors import InternalError, ReasonedError, contained
+from aca_tokend.core.outcome import Component, Event, Failure, Published, PublishResult, Reason, Step
+from aca_tokend.core.steps import BUSY, FIRST, Call, Calls
+from aca_tokend.rotation.facts import Busy, Moment, Trouble
+from aca_tokend.rotation.standing import Standing, fenced, holds, readable, rival_until, standing
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from aca_tokend.core.ports import Clock
+    from aca_tokend.core.token import Seen
+    from aca_tokend.rotation.facts import Facts
+    from aca_tokend.rotation.managed import ManagedToken, Wiring
+
+    # Hands on the answer of a call at a place, by its number, for which the attempt waits no longer.
+    LateAnswer = Callable[[ManagedToken, int, object], None]
+
+# A place that takes longer than this is left to answer by a message, so that it holds up no other place.
+PATIENCE_SECONDS = 2.0
+# A publish that meets another writer looks again and decides anew, this many times before it counts as failed.
+CONFLICTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Looker:
+    """Reads places."""
+
+    clock: Clock
+    rng: random.Random
+    observe: Callable[[Event], None]
+    late: LateAnswer
+
+    async def look(self, token: ManagedToken, numbers: tuple[int, ...]) -> Facts:
+        """Reads these places, and returns what is known then."""
+        facts, wiring, began = token.facts, token.wiring, self.clock.monotonic()
+        finish = facts.undelivered  # what was granted would be lost otherwise
+        idents = [next(token.numbers) for _ in numbers]
+        calls = []
+        for number, ident in zip(numbers, idents, strict=True):
+            sink, late = wiring.sinks[number], late_for(self.late, token, ident)
+            calls.append(Call(sink.pool, sink.look, FIRST if finish else token.urgency, finish=finish, late=late))
+        results = await Calls(calls, PATIENCE_SECONDS)
+        for number, ident, result in zip(numbers, idents, results, strict=True):
+            if result is BUSY:
+                facts = self.hangs(wiring, facts, number, Busy(ident, None))
+            else:
+                facts = self.take_in(wiring, facts, number, result, began)
+        return facts
+
+    def take_in(self, wiring: Wiring, facts: Facts, number: int, result: object, began: float) -> Facts:
+        """What a read that `began` then tells of a place."""
+        if isinstance(result, ReasonedError):
+            return self.failed(wiring, facts, number, result.as_failure(Step.LOOK, wiring.sinks[number].name), result)
+        seen: Seen = result  # type: ignore[assignment]  # what `look` returns
+        place, mark = facts.places[number], hash(seen.document)
+        first_seen = place.first_seen
+        if first_seen is None or first_seen[0] != mark:
+            first_seen = (mark, self.clock.monotonic())
+        place = place._replace(seen=seen, last=seen, looked_at=began, trouble=None, busy=None, first_seen=first_seen)
+        return self._report(wiring, facts.with_places({number: place}), number)
+
+    def hangs(self, wiring: Wiring, facts: Facts, number: int, busy: Busy) -> Facts:
+        """A place did not answer in time, which counts as its failure until it holds what it should."""
+        sink, step = wiring.sinks[number].name, Step.LOOK if busy.writing is None else Step.PUBLISH
+        failure = Failure(step, Reason.TIMEOUT, f"{sink}: no answer yet", sink=sink)
+        tell(self.observe, wiring, facts, number, failure)
+        return facts.with_place(number, busy=busy, trouble=None, reported=failure)
+
+    def failed(self, wiring: Wiring, facts: Facts, number: int, failure: Failure, error: ReasonedError) -> Facts:
+        """A try at a place failed. One that met another writer is repeated at once, a few times."""
+        place, now = facts.places[number], self.clock.monotonic()
+        if isinstance(error, InternalError):
+            self.observe(contained(Component.ATTEMPT, facts.name, error)[1])
+        found = readable(facts, number)
+        remaining = found.expires_at.timestamp() - self.clock.wall() if found else 0.0
+        place = place._replace(seen=None, looked_at=now, busy=None)
+        if failure.reason is Reason.CONFLICT and place.conflicts + 1 < CONFLICTS:
+            return facts.with_places({number: place._replace(conflicts=place.conflicts + 1)})
+        count = place.failures + 1
+        trouble = Trouble(failure, count, now, self.rng.random(), max(remaining, 0.0))
+        tell(self.observe, wiring, facts, number, failure)
+        return facts.with_places(
+            {number: place._replace(trouble=trouble, failures=count, conflicts=0, reported=failure)}
+        )
+
+    def _report(self, wiring: Wiring, facts: Facts, number: int) -> Facts:
+        """Says what keeps our token from a place that was read, or that nothing does any longer."""
+        place, held = facts.places[number], facts.current
+        now = self.clock.monotonic()
+        moment, sink = Moment(now, self.clock.wall(), now), wiring.sinks[number].name
+        if facts.identity is None or place.seen is None:
+            return facts
+        if held is not None and holds(place, held):
+            if not place.seen.outdated:
+                tell(self.observe, wiring, facts, number, PublishResult.UNCHANGED)
+                facts = facts.with_place(number, failures=0, conflicts=0, reported=None)
+            return facts
+        what = standing(facts, number)
+        if what is Standing.STRANGER:
+            why = place.seen.foreign or "it is the token of another account, or was written under another name"
+            message = f"{sink} holds something this token did not write: {why}"
+            failure = Failure(Step.LOOK, Reason.FOREIGN_DOCUMENT, message, sink=sink)
+        elif what is Standing.FORMER and rival_until(facts, place, moment) > now:
+            message = f"{sink}: another daemon publishes the token of another account there under this name"
+            failure = Failure(Step.LOOK, Reason.CONFLICT, message, sink=sink)
+        else:
+            if fenced(facts, number, moment):
+                tell(self.observe, wiring, facts, number, PublishResult.FENCED)
+            return facts
+        tell(self.observe, wiring, facts, number, failure)
+        return facts.with_place(number, failures=place.failures + 1, reported=failure)
+
+
+def late_for(late: LateAnswer, token: ManagedToken, ident: int) -> Callable[[object], None]:
+    """What becomes of the answer of a call at a place for which nobody waits any longer."""
+    return lambda result: late(token, ident, result)
+
+
+def tell(
+    observe: Callable[[Event], None],
+    wiring: Wiring,
+    facts: Facts,
+    number: int,
+    outcome: PublishResult | Failure,
+    seconds: float = 0.0,
+) -> None:
+    """Reports what became of our token at one place."""
+    sink = wiring.sinks[number]
+    failure = outcome if isinstance(outcome, Failure) else None
+    result = outcome if isinstance(outcome, PublishResult) else PublishResult.FAILED
+    recovered = failure is None and facts.places[number].reported is not None
+    observe(Published(facts.name, sink.name, sink.kind, result, seconds, failure, recovered))

@@ -1,0 +1,148 @@
+"""A bounded pool of threads. Real threads; what two of them may do in either order is pinned by holding their lock."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from aca_tokend.scheduling.executor import Executor
+from tests.unit.test_scheduler import GENEROUS, held, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+import pytest
+
+# More than any address space has room for.
+NO_STACK = 1 << 46
+
+
+def nothing() -> None:
+    """What is called for a call that is dropped."""
+
+
+@pytest.fixture
+def bugs() -> list[BaseException]:
+    """What a pool told."""
+    return []
+
+
+@pytest.fixture
+def pool(bugs: list[BaseException]) -> Iterator[Executor]:
+    """A pool of two threads."""
+    pool = Executor("pool", 2, bugs.append)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def no_more_threads() -> Iterator[Callable[[], None]]:
+    """From when it is called on the machine gives no further thread."""
+    before = threading.stack_size()
+
+    def from_now_on() -> None:
+        threading.stack_size(NO_STACK)
+
+    yield from_now_on
+    threading.stack_size(before)
+
+
+def make(pool: Executor) -> None:
+    """Makes one call, and waits until its thread has nothing to do."""
+    done = threading.Event()
+    pool.submit(0.0, done.set, nothing)
+    assert done.wait(GENEROUS)
+    wait_until(lambda: pool._idle == pool._threads)
+
+
+def test_idle_thread_takes_the_next_call(pool: Executor) -> None:
+    """A call that comes while a thread has nothing to do begins no further thread."""
+    for _ in range(5):
+        make(pool)
+
+    assert pool._threads == 1
+
+
+def test_more_calls_than_idle_threads_begin_another(pool: Executor) -> None:
+    """Of two calls that come while one thread has nothing to do neither waits for the other."""
+    make(pool)
+    together = threading.Barrier(2)
+    done = threading.Semaphore(0)
+
+    def call() -> None:
+        together.wait(GENEROUS)
+        done.release()
+
+    with pool._ready:  # both are there before the thread takes one
+        pool.submit(0.0, call, nothing)
+        pool.submit(0.0, call, nothing)
+
+    assert done.acquire(timeout=GENEROUS)
+    assert done.acquire(timeout=GENEROUS)
+    assert pool._threads == 2
+
+
+def test_resized_pool_leaves_calls_to_idle_threads(pool: Executor) -> None:
+    """A pool that is resized begins threads for what waits, but not for what an idle one is about to take."""
+    make(pool)
+    done = threading.Event()
+    with pool._ready:  # it is there before the idle thread takes it
+        pool.submit(0.0, done.set, nothing)
+        pool.resize(3)
+
+    assert done.wait(GENEROUS)
+    assert pool._threads == 1
+
+
+def test_thread_that_ends_hands_on_what_it_was_woken_for(pool: Executor) -> None:
+    """A call whose thread ends because the pool has shrunk is made by another, at once."""
+    started, release, done = threading.Semaphore(0), threading.Event(), threading.Event()
+    for _ in range(2):
+        pool.submit(0.0, lambda: held(started, release), nothing)
+        assert started.acquire(timeout=GENEROUS)
+    release.set()
+    wait_until(lambda: pool._idle == 2)
+    with pool._ready:  # the one that is woken finds the pool shrunk
+        pool.size = 1
+        pool.submit(0.0, done.set, nothing)
+
+    assert done.wait(GENEROUS), "the other thread would have slept for a minute"
+    assert pool._threads == 1
+
+
+def test_pool_goes_on_with_the_threads_it_has(
+    pool: Executor, bugs: list[BaseException], no_more_threads: Callable[[], None]
+) -> None:
+    """Where the machine gives no further thread, the calls of a pool wait for those that it has."""
+    started, release, done = threading.Event(), threading.Event(), threading.Semaphore(0)
+    pool.submit(0.0, lambda: held(started, release), nothing)
+    assert started.wait(GENEROUS)
+    no_more_threads()
+    for _ in range(3):
+        pool.submit(0.0, done.release, nothing)
+    pool.resize(5)
+    release.set()
+
+    for _ in range(3):
+        assert done.acquire(timeout=GENEROUS)
+    assert pool._threads == 1
+    assert not bugs
+
+
+def test_pool_without_any_thread_is_told_of(pool: Executor, no_more_threads: Callable[[], None]) -> None:
+    """Where the machine gives a pool not even its first thread, whoever hands it a call is told."""
+    no_more_threads()
+    with pytest.raises(RuntimeError, match="thread"):
+        pool.submit(0.0, nothing, nothing)
+
+
+def test_idle_threads_end(bugs: list[BaseException]) -> None:
+    """A thread that has nothing to do for a while ends, and another begins with the next call."""
+    pool = Executor("rare", 2, bugs.append)
+    pool._idle_seconds = 0.01
+    for _ in range(3):
+        done = threading.Event()
+        pool.submit(0.0, done.set, nothing)
+        assert done.wait(GENEROUS)
+        wait_until(lambda: pool._threads == 0)
+    assert not bugs
