@@ -78,7 +78,7 @@ CLAUSES: dict[Reason, str] = {
 # Why an attempt that was due made no request.
 SKIPPED = {
     "endpoint_held": "its endpoint does not work, and one token asks for all",
-    "endpoint_busy": "many others ask its endpoint for a first token, and their attempts are recorded before",
+    "endpoint_busy": "as many attempts are recorded already as its endpoint can take soon",
     "client_unproven": "another token tries their client secret first",
     "user_unproven": "another token tries their user's password first",
     "claimed_elsewhere": "an attempt of another process is under way, or has to run out",

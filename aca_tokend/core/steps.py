@@ -33,7 +33,7 @@ LOCAL = ("file", "secrets")
 # The pool in which the attempts of tokens begin. Hardly anything is called there, so it is free, whatever hangs.
 BEGIN = "file"
 HUNG_SECONDS = 2.0
-# The urgency of what goes on with something begun, a minted token or a claim: before whatever only begins.
+# The urgency of what goes on with something begun, a minted token or an attempt's record: before what only begins.
 FIRST = -math.inf
 
 

@@ -135,4 +135,4 @@ def test_planted_fault_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) ->
         suppress_health_check=list(HealthCheck),
     )
     with pytest.raises(AssertionError, match=words):
-        draws(given(dice)(noticed_by.hypothesis.inner_test))()  # type: ignore[attr-defined]
+        draws(given(dice)(noticed_by.hypothesis.inner_test))()  # type: ignore[attr-defined]  # given adds it

@@ -199,7 +199,7 @@ def test_bug_in_an_attempt() -> None:
 def test_bug_at_a_place() -> None:
     """It is a failure of that place alone, and told as a bug too: the token is published at its other place."""
     bench = Bench(sinks=[MemorySink("vault:a"), MemorySink("vault:b")])
-    bench.sinks[0].look = fail  # type: ignore[method-assign]
+    bench.sinks[0].look = fail  # type: ignore[method-assign]  # planted
 
     bench.attempt()
 

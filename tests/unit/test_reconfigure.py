@@ -532,6 +532,22 @@ def test_waiting_token_goes_on_at_its_new_endpoint() -> None:
     assert not bench.facts.waits_for
 
 
+def test_token_that_moves_passes_its_turn_to_claim() -> None:
+    """Who was told to claim at an endpoint, and leaves it by a reload, lets the next that waits there claim."""
+    rig = Rig()
+    bench = rig.rotate()
+    claims, name = bench.token.wiring.gate.claims, bench.token.name
+    claimed = [f"other-{number}" for number in range(claims.most)]
+    assert all(claims.enter(it, 0.0) for it in claimed)
+    assert not claims.enter(name, 1.0)
+    assert not claims.enter("next", 2.0)
+    assert [wake.token for wake in claims.passed(claimed[0], rig.clock.now)] == [name]
+
+    rig.change(endpoint=ScriptedEndpoint(rig.clock, suffix="-2"))
+
+    assert "next" in {wake.token for wake in bench.woken}
+
+
 # ── canary ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

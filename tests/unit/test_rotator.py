@@ -862,7 +862,7 @@ def test_token_that_expires_while_it_is_tried_is_not_revoked() -> None:
         bench.clock.advance(1.0)
         raise REFUSED
 
-    bench.endpoint.verify = slow  # type: ignore[method-assign]
+    bench.endpoint.verify = slow  # type: ignore[method-assign]  # planted
     bench.attempt()
 
     assert bench.facts.current is not None

@@ -113,9 +113,9 @@ def test_file_that_left_before_the_start_rings(rig: Rig) -> None:
     """An included file that was removed a moment before may have been read: its folder tells."""
     (rig.folder / "tokens.d").mkdir()
     (rig.folder / "tokens.d" / "a.toml").write_text("a")
-    time.sleep(0.05)
+    time.sleep(0.05)  # the system's time of a change cannot be set, and steps by some milliseconds
     between = time.time()
-    time.sleep(0.05)
+    time.sleep(0.05)  # the same
     (rig.folder / "tokens.d" / "a.toml").unlink()
 
     rig.watch.start(recent_seconds=time.time() - between)
