@@ -10,6 +10,7 @@ import pytest
 
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, PublishError
 from aca_tokend.core.guard import (
+    PROVEN_SECONDS,
     SEND_WITHIN_SECONDS,
     AttemptRecord,
     Attempts,
@@ -141,6 +142,8 @@ def test_proof_lapses_between_rotation_point_and_expiry() -> None:
     document = Document(Secret("t"), NOW, NOW + 2 * hour, NOW + hour, 7200, "public", "u", "a", "account")
 
     assert proof_ends(document) == NOW + 1.75 * hour
+    brief = replace(document, refresh_after=NOW + timedelta(seconds=5), expires_at=NOW + timedelta(seconds=10))
+    assert proof_ends(brief) == NOW + timedelta(seconds=PROVEN_SECONDS), "no claim for each token of some seconds"
     assert proof_ends(None) < NOW, "who holds no token claims"
 
 
