@@ -10,6 +10,7 @@ import glob
 import itertools
 import os
 import re
+import stat
 import tomllib
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -22,11 +23,16 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import Config
 
+# Ten thousand tokens take a few. Of a file that goes on for ever no more is read.
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+
 _UNREADABLE = {
     errno.ENOENT: ("does not exist", "create it, or name the right one"),
     errno.ENOTDIR: ("does not exist", "create it, or name the right one"),
     errno.EACCES: ("may not be read", "let the daemon's user read it"),
     errno.EISDIR: ("is a directory", "name a file"),
+    errno.ENXIO: ("is not a regular file", "name a file"),
+    errno.EFBIG: (f"holds more than {MAX_CONFIG_BYTES} bytes", "name the right file"),
     errno.ELOOP: ("is a symbolic link to itself", "let it point to a file"),
 }
 # How tomllib's messages begin (the rest may repeat what is in the file), and what to do.
@@ -98,11 +104,34 @@ def folders(path: str | Path, include: Sequence[str]) -> set[str]:
     return {os.path.abspath(folder) for folder in found}  # noqa: PTH100 - as above
 
 
+def read_regular(path: str, most: int) -> tuple[bytes, os.stat_result]:
+    """What a regular file of at most so many bytes holds, without waiting for anybody.
+
+    Raises:
+        OSError: it cannot be read; ENXIO where it is no regular file, and EFBIG where it holds more.
+        ValueError: no file can have that path.
+    """
+    # O_NONBLOCK: opening a named pipe would wait for a writer for ever. Symbolic links are followed, as a Kubernetes
+    # volume is made of them; what counts is the file they lead to.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
+            raise OSError(code, os.strerror(code))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(most + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return content, status
+
+
 def _text(file: str) -> str | Problem:
     """What is in the file, or why it cannot be had."""
     try:
-        with open(file, "rb") as opened:  # noqa: PTH123 - the path is a string throughout
-            content = opened.read()
+        content, _ = read_regular(file, MAX_CONFIG_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         code = error.errno if isinstance(error, OSError) else errno.ENOENT
         name = errno.errorcode.get(code or 0, "I/O error")
