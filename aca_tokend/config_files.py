@@ -10,12 +10,12 @@ import glob
 import itertools
 import os
 import re
-import stat
 import tomllib
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from aca_tokend.core.config import parse
 from aca_tokend.core.errors import ConfigError, Problem
+from aca_tokend.regular_file import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,30 +102,6 @@ def folders(path: str | Path, include: Sequence[str]) -> set[str]:
         plain = itertools.takewhile(lambda part: not glob.has_magic(part), pattern.split("/")[:-1])
         found.add(os.path.join(os.path.dirname(main), "/".join(plain)))  # noqa: PTH118, PTH120 - as above
     return {os.path.abspath(folder) for folder in found}  # noqa: PTH100 - as above
-
-
-def read_regular(path: str, most: int) -> tuple[bytes, os.stat_result]:
-    """What a regular file of at most so many bytes holds, without waiting for anybody.
-
-    Raises:
-        OSError: it cannot be read; ENXIO where it is no regular file, and EFBIG where it holds more.
-        ValueError: no file can have that path.
-    """
-    # O_NONBLOCK: opening a named pipe would wait for a writer for ever. Symbolic links are followed, as a Kubernetes
-    # volume is made of them; what counts is the file they lead to.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
-            raise OSError(code, os.strerror(code))
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(most + 1)
-    finally:
-        os.close(descriptor)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    return content, status
 
 
 def _text(file: str) -> str | Problem:

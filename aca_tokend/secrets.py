@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from aca_tokend.config_files import read_regular
 from aca_tokend.core.config import EnvReference, FileReference, PublicFileReference, VaultReference
 from aca_tokend.core.errors import SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
+from aca_tokend.regular_file import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
