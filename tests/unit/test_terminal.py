@@ -189,6 +189,24 @@ def test_other_servers_are_not_believed(answer: bytes) -> None:
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "odd"),
+    [
+        ("expires_at", "0001-01-01T00:00:00+23:59"),
+        ("safe_until", "9999-12-31T23:59:59-23:59"),
+        ("rotate_at", "2026-01-01T00:00:00"),
+        ("outage_tolerance_seconds", 10**400),
+        ("outage_tolerance_seconds", "NaN"),
+    ],
+)
+def test_moments_and_numbers_that_nobody_can_tell(key: str, odd: object) -> None:
+    """A moment at the end of time, one without a zone, or a number without end is no answer of a daemon."""
+    page = json.loads(STATUS.dump_json(rotated().page()))
+    page["tokens"][0][key] = odd
+    with ScriptedServer(answers(response(200, json.dumps(page).encode()))) as server:
+        assert "not as this version of aca-tokend does" in refused(server.url)
+
+
 @pytest.mark.parametrize("nonsense", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500])
 def test_what_is_no_http(nonsense: bytes) -> None:
     """Something that speaks no HTTP is told of as such."""
