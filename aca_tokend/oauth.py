@@ -71,7 +71,7 @@ class HttpTokenEndpoint:
         self._address = str(base)
         opener = Opener(Trust(config.ca_file), config.proxy)
         self._client = httpx.Client(
-            transport=_Transport(Transport(opener, base, named.host, config.max_concurrency), config.timeout),
+            transport=_Transport(Transport(opener, base, config.max_concurrency, named.host), config.timeout),
             headers={**_HEADERS, "Host": self._host},
             trust_env=False,
         )

@@ -68,15 +68,15 @@ class Response:
 
 
 class Transport:
-    """Requests to one server, which shows a certificate for `tls_name`. For several threads.
+    """Requests to one server, for several threads. At most `kept` connections wait for the next request.
 
-    At most `kept` connections wait for the next request.
+    The server shows a certificate for `tls_name`, where that is another than the host of its address.
     """
 
-    def __init__(self, opener: Opener, origin: Origin, tls_name: str, kept: int) -> None:
+    def __init__(self, opener: Opener, origin: Origin, kept: int, tls_name: str = "") -> None:
         self._opener = opener
         self._origin = origin
-        self._tls_name = tls_name
+        self._tls_name = tls_name or origin.host
         self._kept = kept
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []

@@ -138,7 +138,7 @@ def test_field(stub: VaultStub, by_token: Bench) -> None:
         (response(200, b"[" * 100_000), Reason.NOT_JSON, "not one of Vault"),
         (answer(200, {"data": {"password": SECRET}}), Reason.MOUNT_MISSING, "what is mounted there is no KV version 2"),
         (answer(204), Reason.MOUNT_MISSING, "what is mounted there is no KV version 2"),
-        (None, Reason.CONNECTION_LOST, "the connection broke before the whole answer was there"),
+        (None, Reason.CONNECTION_LOST, "the connection ended before a whole answer in HTTP"),
     ],
 )
 def test_answers(stub: VaultStub, by_token: Bench, reply: bytes | None, reason: Reason, text: str) -> None:
@@ -210,7 +210,7 @@ def test_private_authority(tmp_path: Path) -> None:
             with bench(stub.address, ca_file=ca_file) as made:
                 error = made.failure()
                 assert error.reason is Reason.TLS_FAILED
-                assert "no TLS connection: " in str(error)
+                assert "TLS failed: " in str(error)
     with (
         vault_stub(authority.context("vault.example.com")) as stub,
         bench(stub.address, ca_file=str(authority.ca_file)) as made,

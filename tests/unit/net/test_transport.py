@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import traceback
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ WELL = response(200, b"well")
 @contextlib.contextmanager
 def reaching(server: ScriptedServer, trust: Trust | None = None, proxy: str = "", kept: int = 4) -> Iterator[Transport]:
     origin = Origin.of(server.url)
-    transport = Transport(Opener(trust or Trust(""), proxy), origin, origin.host, kept)
+    transport = Transport(Opener(trust or Trust(""), proxy), origin, kept)
     try:
         yield transport
     finally:
@@ -262,20 +263,25 @@ def test_nothing_is_left_over_for_the_next_request(left: bytes) -> None:
 def test_an_idle_connection_that_says_something_is_not_used(tls: bool, tmp_path: Path) -> None:
     """An answer that comes unasked, in whatever time, is taken for no request: it would be another account's token."""
     authority = Authority(tmp_path)
+    read, said = threading.Event(), threading.Event()
 
     def script(talk: Talk) -> None:
         talk.read_request()
         talk.send(WELL)
         if talk.server.connections == 1:
+            read.wait(LONG)
             talk.send(response(200, b"of another"))
+            said.set()
             talk.connection.recv(1)
 
     with (
         ScriptedServer(script, authority.context("127.0.0.1") if tls else None) as server,
         reaching(server, Trust(str(authority.ca_file))) as transport,
     ):
-        for _ in range(2):
-            assert send(transport).body == b"well"
+        assert send(transport).body == b"well"
+        read.set()
+        assert said.wait(LONG)
+        assert send(transport).body == b"well"
     assert server.connections == 2
 
 

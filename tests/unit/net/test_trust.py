@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def status(url: str, trust: Trust) -> int:
     origin = Origin.of(url)
-    transport = Transport(Opener(trust), origin, origin.host, 1)
+    transport = Transport(Opener(trust), origin, 1)
     try:
         request = Request("GET", "/", [("Host", str(origin))])
         return transport.send(request, 1000, Deadline.after(30.0)).status
