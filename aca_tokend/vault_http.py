@@ -21,6 +21,7 @@ from aca_tokend import __version__
 from aca_tokend.core.answer import LONGEST_RETRY_AFTER_SECONDS
 from aca_tokend.core.errors import TransportError
 from aca_tokend.core.outcome import Reason
+from aca_tokend.core.vault_answers import absent_of, is_token
 from aca_tokend.net.streams import Deadline
 from aca_tokend.net.transport import Request
 
@@ -83,9 +84,6 @@ _BY_CLASS = {
     5: (Reason.SERVER_ERROR, "the server failed"),
 }
 
-# What a Vault token is made of. Anything else makes an invalid header.
-_TOKEN = re.compile(r"[\x21-\x7e]+")
-
 # hvac wants one of requests, and nothing goes through it.
 _NO_SESSION = SimpleNamespace(verify=None, cert=None, proxies=None)
 
@@ -118,7 +116,7 @@ class RequestFailedError(Exception):
 
 def client_of(config: VaultConfig, nodes: Nodes, token: Secret | None) -> hvac.Client:
     """A client of this Vault that carries `token`, over the connections to its nodes. Raises RequestFailedError."""
-    if token is not None and not _TOKEN.fullmatch(token.reveal()):
+    if token is not None and not is_token(token):
         raise RequestFailedError(Reason.VAULT_LOGIN_FAILED, "the token is empty or has characters that no token has")
     return hvac.Client(
         url=config.addresses[0],
@@ -142,9 +140,7 @@ class _Adapter(Adapter):  # type: ignore[misc]  # hvac publishes no types
         self._nodes = nodes
 
     def get_login_token(self, response: dict[str, Any]) -> str:
-        """The token of an answer to a log-in."""
-        token: str = response["auth"]["client_token"]
-        return token
+        raise NotImplementedError  # log-ins are ours, and hvac's is never called
 
     def request(self, method: str, url: str, headers: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:  # noqa: ANN401
         """Sends one request, to the next node where one has done nothing of it."""
@@ -241,16 +237,6 @@ def _refusal(answer: Response, body: dict[str, Any]) -> RequestFailedError:
         retry_after_seconds=min(float(seconds), LONGEST_RETRY_AFTER_SECONDS)
         if _DELTA_SECONDS.fullmatch(seconds)
         else None,
-        version=_version_not_there(body) if reason is Reason.NOT_FOUND else None,
+        version=absent_of(body) if reason is Reason.NOT_FOUND else None,
         elsewhere=text in _ELSEWHERE,
     )
-
-
-def _version_not_there(body: dict[str, Any]) -> int | None:
-    """0 where a 404 says that there is no such secret, the version where it says that the latest one is deleted."""
-    match body:
-        case {"data": {"data": None, "metadata": {"version": int() as version}}}:
-            return version
-        case {"errors": []}:
-            return 0
-    return None

@@ -11,10 +11,10 @@ from aca_tokend.core.config import AppRoleAuth, EnvReference
 from aca_tokend.core.errors import PublishError, SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.vault_kv import KvRead
+from aca_tokend.core.vault_answers import KvRead
 from tests.unit.scripted_server import Authority, ScriptedServer, response
 from tests.unit.vault_bench import HELD, LOGIN, PATH, SECOND, SECRET, SHORT, assert_hidden, bench
-from tests.unit.vault_stub import DENIED, LOOKUP, answer, vault_stub
+from tests.unit.vault_stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -274,3 +274,30 @@ def test_look_up_fails_otherwise(stub: VaultStub, by_token: Bench) -> None:
     stub.always(LOOKUP, answer(503, {"errors": ["Vault is sealed"]}))
     assert by_token.failure().reason is Reason.VAULT_SEALED
     assert len(by_token.logins) == 1
+
+
+@pytest.mark.parametrize(
+    "seconds", ["1" + "0" * 400, "-1", "true", '"60"', "1e400", "NaN", "[]"], ids=lambda it: str(it)[:10]
+)
+def test_odd_life_of_a_token(stub: VaultStub, seconds: str) -> None:
+    """A log-in whose token lives for no time that there is fails as one without a token."""
+    body = b'{"auth": {"client_token": "t", "lease_duration": ' + seconds.encode() + b"}}"
+    stub.always(LOGIN, response(200, body))
+    with bench(stub.address, AppRoleAuth(role_id="role-1", secret_id=EnvReference(env="SECRET_ID"))) as made:
+        assert made.failure().reason is Reason.VAULT_LOGIN_FAILED
+
+
+def test_odd_capabilities(stub: VaultStub, by_token: Bench) -> None:
+    """Capabilities that are no words say nothing, neither do they end anything."""
+    by_token.read()
+    stub.always(PATH, answer(403, DENIED))
+    stub.always(CAPABILITIES, answer(200, {"data": {"secret/data/aca/bookings": [[], {}, None, "read\n"]}}))
+    assert by_token.failure().reason is Reason.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("size", [b"-5", b"-1"])
+def test_odd_chunks(stub: VaultStub, by_token: Bench, size: bytes) -> None:
+    """A chunk of less than nothing is no answer, and nothing is read beyond it."""
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    stub.always(PATH, chunked + size + b"\r\n" + SECRET.encode() * 1000)
+    assert by_token.failure().reason is Reason.CONNECTION_LOST
