@@ -214,12 +214,13 @@ def test_what_is_no_http(nonsense: bytes) -> None:
         assert "see what listens there, or give --url" in refused(server.url)
 
 
-def test_answer_without_end() -> None:
-    """An answer beyond the size that a page can have is cut off."""
+@pytest.mark.parametrize("framed", [b"\r\n", b"Transfer-Encoding: chunked\r\n\r\n-5\r\n"])
+def test_answer_without_end(framed: bytes) -> None:
+    """An answer beyond the size that a page can have is cut off, also where a chunk has fewer than no bytes."""
 
     def endless(talk: Talk) -> None:
         talk.read_request()
-        talk.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        talk.send(b"HTTP/1.1 200 OK\r\n" + framed)
         piece = b"[" * 1_048_576
         for _ in range(MOST_BYTES // len(piece) + 2):
             talk.send(piece)
