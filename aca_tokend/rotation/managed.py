@@ -77,7 +77,7 @@ class Reconfigured:
         wiring: what it is made of from now on.
         previous: for each of its places the number of the place before that is the same one, None where it is new.
         alike: whether that place is also written in the same way.
-        tried_anew: whether its endpoint changed, or what it is asked with: what failed may succeed.
+        tried_anew: whether a server that it needs changed, or what it is asked or tried with: what failed may succeed.
     """
 
     wiring: Wiring

@@ -583,6 +583,25 @@ def test_pending_token_is_used_once_nothing_need_try_it() -> None:
     assert len(bench.endpoint.asked) == 2
 
 
+def test_pending_token_of_the_account_before_is_published_no_more() -> None:
+    """Where a reload ends the trying, whose token it is is resolved first: the one of another account is dropped."""
+    rig = Rig(keys={"verify": {"path": "/api/me"}, "username": {"env": "USER"}})
+    bench = rig.bench
+    bench.secrets.values["USER"] = "svc-before"
+    bench.attempt()
+    rig.clock.advance(6000.0)
+    bench.endpoint.verify_error = UNTRIED
+    bench.attempt()
+    assert (bench.failures, len(bench.endpoint.asked)) == (1, 2)
+    bench.secrets.values["USER"] = "svc-after"
+    rig.clock.advance(2.0)
+
+    rig.change(verify=None)
+
+    assert bench.facts.pending is None
+    assert bench.sinks[0].content.username == "svc-after"
+
+
 # ── reloads amid other things ─────────────────────────────────────────────────────────────────────────────────────────
 
 
