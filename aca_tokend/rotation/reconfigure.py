@@ -33,7 +33,8 @@ def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float
         Place() if number is None else _kept(facts, before, after, number, new, alike=alike)
         for new, (number, alike) in enumerate(zip(message.previous, message.alike, strict=True))
     )
-    facts = facts._replace(config=after.config, places=places)
+    noted = "" if None in message.previous else facts.noted  # records lie beside places: those of new ones tell nothing
+    facts = facts._replace(config=after.config, places=places, noted=noted)
     moved = _account(before) != _account(after)
     if moved:
         literal = literal_identity(after.config, after.endpoint)

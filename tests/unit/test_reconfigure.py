@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, VerifyError
-from aca_tokend.core.guard import SeenRecord
+from aca_tokend.core.guard import SeenRecord, parse_record
 from aca_tokend.core.outcome import Adopted, Published, Reason, Resumed
 from aca_tokend.core.token import Document
 from aca_tokend.rotation.changes import compare
@@ -152,6 +152,20 @@ def test_new_place_is_filled_alone() -> None:
     assert new.content == old.content
     assert (len(bench.endpoint.asked), old.looks, old.writes) == (1, looks, 1)
     assert [event.sink for event in bench.told(Published)] == [new.name]
+
+
+def test_new_place_gets_a_record() -> None:
+    """Another process that meets the token at its new place finds there that the credential worked."""
+    rig = Rig()
+    bench = rig.rotate()
+    new = MemorySink("vault:secret/aca/new")
+
+    rig.change([new], publish=[VAULT | {"path": "aca/new"}])
+    bench.run_for(5000.0)
+
+    assert len(bench.endpoint.asked) == 2
+    (entry,) = parse_record(new.records["attempts"][1]).entries
+    assert entry.proven
 
 
 def test_new_place_with_a_later_token_is_adopted() -> None:
