@@ -178,3 +178,18 @@ def test_a_message_that_comes_as_an_attempt_ends_begins_it_again() -> None:
 
     assert heard
     assert not bench.token.inbox
+
+
+def test_no_message_has_refused_tokens_asked_for_sooner() -> None:
+    """However often a Vault comes back, tokens that the API refuses are asked for no more often than `min_interval`."""
+    bench = Bench(config=verified())
+    bench.endpoint.verify_error = VerifyError(Reason.TOKEN_REFUSED, "401")
+    bench.attempt()
+    bench.run_for(30.0)
+    asked = len(bench.endpoint.asked)
+    for _ in range(9):
+        bench.clock.advance(1.0)
+        bench.vault_is_back()
+        bench.attempt()
+
+    assert len(bench.endpoint.asked) <= asked + 1
