@@ -321,7 +321,7 @@ class Granter:
         if again.expires_at < held.expires_at - SAME_EXPIRY_SECONDS or held.expires_at <= now:
             held = again._replace(checked_at=held.checked_at, works=held.works, revoked_at=held.revoked_at)
         held = held._replace(reused_at=now, scope=facts.config.scope)
-        facts = facts._replace(held=held, trouble=None, suspended=None, waiting=None, turn_at=math.inf)
+        facts = facts._replace(held=held, trouble=None, waiting=None, turn_at=math.inf)
         facts = facts._replace(revocations=facts.revocations + facts.revoked)
         self.observe(Skipped(facts.name, "token_reused", need_at(facts) - now, expires_at(facts)))
         return facts
@@ -344,16 +344,8 @@ class Granter:
                     return self.failed(facts, error.as_failure(Step.VERIFY))
                 facts = self._notice(facts, "published_untried")
             granted = granted._replace(checked_at=self.clock.monotonic())
-        asked = Asked(granted.asked_at or granted.issued_at, granted.document.account)
-        return facts._replace(
-            held=granted,
-            pending=None,
-            asked=asked,
-            trouble=None,
-            suspended=None,
-            waiting=None,
-            turn_at=math.inf,
-        )
+        asked = Asked(granted.issued_at, granted.document.account)
+        return facts._replace(held=granted, pending=None, asked=asked, trouble=None, waiting=None, turn_at=math.inf)
 
     async def _try(self, token: ManagedToken, path: str, access_token: Secret) -> None:
         endpoint = token.wiring.endpoint

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import VerifyConfig
 from aca_tokend.core.errors import GrantError, GrantRejected, VerifyError
-from aca_tokend.core.outcome import Reason
+from aca_tokend.core.outcome import Reason, Suspended
 from aca_tokend.rotation.changes import Changes, compare
 from aca_tokend.rotation.decide import Action, Rest, decide
 from aca_tokend.rotation.managed import Late, Reconfigured, VaultBack
@@ -193,3 +193,18 @@ def test_no_message_has_refused_tokens_asked_for_sooner() -> None:
         bench.attempt()
 
     assert len(bench.endpoint.asked) <= asked + 1
+
+
+def test_a_suspension_outlasts_a_token_that_waited_to_be_tried() -> None:
+    """A token that was granted before the refusals and is published after them says nothing of the credential."""
+    bench = Bench(config=verified(fraction=0.3, retry_rejected="0s"))
+    bench.attempt()
+    first = bench.sinks[0].content
+    bench.endpoint.verify_error = VerifyError(Reason.UNAVAILABLE, "503")
+    bench.run_for(0.35 * 7200.0)
+    assert bench.facts.pending is not None
+    bench.endpoint.broken = GrantRejected(Reason.INVALID_GRANT, "no")
+    bench.run_for(0.6 * 7200.0)
+
+    assert bench.sinks[0].content != first
+    assert len(bench.told(Suspended)) == 1
