@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -52,13 +53,13 @@ class Publisher:
         lifetime = (document.expires_at - document.issued_at).total_seconds()
         result = PublishResult.FENCED if place.conflicts else PublishResult.UNCHANGED
         tell(self.observe, token.wiring, facts, number, result)
-        facts = facts.with_place(number, failures=0, conflicts=0, reported=None)._replace(
-            held=Held(document, issued_at, lifetime, None, facts.config.scope, adopted_at=now),
-            noted="",
-            turn_at=float("inf"),
-        )
+        held = Held(document, issued_at, lifetime, None, facts.config.scope, adopted_at=now)
+        # what kept us from another token is tried again by the life of this one
+        trouble = facts.trouble and replace(facts.trouble, at=now, remaining=max(held.expires_at - now, 0.0))
+        facts = facts.with_place(number, failures=0, conflicts=0, reported=None)
+        facts = facts._replace(held=held, trouble=trouble, waiting=None, turn_at=math.inf, noted="")
         if need_at(facts) > now:
-            facts = facts._replace(trouble=None, waiting=None)
+            facts = facts._replace(trouble=None)
             self.observe(Adopted(facts.name, document, token.wiring.sinks[number].name))
         return facts
 

@@ -11,7 +11,7 @@ from aca_tokend.core.outcome import Reason, Suspended
 from aca_tokend.rotation.changes import Changes, compare
 from aca_tokend.rotation.decide import Action, Rest, decide
 from aca_tokend.rotation.managed import Late, Reconfigured, VaultBack
-from tests.fakes import Bench, at, example, token_config, wired
+from tests.fakes import Bench, MemorySink, at, example, token_config, wired
 from tests.unit.test_tokens import Rig
 
 if TYPE_CHECKING:
@@ -208,3 +208,28 @@ def test_a_suspension_outlasts_a_token_that_waited_to_be_tried() -> None:
 
     assert bench.sinks[0].content != first
     assert len(bench.told(Suspended)) == 1
+
+
+def test_a_token_that_is_adopted_late_hurries_the_next() -> None:
+    """What is adopted past its rotation point is replaced by its own life, not by the backoff from before."""
+    for seed in range(20):
+        sinks = [MemorySink(), MemorySink(name="file:/run/aca/bookings.json", kind="file", pool="file")]
+        replica = Bench(sinks=sinks[:1])
+        replica.attempt()
+        clock = replica.clock
+        bench = Bench(clock=clock, sinks=sinks)
+        bench.rotator.rng.seed(seed)
+        clock.advance(5000.0)
+        sinks[0].look_errors.extend([Reason.CONNECT_FAILED] * 10_000)
+        bench.endpoint.broken = GrantError(Reason.CONNECT_FAILED, "down")
+        bench.attempt()
+        bench.run_for(2120.0)
+        sinks[0].look_errors.clear()
+        while bench.document is None:
+            clock.now = bench.next_at
+            bench.attempt()
+        held, trouble = bench.facts.held, bench.facts.trouble
+        assert held is not None
+        assert trouble is not None
+        left = held.expires_at - clock.now
+        assert trouble.again_at(bench.config) <= clock.now + max(left / 4, 0.5), (seed, left)
