@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.guard import Rules
     from aca_tokend.core.ports import Sink, TokenEndpoint
@@ -42,6 +43,12 @@ class Wiring:
     client: Client
     shared: Shared
     rules: Rules
+
+    def passed(self, token: str, now: float) -> list[Wake]:
+        """This token sends no more requests here. Returns which others go on, where it was its turn."""
+        return [
+            wake for it in (self.gate, self.gate.claims, self.client, self.shared) for wake in it.passed(token, now)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

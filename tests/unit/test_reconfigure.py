@@ -562,6 +562,20 @@ def test_token_that_moves_passes_its_turn_to_claim() -> None:
     assert "next" in {wake.token for wake in bench.woken}
 
 
+def test_token_that_moves_passes_its_turn_to_probe() -> None:
+    """Who was told to probe an endpoint, and leaves it by a reload, lets the next that waits there probe."""
+    rig = Rig()
+    bench = rig.rotate()
+    gate, now = bench.token.wiring.gate, rig.clock.now
+    gate.failed("other", now + 100.0, now, 1.0, 0.5)
+    gate.admit(bench.token.name, now + 50.0, now)
+    assert gate.failed("other", now + 100.0, now, 1.0, 0.5)[0].token == bench.token.name
+
+    rig.change(endpoint=ScriptedEndpoint(rig.clock, suffix="-2"))
+
+    assert "other" in {wake.token for wake in bench.woken}
+
+
 # ── canary ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
