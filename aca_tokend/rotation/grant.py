@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import GrantError, InternalError, ReasonedError, SecretError, contained
@@ -130,9 +131,9 @@ class Granter:
             if not isinstance(permit, Permit):
                 return permit
             # What was claimed must be sent: a claim left behind would count as refused.
-            finish, send = permit.claim is not None, _sending(self, token, permit)
+            finish = permit.claim is not None
             try:
-                answered = await Call(pool, send, urgency, finish=finish)
+                answered = await Call(pool, partial(self.send, token, permit), urgency, finish=finish)
             except InternalError:
                 await self.lockout.settle(wiring, facts, permit)
                 raise
@@ -349,9 +350,8 @@ class Granter:
 
     async def _try(self, token: ManagedToken, path: str, access_token: Secret) -> None:
         endpoint = token.wiring.endpoint
-        run = _verifying(endpoint.verify, path, access_token)
         try:
-            await Call(endpoint_pool(endpoint), run, FIRST, finish=True)
+            await Call(endpoint_pool(endpoint), partial(endpoint.verify, path, access_token), FIRST, finish=True)
         except InternalError as error:  # a bug says nothing of the token: it could not be tried
             self.observe(contained(Component.ATTEMPT, token.name, error)[1])
             raise
@@ -438,11 +438,3 @@ def expires_at(facts: Facts) -> datetime | None:
     """Until when readers have a valid token, as far as is known."""
     held = facts.current
     return held.document.expires_at if held else None
-
-
-def _sending(granter: Granter, token: ManagedToken, permit: Permit) -> Callable[[], Answered | Wait | None]:
-    return lambda: granter.send(token, permit)
-
-
-def _verifying(verify: Callable[[str, Secret], None], path: str, access_token: Secret) -> Callable[[], None]:
-    return lambda: verify(path, access_token)
