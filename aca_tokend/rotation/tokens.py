@@ -98,8 +98,8 @@ class Tokens:
         for config in changes.added:
             self.add(config, now)
         for change in changes.changed:
-            token, wiring = self.by_name[change.config.name], self.wire(change.config)
-            token.inbox.append(Reconfigured(wiring, change.previous, change.alike, change.tried_anew))
+            token = self.by_name[change.config.name]
+            token.inbox.append(Reconfigured(self.wire(change.config), change))
             self.schedule.keep(TokenWork(self, token), now)
         return gone
 

@@ -74,7 +74,7 @@ class Rig:
         bench.sinks = sinks or bench.sinks
         (change,) = compare(config(before), config(self.written)).changed
         wiring = wired(change.config, bench.endpoint, bench.sinks, bench.shared)
-        bench.token.inbox.append(Reconfigured(wiring, change.previous, change.alike, change.tried_anew))
+        bench.token.inbox.append(Reconfigured(wiring, change))
 
     def change(
         self,

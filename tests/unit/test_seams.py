@@ -137,7 +137,7 @@ def test_a_corrected_scope_is_tried_at_once() -> None:
     wiring = wired(change.config, bench.endpoint, bench.sinks, bench.shared)
     bench.clock.now = bench.next_at
     bench.attempt()  # it has just looked, and would do so again three seconds later, or a minute where Vault has it
-    bench.token.inbox.append(Reconfigured(wiring, change.previous, change.alike, change.tried_anew))
+    bench.token.inbox.append(Reconfigured(wiring, change))
     asked = len(bench.endpoint.asked)
     bench.attempt()
     bench.run_for(1.0)
