@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from aca_tokend.core import guard
@@ -88,7 +89,7 @@ class AttemptRecords:
 
     async def read(self, sinks: Sequence[Sink]) -> Book:
         """The records as they are now."""
-        calls = [Call(sink.pool, _reading(sink), FIRST, finish=True) for sink in sinks]
+        calls = [Call(sink.pool, partial(sink.read_record, RECORD), FIRST, finish=True) for sink in sinks]
         return Book(tuple(map(_page, sinks, await Calls(calls, self.patience))))
 
     async def claim(
@@ -155,17 +156,12 @@ class AttemptRecords:
         return book.with_page(number, page)
 
     async def _write(self, page: Page, attempts: Attempts) -> Page:
-        record = (page.record or AttemptRecord()).put(attempts)
-        sink, stamp, fields = page.sink, page.stamp, record.fields()
-        call = Call(sink.pool, lambda: sink.write_record(RECORD, fields, stamp), FIRST, finish=True)
-        (result,) = await Calls([call], self.patience)
+        record, sink = (page.record or AttemptRecord()).put(attempts), page.sink
+        write = partial(sink.write_record, RECORD, record.fields(), page.stamp)
+        (result,) = await Calls([Call(sink.pool, write, FIRST, finish=True)], self.patience)
         if result is BUSY or isinstance(result, ReasonedError):
             return replace(page, error=_hangs(sink) if result is BUSY else result)
         return Page(sink, record, result)
-
-
-def _reading(sink: Sink) -> Callable[[], SeenRecord]:
-    return lambda: sink.read_record(RECORD)
 
 
 def _hangs(sink: Sink) -> ReasonedError:

@@ -20,7 +20,7 @@ class Change:
     Attributes:
         previous: for each of its places the number of the place before that is the same one, None where it is new.
         alike: whether that place is also written in the same way.
-        tried_anew: whether its endpoint changed, or what it is asked with.
+        tried_anew: whether a server that it needs changed, or what it is asked or tried with: what failed may succeed.
     """
 
     config: TokenConfig
@@ -49,23 +49,24 @@ def compare(old: Config, new: Config) -> Changes:
     added, changed = [], []
     for token in new.tokens:
         known = before.pop(token.name, None)
+        served_anew = token.acaengine in endpoints or not vaults.isdisjoint(vaults_of(token))
         if known is None:
             added.append(token)
-        elif known != token or token.acaengine in endpoints or not vaults.isdisjoint(vaults_of(token)):
-            changed.append(_change(known, old, token, new))
+        elif known != token or served_anew:
+            tried_anew = served_anew or _asked_with(known) != _asked_with(token)
+            changed.append(_change(known, old, token, new, tried_anew=tried_anew))
     unchanged = len(new.tokens) - len(added) - len(changed)
     return Changes(tuple(added), tuple(changed), tuple(before), unchanged, endpoints, vaults)
 
 
-def _change(known: TokenConfig, old: Config, token: TokenConfig, new: Config) -> Change:
+def _change(known: TokenConfig, old: Config, token: TokenConfig, new: Config, *, tried_anew: bool) -> Change:
     places = [_place(it, old) for it in known.publish]
     previous = tuple(places.index(place) if (place := _place(it, new)) in places else None for it in token.publish)
     alike = tuple(
         number is not None and _without_hook(known.publish[number]) == _without_hook(it)
         for number, it in zip(previous, token.publish, strict=True)
     )
-    moved = known.acaengine != token.acaengine or old.acaengine.get(known.acaengine) != new.acaengine[token.acaengine]
-    return Change(token, previous, alike, moved or _asked_with(known) != _asked_with(token))
+    return Change(token, previous, alike, tried_anew)
 
 
 def _differing(old: Mapping[str, object], new: Mapping[str, object]) -> frozenset[str]:
@@ -73,7 +74,8 @@ def _differing(old: Mapping[str, object], new: Mapping[str, object]) -> frozense
 
 
 def _asked_with(token: TokenConfig) -> tuple[object, ...]:
-    return (token.authority, token.username, token.password, token.client_id, token.client_secret, token.scope)
+    credential = (token.authority, token.username, token.password, token.client_id, token.client_secret)
+    return (token.acaengine, *credential, token.scope, token.verify)
 
 
 def _without_hook(sink: AnyPublish) -> AnyPublish:

@@ -117,10 +117,15 @@ def grant_at(facts: Facts, moment: Moment) -> float:
     at = max(need_at(facts), serviceable_at(facts, moment), pending_until(facts))
     if facts.asked is not None and facts.asked.account == identity.account:
         at = max(at, facts.asked.at + config.rotation.min_interval)
-    blocked = facts.trouble.again_at(config) if facts.trouble else -math.inf
+    blocked = again_at(facts)
     if facts.waiting is not None:
         blocked = max(blocked, facts.waiting.until)
     return max(at, min(blocked, facts.turn_at))
+
+
+def again_at(facts: Facts) -> float:
+    """When the backoff after what failed last on the way to a new token is over."""
+    return facts.trouble.again_at(facts.config) if facts.trouble else -math.inf
 
 
 def serviceable_at(facts: Facts, moment: Moment) -> float:
@@ -175,14 +180,13 @@ def turn(facts: Facts, _moment: Moment, grant: float) -> Action | None:
 
 def identify(facts: Facts, moment: Moment, grant: float) -> Action | None:
     """Whose token it is must be known, and is resolved anew before each grant, and before a pending one is tried."""
-    identity, trouble = facts.identity, facts.trouble
-    again_at = trouble.again_at(facts.config) if trouble else -math.inf
+    identity = facts.identity
     if identity is None:
-        return Action(Do.IDENTIFY, at=again_at)
+        return Action(Do.IDENTIFY, at=again_at(facts))
     if identity.resolved_at >= moment.began - SAME_LOOK_SECONDS:
         return None
     pending = try_pending(facts, moment, grant)
-    return Action(Do.IDENTIFY, at=min(grant, max(pending.at, again_at) if pending else math.inf))
+    return Action(Do.IDENTIFY, at=min(grant, pending.at if pending else math.inf))
 
 
 def look(facts: Facts, moment: Moment, grant: float) -> Action | None:
@@ -286,10 +290,9 @@ def try_pending(facts: Facts, moment: Moment, _grant: float) -> Action | None:
 
     Later a new one is asked for; where none is to be had, this one serves readers before they meet an expired one.
     """
-    pending, trouble, until = facts.pending, facts.trouble, pending_until(facts)
+    pending, at, until = facts.pending, again_at(facts), pending_until(facts)
     if pending is None or until == -math.inf:
         return None
-    at = trouble.again_at(facts.config) if trouble is not None and facts.config.verify is not None else -math.inf
     if at > until:
         at = max(at, needed_at(facts))
     return Action(Do.TRY, at=at) if max(at, moment.now) < pending.expires_at else None

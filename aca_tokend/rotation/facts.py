@@ -61,8 +61,8 @@ class Trouble:
         rotation = config.rotation
         wait = retry_delay(self.count, self.remaining, rotation.backoff, self.jitter, self.failure.retry_after_seconds)
         wait = max(wait, URGENT_INTERVAL_SECONDS)  # not in the same attempt
-        if self.failure.reason is Reason.TOKEN_REFUSED:
-            wait = max(wait, NEXT_SECOND if self.count == 1 else rotation.min_interval)
+        if self.failure.reason is Reason.TOKEN_REFUSED:  # each try is a grant, and no message says that one will work
+            return self.at + max(wait, NEXT_SECOND if self.count == 1 else rotation.min_interval)
         return min(self.at + wait, self.hastened_to)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import GrantError, InternalError, ReasonedError, SecretError, contained
@@ -130,9 +131,9 @@ class Granter:
             if not isinstance(permit, Permit):
                 return permit
             # What was claimed must be sent: a claim left behind would count as refused.
-            finish, send = permit.claim is not None, _sending(self, token, permit)
+            finish = permit.claim is not None
             try:
-                answered = await Call(pool, send, urgency, finish=finish)
+                answered = await Call(pool, partial(self.send, token, permit), urgency, finish=finish)
             except InternalError:
                 await self.lockout.settle(wiring, facts, permit)
                 raise
@@ -321,7 +322,7 @@ class Granter:
         if again.expires_at < held.expires_at - SAME_EXPIRY_SECONDS or held.expires_at <= now:
             held = again._replace(checked_at=held.checked_at, works=held.works, revoked_at=held.revoked_at)
         held = held._replace(reused_at=now, scope=facts.config.scope)
-        facts = facts._replace(held=held, trouble=None, suspended=None, waiting=None, turn_at=math.inf)
+        facts = facts._replace(held=held, trouble=None, waiting=None, turn_at=math.inf)
         facts = facts._replace(revocations=facts.revocations + facts.revoked)
         self.observe(Skipped(facts.name, "token_reused", need_at(facts) - now, expires_at(facts)))
         return facts
@@ -344,22 +345,13 @@ class Granter:
                     return self.failed(facts, error.as_failure(Step.VERIFY))
                 facts = self._notice(facts, "published_untried")
             granted = granted._replace(checked_at=self.clock.monotonic())
-        asked = Asked(granted.asked_at or granted.issued_at, granted.document.account)
-        return facts._replace(
-            held=granted,
-            pending=None,
-            asked=asked,
-            trouble=None,
-            suspended=None,
-            waiting=None,
-            turn_at=math.inf,
-        )
+        asked = Asked(granted.issued_at, granted.document.account)
+        return facts._replace(held=granted, pending=None, asked=asked, trouble=None, waiting=None, turn_at=math.inf)
 
     async def _try(self, token: ManagedToken, path: str, access_token: Secret) -> None:
         endpoint = token.wiring.endpoint
-        run = _verifying(endpoint.verify, path, access_token)
         try:
-            await Call(endpoint_pool(endpoint), run, FIRST, finish=True)
+            await Call(endpoint_pool(endpoint), partial(endpoint.verify, path, access_token), FIRST, finish=True)
         except InternalError as error:  # a bug says nothing of the token: it could not be tried
             self.observe(contained(Component.ATTEMPT, token.name, error)[1])
             raise
@@ -446,11 +438,3 @@ def expires_at(facts: Facts) -> datetime | None:
     """Until when readers have a valid token, as far as is known."""
     held = facts.current
     return held.document.expires_at if held else None
-
-
-def _sending(granter: Granter, token: ManagedToken, permit: Permit) -> Callable[[], Answered | Wait | None]:
-    return lambda: granter.send(token, permit)
-
-
-def _verifying(verify: Callable[[str, Secret], None], path: str, access_token: Secret) -> Callable[[], None]:
-    return lambda: verify(path, access_token)

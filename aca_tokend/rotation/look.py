@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import InternalError, ReasonedError, contained
@@ -13,10 +14,10 @@ from aca_tokend.rotation.standing import Standing, fenced, holds, readable, riva
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from aca_tokend.core.ports import Clock
-    from aca_tokend.core.token import Seen
+    from aca_tokend.core.token import Document, Seen
     from aca_tokend.rotation.facts import Facts
     from aca_tokend.rotation.managed import ManagedToken, Wiring
 
@@ -41,22 +42,32 @@ class Looker:
     async def look(self, token: ManagedToken, numbers: tuple[int, ...]) -> Facts:
         """Reads these places, and returns what is known then."""
         facts, wiring, began = token.facts, token.wiring, self.clock.monotonic()
-        finish = facts.undelivered  # what was granted would be lost otherwise
-        idents = [next(token.numbers) for _ in numbers]
-        calls = []
-        for number, ident in zip(numbers, idents, strict=True):
-            sink, late = wiring.sinks[number], late_for(self.late, token, ident)
-            calls.append(Call(sink.pool, sink.look, FIRST if finish else token.urgency, finish=finish, late=late))
-        results = await Calls(calls, PATIENCE_SECONDS)
-        for number, ident, result in zip(numbers, idents, results, strict=True):
-            if result is BUSY:
-                facts = self.hangs(wiring, facts, number, Busy(ident, None))
-            else:
-                facts = self.take_in(wiring, facts, number, result, began)
+        for number, result in await self.call(token, {number: wiring.sinks[number].look for number in numbers}):
+            facts = self.take_in(wiring, facts, number, result, began)
         return facts
+
+    async def call(
+        self, token: ManagedToken, runs: Mapping[int, Callable[[], object]], writing: Document | None = None
+    ) -> list[tuple[int, object]]:
+        """Makes a call at each of these places, side by side.
+
+        One that hangs gives a `Busy`, and its answer comes as a message.
+        """
+        finish = writing is not None or token.facts.undelivered  # what was granted would be lost otherwise
+        urgency, calls, busy = FIRST if finish else token.urgency, [], []
+        for number, run in runs.items():
+            busy.append(Busy(next(token.numbers), writing))
+            late = partial(self.late, token, busy[-1].number)
+            calls.append(Call(token.wiring.sinks[number].pool, run, urgency, finish=finish, late=late))
+        results = await Calls(calls, PATIENCE_SECONDS)
+        return [
+            (number, it if result is BUSY else result) for number, it, result in zip(runs, busy, results, strict=True)
+        ]
 
     def take_in(self, wiring: Wiring, facts: Facts, number: int, result: object, began: float) -> Facts:
         """What a read that `began` then tells of a place."""
+        if isinstance(result, Busy):
+            return self.hangs(wiring, facts, number, result)
         if isinstance(result, ReasonedError):
             return self.failed(wiring, facts, number, result.as_failure(Step.LOOK, wiring.sinks[number].name), result)
         seen: Seen = result  # type: ignore[assignment]  # what `look` returns
@@ -117,11 +128,6 @@ class Looker:
             return facts
         tell(self.observe, wiring, facts, number, failure)
         return facts.with_place(number, failures=place.failures + 1, reported=failure)
-
-
-def late_for(late: LateAnswer, token: ManagedToken, ident: int) -> Callable[[object], None]:
-    """What becomes of the answer of a call at a place for which nobody waits any longer."""
-    return lambda result: late(token, ident, result)
 
 
 def tell(

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.guard import Rules
     from aca_tokend.core.ports import Sink, TokenEndpoint
     from aca_tokend.rotation.admission import Client, Gate
+    from aca_tokend.rotation.changes import Change
     from aca_tokend.rotation.facts import Facts
     from aca_tokend.rotation.hook_runner import HookState
     from aca_tokend.rotation.shared import Shared
@@ -42,6 +44,12 @@ class Wiring:
     client: Client
     shared: Shared
     rules: Rules
+
+    def passed(self, token: str, now: float) -> list[Wake]:
+        """This token sends no more requests here. Returns which others go on, where it was its turn."""
+        return [
+            wake for it in (self.gate, self.gate.claims, self.client, self.shared) for wake in it.passed(token, now)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +79,10 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Reconfigured:
-    """A reload changed this token.
-
-    Attributes:
-        wiring: what it is made of from now on.
-        previous: for each of its places the number of the place before that is the same one, None where it is new.
-        alike: whether that place is also written in the same way.
-        tried_anew: whether its endpoint changed, or what it is asked with: what failed may succeed.
-    """
+    """A reload changed this token, and this is what it is made of from now on."""
 
     wiring: Wiring
-    previous: tuple[int | None, ...]
-    alike: tuple[bool, ...]
-    tried_anew: bool
+    change: Change
 
 
 Message = Woken | ClockStepped | VaultBack | Late | Reconfigured

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import ReasonedError
 from aca_tokend.core.outcome import Adopted, Event, PublishResult, Rotated, Step
-from aca_tokend.core.steps import BUSY, FIRST, Call, Calls
 from aca_tokend.rotation.decide import need_at
 from aca_tokend.rotation.facts import Busy, Held, Wrote
-from aca_tokend.rotation.look import PATIENCE_SECONDS, Looker, late_for, tell
+from aca_tokend.rotation.look import Looker, tell
 from aca_tokend.rotation.standing import holds
 
 if TYPE_CHECKING:
@@ -52,13 +52,13 @@ class Publisher:
         lifetime = (document.expires_at - document.issued_at).total_seconds()
         result = PublishResult.FENCED if place.conflicts else PublishResult.UNCHANGED
         tell(self.observe, token.wiring, facts, number, result)
-        facts = facts.with_place(number, failures=0, conflicts=0, reported=None)._replace(
-            held=Held(document, issued_at, lifetime, None, facts.config.scope, adopted_at=now),
-            noted="",
-            turn_at=float("inf"),
-        )
+        held = Held(document, issued_at, lifetime, None, facts.config.scope, adopted_at=now)
+        # what kept us from another token is tried again by the life of this one
+        trouble = facts.trouble and replace(facts.trouble, at=now, remaining=max(held.expires_at - now, 0.0))
+        facts = facts.with_place(number, failures=0, conflicts=0, reported=None)
+        facts = facts._replace(held=held, trouble=trouble, waiting=None, turn_at=math.inf, noted="")
         if need_at(facts) > now:
-            facts = facts._replace(trouble=None, waiting=None)
+            facts = facts._replace(trouble=None)
             self.observe(Adopted(facts.name, document, token.wiring.sinks[number].name))
         return facts
 
@@ -104,24 +104,19 @@ class Publisher:
         facts, wiring = token.facts, token.wiring
         held = facts.current
         assert held is not None  # noqa: S101 -- what was decided on
-        idents = [next(token.numbers) for _ in numbers]
-        calls = []
-        for number, ident in zip(numbers, idents, strict=True):
-            seen, sink = facts.places[number].seen, wiring.sinks[number]
+        runs = {}
+        for number in numbers:
+            seen = facts.places[number].seen
             assert seen is not None  # noqa: S101 -- only places that were read are written
-            run = _writing(sink, held.document, seen, self.clock)
-            late = late_for(self.looker.late, token, ident)
-            calls.append(Call(sink.pool, run, FIRST, finish=True, late=late))
-        results = await Calls(calls, PATIENCE_SECONDS)
-        for number, ident, result in zip(numbers, idents, results, strict=True):
-            if result is BUSY:
-                facts = self.looker.hangs(wiring, facts, number, Busy(ident, held.document))
-            else:
-                facts = self.take_in(wiring, facts, number, result, held.document)
+            runs[number] = _writing(wiring.sinks[number], held.document, seen, self.clock)
+        for number, result in await self.looker.call(token, runs, held.document):
+            facts = self.take_in(wiring, facts, number, result, held.document)
         return self.reported(wiring, facts)
 
     def take_in(self, wiring: Wiring, facts: Facts, number: int, result: object, document: Document) -> Facts:
         """What came of writing this document to a place."""
+        if isinstance(result, Busy):
+            return self.looker.hangs(wiring, facts, number, result)
         if isinstance(result, ReasonedError):
             failure = result.as_failure(Step.PUBLISH, wiring.sinks[number].name)
             return self.looker.failed(wiring, facts, number, failure, result)

@@ -28,17 +28,18 @@ def begin(wiring: Wiring, jitter: float) -> Facts:
 
 def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float) -> Facts:
     """What is known with another configuration."""
-    facts, after = ours_by_mark(facts), message.wiring
+    facts, after, change = ours_by_mark(facts), message.wiring, message.change
     places = tuple(
         Place() if number is None else _kept(facts, before, after, number, new, alike=alike)
-        for new, (number, alike) in enumerate(zip(message.previous, message.alike, strict=True))
+        for new, (number, alike) in enumerate(zip(change.previous, change.alike, strict=True))
     )
-    facts = facts._replace(config=after.config, places=places)
+    noted = "" if None in change.previous else facts.noted  # records lie beside places: those of new ones tell nothing
+    facts = facts._replace(config=after.config, places=places, noted=noted)
     moved = _account(before) != _account(after)
     if moved:
         literal = literal_identity(after.config, after.endpoint)
         facts = facts._replace(identity=None) if literal is None else identified(facts, literal)
-    if moved or message.tried_anew:
+    if moved or change.tried_anew:
         # what failed may succeed by now, and what this token waited for may not wake it any more
         suspended = facts.suspended and facts.suspended._replace(polled_at=-math.inf)
         facts = hastened(facts, now)._replace(waiting=None, suspended=suspended)

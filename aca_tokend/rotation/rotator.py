@@ -140,9 +140,8 @@ class Rotator:
             message = token.inbox.popleft()
             if isinstance(message, Reconfigured):
                 before = token.wiring
-                if before.gate is not message.wiring.gate:  # whose turn it is then comes within its own patience
-                    before.gate.passed(token.name, self.clock.monotonic())
-                    for wake in before.gate.claims.passed(token.name, self.clock.monotonic()):
+                if before.gate is not message.wiring.gate:
+                    for wake in before.passed(token.name, self.clock.monotonic()):
                         self.wake(wake)
                 token.facts = reconfigured(token.facts, before, message, began)
                 token.wiring = message.wiring

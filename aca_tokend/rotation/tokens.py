@@ -87,11 +87,8 @@ class Tokens:
 
     def pass_turns(self, token: ManagedToken) -> None:
         """A token that left sends no more requests: another that waits does. One that came back has its turn itself."""
-        name, wiring, now = token.name, token.wiring, self.clock.monotonic()
-        if name in self.by_name:
-            return
-        for shared in (wiring.gate, wiring.gate.claims, wiring.client, wiring.shared):
-            for wake in shared.passed(name, now):
+        if token.name not in self.by_name:
+            for wake in token.wiring.passed(token.name, self.clock.monotonic()):
                 self.wake(wake)
 
     def follow(self, changes: Changes) -> list[ManagedToken]:
@@ -101,8 +98,8 @@ class Tokens:
         for config in changes.added:
             self.add(config, now)
         for change in changes.changed:
-            token, wiring = self.by_name[change.config.name], self.wire(change.config)
-            token.inbox.append(Reconfigured(wiring, change.previous, change.alike, change.tried_anew))
+            token = self.by_name[change.config.name]
+            token.inbox.append(Reconfigured(self.wire(change.config), change))
             self.schedule.keep(TokenWork(self, token), now)
         return gone
 

@@ -423,10 +423,6 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         rest(2.0, Do.TRY),
     ),
     "and then": (untried(pending=PENDING, trouble=failed(3.0, UNTRIED)), do(Do.TRY)),
-    "at once where it need not be tried any more": (
-        worn(-50.0, pending=PENDING, trouble=failed(1.0, UNTRIED)),
-        do(Do.TRY),
-    ),
     "and not before one is needed: a replica's may have been adopted that was issued before it": (
         tried("0s", pending=PENDING),
         ALONE,

@@ -747,6 +747,22 @@ def test_record_from_the_future_ages() -> None:
     assert all(sink.content for sink in crowd.sinks)
 
 
+def test_claims_go_on_after_the_clock_was_set_back() -> None:
+    """Where the clock is behind the record, a claim that has the time of the one before can be sent all the same."""
+    bench = Bench(config=FOREVER)
+    bench.attempt()
+    bench.step_clock(-7200.0)
+    bench.restart()
+    bench.sinks[0].put(None)
+    bench.endpoint.broken = DOWN
+    bench.attempt()
+    bench.run_for(120.0)
+    bench.endpoint.broken = None
+    bench.run_for(60.0)
+
+    assert bench.sinks[0].content is not None
+
+
 def test_claim_that_may_have_been_recorded_is_recognised() -> None:
     """A claim whose write failed and was recorded all the same is taken for our own, and costs no attempt."""
     bench = Bench(sinks=[Forgetful()], config=FOREVER)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from aca_tokend.core.config import EnvReference, VerifyConfig
 from aca_tokend.core.errors import GrantUnavailable, VerifyError
 from aca_tokend.core.outcome import Reason
+from aca_tokend.rotation.changes import Change
 from aca_tokend.rotation.managed import Reconfigured, Woken
 from tests.fakes import Bench, FakeClock, token_config, wired
 
@@ -49,7 +50,7 @@ def test_account_by_another_reference_waits_for_nobody() -> None:
     config = bench.config.model_copy(update={"username": EnvReference(env="USERNAME")})
     wiring = wired(config, bench.endpoint, bench.sinks, bench.shared)
 
-    bench.token.inbox.append(Reconfigured(wiring, (0,), (True,), tried_anew=False))
+    bench.token.inbox.append(Reconfigured(wiring, Change(config, (0,), (True,), tried_anew=False)))
     bench.attempt()
 
     assert bench.facts.identity is not None

@@ -14,6 +14,7 @@ from aca_tokend.core.errors import GrantUnavailable
 from aca_tokend.core.outcome import Granted, HookRan, Published, PublishResult, Reason, Step
 from aca_tokend.core.policy import HOOK_SPACING_SECONDS
 from aca_tokend.core.secret import Secret
+from aca_tokend.rotation.changes import Change
 from aca_tokend.rotation.hook_runner import Hooker, HookState, Written
 from aca_tokend.rotation.managed import Reconfigured
 from tests.fakes import Bench, FakeHook, MemorySink, drive, token_config, wired
@@ -294,7 +295,7 @@ def send(rig: Rig, hook: HookState | None, *, alike: bool = True) -> None:
     """A reload that changes what is run after the file, and `alike` or not how the file is written."""
     bench = rig.bench
     wiring = wired(configured(None, hook), bench.endpoint, bench.sinks, bench.shared, [None, hook])
-    bench.token.inbox.append(Reconfigured(wiring, (0, 1), (True, alike), tried_anew=False))
+    bench.token.inbox.append(Reconfigured(wiring, Change(wiring.config, (0, 1), (True, alike), tried_anew=False)))
 
 
 def change(rig: Rig, hook: HookState | None, *, alike: bool = True) -> None:
@@ -370,7 +371,9 @@ def test_new_place_has_its_hook_run(rig: Rig) -> None:
 
     rig.bench.sinks = both
     wiring = wired(configured(None, rig.state), rig.bench.endpoint, both, rig.bench.shared, [None, rig.state])
-    rig.bench.token.inbox.append(Reconfigured(wiring, (0, None), (True, False), tried_anew=False))
+    rig.bench.token.inbox.append(
+        Reconfigured(wiring, Change(wiring.config, (0, None), (True, False), tried_anew=False))
+    )
     rig.bench.attempt()
     assert rig.file.content == rig.vault.content
     assert len(rig.bench.woken) == 1

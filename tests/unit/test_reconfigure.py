@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, VerifyError
-from aca_tokend.core.guard import SeenRecord
+from aca_tokend.core.guard import SeenRecord, parse_record
 from aca_tokend.core.outcome import Adopted, Published, Reason, Resumed
 from aca_tokend.core.token import Document
 from aca_tokend.rotation.changes import compare
@@ -74,7 +74,7 @@ class Rig:
         bench.sinks = sinks or bench.sinks
         (change,) = compare(config(before), config(self.written)).changed
         wiring = wired(change.config, bench.endpoint, bench.sinks, bench.shared)
-        bench.token.inbox.append(Reconfigured(wiring, change.previous, change.alike, change.tried_anew))
+        bench.token.inbox.append(Reconfigured(wiring, change))
 
     def change(
         self,
@@ -152,6 +152,20 @@ def test_new_place_is_filled_alone() -> None:
     assert new.content == old.content
     assert (len(bench.endpoint.asked), old.looks, old.writes) == (1, looks, 1)
     assert [event.sink for event in bench.told(Published)] == [new.name]
+
+
+def test_new_place_gets_a_record() -> None:
+    """Another process that meets the token at its new place finds there that the credential worked."""
+    rig = Rig()
+    bench = rig.rotate()
+    new = MemorySink("vault:secret/aca/new")
+
+    rig.change([new], publish=[VAULT | {"path": "aca/new"}])
+    bench.run_for(5000.0)
+
+    assert len(bench.endpoint.asked) == 2
+    (entry,) = parse_record(new.records["attempts"][1]).entries
+    assert entry.proven
 
 
 def test_new_place_with_a_later_token_is_adopted() -> None:
@@ -548,6 +562,20 @@ def test_token_that_moves_passes_its_turn_to_claim() -> None:
     assert "next" in {wake.token for wake in bench.woken}
 
 
+def test_token_that_moves_passes_its_turn_to_probe() -> None:
+    """Who was told to probe an endpoint, and leaves it by a reload, lets the next that waits there probe."""
+    rig = Rig()
+    bench = rig.rotate()
+    gate, now = bench.token.wiring.gate, rig.clock.now
+    gate.failed("other", now + 100.0, now, 1.0, 0.5)
+    gate.admit(bench.token.name, now + 50.0, now)
+    assert gate.failed("other", now + 100.0, now, 1.0, 0.5)[0].token == bench.token.name
+
+    rig.change(endpoint=ScriptedEndpoint(rig.clock, suffix="-2"))
+
+    assert "other" in {wake.token for wake in bench.woken}
+
+
 # ── canary ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -581,6 +609,25 @@ def test_pending_token_is_used_once_nothing_need_try_it() -> None:
     assert bench.facts.pending is None
     assert bench.sinks[0].content == bench.document is not None
     assert len(bench.endpoint.asked) == 2
+
+
+def test_pending_token_of_the_account_before_is_published_no_more() -> None:
+    """Where a reload ends the trying, whose token it is is resolved first: the one of another account is dropped."""
+    rig = Rig(keys={"verify": {"path": "/api/me"}, "username": {"env": "USER"}})
+    bench = rig.bench
+    bench.secrets.values["USER"] = "svc-before"
+    bench.attempt()
+    rig.clock.advance(6000.0)
+    bench.endpoint.verify_error = UNTRIED
+    bench.attempt()
+    assert (bench.failures, len(bench.endpoint.asked)) == (1, 2)
+    bench.secrets.values["USER"] = "svc-after"
+    rig.clock.advance(2.0)
+
+    rig.change(verify=None)
+
+    assert bench.facts.pending is None
+    assert bench.sinks[0].content.username == "svc-after"
 
 
 # ── reloads amid other things ─────────────────────────────────────────────────────────────────────────────────────────

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import VerifyConfig
 from aca_tokend.core.errors import GrantError, GrantRejected, VerifyError
-from aca_tokend.core.outcome import Reason
+from aca_tokend.core.outcome import Reason, Suspended
 from aca_tokend.rotation.changes import Changes, compare
 from aca_tokend.rotation.decide import Action, Rest, decide
 from aca_tokend.rotation.managed import Late, Reconfigured, VaultBack
-from tests.fakes import Bench, at, example, token_config, wired
+from tests.fakes import Bench, MemorySink, at, example, token_config, wired
 from tests.unit.test_tokens import Rig
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def test_a_corrected_scope_is_tried_at_once() -> None:
     wiring = wired(change.config, bench.endpoint, bench.sinks, bench.shared)
     bench.clock.now = bench.next_at
     bench.attempt()  # it has just looked, and would do so again three seconds later, or a minute where Vault has it
-    bench.token.inbox.append(Reconfigured(wiring, change.previous, change.alike, change.tried_anew))
+    bench.token.inbox.append(Reconfigured(wiring, change))
     asked = len(bench.endpoint.asked)
     bench.attempt()
     bench.run_for(1.0)
@@ -178,3 +178,58 @@ def test_a_message_that_comes_as_an_attempt_ends_begins_it_again() -> None:
 
     assert heard
     assert not bench.token.inbox
+
+
+def test_no_message_has_refused_tokens_asked_for_sooner() -> None:
+    """However often a Vault comes back, tokens that the API refuses are asked for no more often than `min_interval`."""
+    bench = Bench(config=verified())
+    bench.endpoint.verify_error = VerifyError(Reason.TOKEN_REFUSED, "401")
+    bench.attempt()
+    bench.run_for(30.0)
+    asked = len(bench.endpoint.asked)
+    for _ in range(9):
+        bench.clock.advance(1.0)
+        bench.vault_is_back()
+        bench.attempt()
+
+    assert len(bench.endpoint.asked) <= asked + 1
+
+
+def test_a_suspension_outlasts_a_token_that_waited_to_be_tried() -> None:
+    """A token that was granted before the refusals and is published after them says nothing of the credential."""
+    bench = Bench(config=verified(fraction=0.3, retry_rejected="0s"))
+    bench.attempt()
+    first = bench.sinks[0].content
+    bench.endpoint.verify_error = VerifyError(Reason.UNAVAILABLE, "503")
+    bench.run_for(0.35 * 7200.0)
+    assert bench.facts.pending is not None
+    bench.endpoint.broken = GrantRejected(Reason.INVALID_GRANT, "no")
+    bench.run_for(0.6 * 7200.0)
+
+    assert bench.sinks[0].content != first
+    assert len(bench.told(Suspended)) == 1
+
+
+def test_a_token_that_is_adopted_late_hurries_the_next() -> None:
+    """What is adopted past its rotation point is replaced by its own life, not by the backoff from before."""
+    for seed in range(20):
+        sinks = [MemorySink(), MemorySink(name="file:/run/aca/bookings.json", kind="file", pool="file")]
+        replica = Bench(sinks=sinks[:1])
+        replica.attempt()
+        clock = replica.clock
+        bench = Bench(clock=clock, sinks=sinks)
+        bench.rotator.rng.seed(seed)
+        clock.advance(5000.0)
+        sinks[0].look_errors.extend([Reason.CONNECT_FAILED] * 10_000)
+        bench.endpoint.broken = GrantError(Reason.CONNECT_FAILED, "down")
+        bench.attempt()
+        bench.run_for(2120.0)
+        sinks[0].look_errors.clear()
+        while bench.document is None:
+            clock.now = bench.next_at
+            bench.attempt()
+        held, trouble = bench.facts.held, bench.facts.trouble
+        assert held is not None
+        assert trouble is not None
+        left = held.expires_at - clock.now
+        assert trouble.again_at(bench.config) <= clock.now + max(left / 4, 0.5), (seed, left)
