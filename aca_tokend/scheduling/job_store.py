@@ -103,7 +103,7 @@ class JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler publishes no 
         if at == math.inf:
             return None
         ahead = min(at - self._monotonic() + GATHER_SECONDS, LOOK_SECONDS)
-        return datetime.now(UTC) + timedelta(seconds=max(ahead, 0.0))
+        return datetime.now(UTC) + timedelta(seconds=ahead)
 
     def _soonest(self) -> float:
         while self._heap and not self._waits(*self._heap[0]):
@@ -151,4 +151,3 @@ class JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler publishes no 
         """Removes all."""
         with self._lock:
             self.jobs.clear()
-            self._heap.clear()
