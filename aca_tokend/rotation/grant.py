@@ -231,12 +231,11 @@ class Granter:
     def send(self, token: ManagedToken, permit: Permit) -> Answered | Wait | None:
         """Runs in the endpoint's pool. The token's lifetime is counted from before the request is sent.
 
-        None: it is no longer permitted, as it waited here for too long.
+        None: it is no longer permitted, as it waited here for too long, or another's request goes first.
         """
         facts, wiring, now = token.facts, token.wiring, self.clock.monotonic()
-        entered = self.lockout.enter(wiring, facts, permit)
-        if entered is not True:
-            return entered or None
+        if not self.lockout.enter(wiring, facts, permit):
+            return None
         if not wiring.gate.admit(facts.name, facts.expires_at, now):
             return self._held_up(wiring, facts, now)
         started, started_wall = now, self.clock.wall()

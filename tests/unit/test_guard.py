@@ -24,13 +24,14 @@ from aca_tokend.core.guard import (
     parse_record,
     proof_ends,
     refused,
+    refused_elsewhere,
     succeeded,
 )
 from aca_tokend.core.outcome import Failed, Reason, Resumed, Skipped, Suspended
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, NotADocumentError
 from aca_tokend.rotation.admission import NEXT_TO_TRY
-from aca_tokend.rotation.attempts import AttemptRecords
+from aca_tokend.rotation.attempts import AttemptRecords, Book, Page
 from aca_tokend.rotation.credentials import Resolved, Resolver
 from aca_tokend.rotation.lockout import CLAIMED_AGAIN_SECONDS
 from aca_tokend.rotation.managed import ManagedToken
@@ -108,6 +109,8 @@ def test_takeover_counts_the_attempt_that_nobody_saw() -> None:
     taken = allowed(PROVEN)
 
     assert (taken.spent, taken.reserved, taken.proven) == (2, True, False)
+    taken = allowed(PROVEN, replace(RULES, max_rejections=1))
+    assert (taken.spent, taken.reserved) == (1, False), "there is no room for it"
 
 
 def test_claim_of_a_process_that_died_runs_out_if_nobody_was_refused() -> None:
@@ -152,11 +155,15 @@ def test_what_replaces_an_entry_is_later() -> None:
     """Whatever the clock says, an entry is later than what it replaced: places are compared by that."""
     ahead = replace(REFUSED_ONCE, changed_at=NOW + timedelta(days=1))
 
+    mine = claimed(replace(ahead, spent=0))
     for entry in (
         allowed(ahead),
         allowed(replace(ahead, proven=True, spent=0)),
         refused(ahead, "f", Reason.INVALID_GRANT, NOW, claimed=True),
+        refused_elsewhere(ahead, "f", 2, Reason.INVALID_GRANT, NOW),
         succeeded(ahead, "f", NOW),
+        given_back(mine.attempts, replace(mine, previous=None), NOW),
+        given_back(allowed(mine.attempts), mine, NOW),
     ):
         assert entry is not None
         assert entry.changed_at > ahead.changed_at
@@ -177,6 +184,7 @@ def test_claims_that_were_never_proven_do_not_run_out() -> None:
 def test_one_cautious_attempt_a_period() -> None:
     """With retry_rejected one attempt is allowed when the period has passed, and it begins anew with it."""
     assert denied(REFUSED_TWICE, HOURLY, after=3599.0) == Denied(Reason.INVALID_GRANT, 1.0)
+    assert denied(REFUSED_TWICE, after=1.0) == Denied(Reason.INVALID_GRANT, None), "it is no claim that runs out"
     again = allowed(REFUSED_TWICE, HOURLY, after=3600.0)
     assert again.spent == 2
     assert isinstance(claim(again, "f", times(again, 3601.0), HOURLY), Denied)
@@ -193,9 +201,11 @@ def test_success_proves() -> None:
 
 def test_refusal_of_a_proven_credential_is_the_first() -> None:
     """A proven credential that is refused has one refusal behind it; a claimed attempt is not counted twice."""
-    assert refused(PROVEN, "f", Reason.INVALID_GRANT, NOW, claimed=False).spent == 1
+    first = refused(PROVEN, "f", Reason.INVALID_GRANT, NOW, claimed=False)
+    assert replace(first, changed_at=NOW) == REFUSED_ONCE
     assert refused(allowed(None), "f", Reason.INVALID_GRANT, NOW, claimed=True).spent == 1
-    assert refused(REFUSED_ONCE, "f", Reason.INVALID_GRANT, NOW, claimed=False).spent == 2
+    second = refused(REFUSED_ONCE, "f", Reason.UNAUTHORIZED, NOW, claimed=False)
+    assert (second.spent, second.reason) == (2, Reason.UNAUTHORIZED)
 
 
 def claimed(known: Attempts | None) -> Claim:
@@ -239,6 +249,8 @@ def test_record_is_read_back() -> None:
     assert [entry.credential for entry in record.entries] == [f"f{number}" for number in range(11, 3, -1)]
     assert record.of("f11") is not None
     assert record.of("f0") is None
+    (by_hand,) = parse_record({"f": ENTRY | {"changed_at": "2026-11-24T00:00:00"}}).entries
+    assert by_hand.changed_at.tzinfo is UTC, "it can be compared"
 
 
 @pytest.mark.parametrize(
@@ -248,9 +260,11 @@ def test_record_is_read_back() -> None:
         "text",
         {},
         {"proven": 1},
+        ENTRY | {"spent": -1},
         ENTRY | {"reason": "surely"},
         ENTRY | {"changed_at": "9999-12-31T23:59:59.999999Z"},
         ENTRY | {"changed_at": "0001-01-01T00:00:00Z"},
+        ENTRY | {"changed_at": "0001-01-01T00:00:00+01:00"},
     ],
 )
 def test_what_is_no_record_is_refused(entry: object) -> None:
@@ -262,17 +276,33 @@ def test_what_is_no_record_is_refused(entry: object) -> None:
 # ── over restarts and replicas ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_restarts_spend_no_further_attempt() -> None:
-    """However often a daemon with a wrong password is restarted, two attempts are made in all."""
+@pytest.mark.parametrize("reason", [Reason.INVALID_GRANT, Reason.INVALID_SCOPE])
+def test_restarts_spend_no_further_attempt(reason: Reason) -> None:
+    """However often a daemon with a wrong password or scope is restarted, two attempts are made in all."""
     bench = Bench(config=FOREVER)
-    bench.endpoint.broken = WRONG
+    bench.endpoint.broken = GrantRejected(reason, "refused")
     for _ in range(10):
         bench.attempt()
         bench.clock.advance(100)
         bench.restart()
 
     assert len(bench.endpoint.asked) == 2
-    assert bench.told(Suspended)[-1].failure.reason is Reason.INVALID_GRANT
+    assert bench.told(Suspended)[-1].failure.reason is reason
+
+
+def test_restart_does_not_put_off_the_cautious_attempt() -> None:
+    """The wait counts from the refusal that the record tells of."""
+    bench = Bench(config=token_config(retry_rejected="1h"))
+    bench.endpoint.broken = WRONG
+    bench.attempt()
+    bench.run_for(1800)
+    bench.restart()
+    bench.attempt()
+    assert len(bench.endpoint.asked) == 2
+
+    bench.endpoint.broken = None
+    bench.run_for(1900)
+    assert bench.sinks[0].content is not None
 
 
 def test_killed_between_claim_and_answer() -> None:
@@ -457,30 +487,79 @@ def test_two_passwords_are_told_apart() -> None:
 
 def test_refusals_at_once_are_all_counted() -> None:
     """A refusal that is noted while another process notes one counts beside that, and takes no claim away."""
-    bench, sink = Bench(), MemorySink()
-    records = AttemptRecords(bench.clock, 2.0)
-    book = drive(records.read([sink]))
-    one, book = drive(records.claim(book, "f", claimed))
-    assert isinstance(one, Claim)
-    two, other = drive(records.claim(drive(records.read([sink])), "f", claimed))
-    assert isinstance(two, Claim)
+    sink, records = MemorySink(), AttemptRecords(FakeClock(), 2.0)
+    read = drive(records.read([sink]))
+    one, book = drive(records.claim(read, "f", claimed))
+    two, other = drive(records.claim(read, "f", claimed))  # which is out of date
+    assert [it.attempts.spent for it in (one, two) if isinstance(it, Claim)] == [1, 2]
 
     for before in (book, other):  # the first one's is out of date
-        drive(records.note(before, "f", lambda it: refused(it, "f", Reason.INVALID_GRANT, NOW, claimed=True)))
+        told, _ = drive(records.note(before, "f", lambda it: refused(it, "f", Reason.INVALID_GRANT, NOW, claimed=True)))
+        assert told is not None
 
     assert [(it.spent, it.reason) for it in entries(sink)] == [(2, Reason.INVALID_GRANT)]
 
 
+def test_places_that_tell_the_same() -> None:
+    """A refusal is counted once for all places, and one that another process has written later since is left there."""
+    sinks, records = [MemorySink(f"vault:{name}") for name in "abc"], AttemptRecords(FakeClock(), 2.0)
+    sinks[0].record_errors.append(Reason.PERMISSION_DENIED)
+    book = drive(records.read(sinks))
+    later = replace(REFUSED_TWICE, changed_at=NOW + timedelta(seconds=9))
+    sinks[2].write_record("attempts", AttemptRecord((later,)).fields(), 0)
+
+    told, _ = drive(
+        records.note(book, "f", lambda it: refused(it, "f", Reason.INVALID_GRANT, NOW, claimed=False), everywhere=True)
+    )
+
+    assert told == REFUSED_ONCE
+    assert "attempts" not in sinks[0].records, "what could not be read is not written"
+    assert [entries(sink) for sink in sinks[1:]] == [(REFUSED_ONCE,), (later,)]
+
+
+def test_success_is_noted_at_the_first_place_if_none_tells() -> None:
+    """So that a process that takes over leaves room for the one that proved the credential."""
+    sinks, records = [MemorySink(f"vault:{name}") for name in "ab"], AttemptRecords(FakeClock(), 2.0)
+    drive(records.note(drive(records.read(sinks)), "f", lambda it: succeeded(it, "f", NOW)))
+
+    assert [entries(sink) for sink in sinks if sink.records] == [(PROVEN,)]
+
+
+def test_claim_at_the_second_place_is_given_back_there() -> None:
+    """Where the first place could not be written, what it tells is as it was before, and the second is set back."""
+    sinks, records = [MemorySink(f"vault:{name}") for name in "ab"], AttemptRecords(FakeClock(), 2.0)
+    for sink in sinks:
+        sink.write_record("attempts", AttemptRecord((PROVEN,)).fields(), 0)
+    book = drive(records.read(sinks))
+    sinks[0].record_errors.append(Reason.PERMISSION_DENIED)
+    mine, _ = drive(records.claim(book, "f", claimed))
+    assert isinstance(mine, Claim)
+
+    drive(records.note(drive(records.read(sinks)), "f", lambda it: given_back(it, mine, NOW)))
+    assert [entries(sink) for sink in sinks] == [(PROVEN,), (PROVEN,)]
+
+
+def test_of_one_moment_the_more_cautious_counts() -> None:
+    """Where two places tell of the same moment, a refusal outranks a success, and more of them fewer."""
+    pages = [Page(MemorySink(), AttemptRecord((it,)), 1) for it in (PROVEN, REFUSED_ONCE, REFUSED_TWICE)]
+    for order in (pages, pages[::-1]):
+        assert Book(tuple(order)).known("f") == REFUSED_TWICE
+        assert Book(tuple(it for it in order if it is not pages[2])).known("f") == REFUSED_ONCE
+
+
 def test_operator_resumes() -> None:
-    """When the attempt record is cleared, a suspended token goes on by itself within a minute."""
-    bench = Bench(config=FOREVER)
+    """When its attempt records are cleared, at each place that can be read, a token goes on within a minute."""
+    bench = Bench(sinks=[MemorySink(f"vault:{name}") for name in "abc"], config=FOREVER)
     bench.endpoint.broken = WRONG
     bench.attempt()
+    bench.run_for(300)
+    bench.sinks[0].records["attempts"] = (9, {})
     bench.run_for(300)
     assert len(bench.endpoint.asked) == 2
 
     bench.endpoint.broken = None
-    bench.sinks[0].records["attempts"] = (9, {})
+    bench.sinks[1].records["attempts"] = (9, {})
+    bench.sinks[2].record_errors.extend([Reason.PERMISSION_DENIED] * 1000)
     bench.run_for(66)
 
     assert bench.sinks[0].content is not None
@@ -547,14 +626,22 @@ def test_client_secret_that_stops_working_under_three_replicas() -> None:
     assert max(len(crowd.endpoint.asked) for crowd in crowds) <= 2
 
 
-@pytest.mark.parametrize("reason", [Reason.UNAUTHORIZED, Reason.UNSUPPORTED_GRANT_TYPE, Reason.INVALID_REQUEST])
-def test_refusals_that_say_nothing_of_the_client(reason: Reason) -> None:
-    """A refusal that may come before the client is looked at does not prove the client."""
+@pytest.mark.parametrize(
+    ("reason", "proves"),
+    [
+        (Reason.INVALID_GRANT, True),
+        (Reason.UNAUTHORIZED, False),
+        (Reason.UNSUPPORTED_GRANT_TYPE, False),
+        (Reason.INVALID_REQUEST, False),
+    ],
+)
+def test_what_refusals_say_of_the_client(reason: Reason, proves: bool) -> None:
+    """A refused user proves the client, which is looked at first; a refusal that may come before that does not."""
     bench = Bench(config=FOREVER)
     bench.endpoint.broken = GrantRejected(reason, "refused")
     bench.attempt()
 
-    assert not bench.shared.known(known(bench.token, bench)).client.proven()
+    assert bench.shared.known(known(bench.token, bench)).client.proven() is proves
 
 
 def test_wrong_client_secret_spends_two_attempts_for_all_its_users() -> None:
@@ -712,6 +799,7 @@ def test_record_that_is_gone_is_no_permission() -> None:
         bench.run_for(600)
 
     assert len(bench.endpoint.asked) == 2
+    assert not bench.told(Resumed)
 
 
 def test_success_of_another_process_resumes() -> None:
@@ -754,6 +842,7 @@ def test_claim_that_may_have_been_recorded_is_recognised() -> None:
     assert bench.endpoint.asked == []
     assert [entry.spent for entry in recorded(bench)] == [1]
 
+    bench.sinks[0].record_errors.append(Reason.PERMISSION_DENIED)  # and forgotten by no attempt that fails before
     bench.run_for(60)
     assert bench.sinks[0].content is not None
     assert bench.sinks[0].most == 1  # type: ignore[attr-defined]

