@@ -266,9 +266,7 @@ class Lockout:
         """What an entry counts for by what this process knows."""
         if entry is None or entry.proven:
             return entry
-        if entry.reason is Reason.INVALID_CLIENT and known.client.proven():
-            return None
-        if known.user.proven(self._since(known, entry)):  # by another token, or before the record told so
+        if known.concerned(entry.reason).proven(self._since(known, entry)):  # by another token, or untold by the record
             return replace(entry, proven=True, spent=0, reserved=False, reason=None)
         return entry
 

@@ -36,7 +36,7 @@ from aca_tokend.rotation.credentials import Resolved, Resolver
 from aca_tokend.rotation.lockout import CLAIMED_AGAIN_SECONDS
 from aca_tokend.rotation.managed import ManagedToken
 from tests.changed import replace
-from tests.fakes import Bench, Crowd, FakeClock, FakeSecrets, MemorySink, drive, token_config
+from tests.fakes import Bench, Crowd, FakeClock, FakeSecrets, MemorySink, at, drive, token_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -717,6 +717,38 @@ def test_first_token_tries_its_client_first() -> None:
     assert [it.username for it in crowd.endpoint.asked] == ["svc-0", "svc-1", "svc-2"]
 
 
+def test_others_go_on_as_soon_as_the_first_is_done() -> None:
+    """Once it has its answer, before that is published; or once it turned out that it needs none."""
+    crowd = Crowd(2)
+    crowd.sinks[0].before_publish = lambda: due.append(crowd.due["t1"] <= crowd.clock.now)
+    due: list[bool] = []
+    crowd.due["t0"] += 1.0
+    crowd.run_for(1.5)
+    assert due == [True]
+
+    crowd.sinks[1].put(None)
+    crowd.restart()
+    crowd.due["t0"] += 1.0
+    crowd.run_for(1.5)
+    assert crowd.sinks[1].content is not None
+
+
+def test_room_for_a_claim_is_left() -> None:
+    """Who finds none keeps its place; an attempt that cannot be recorded leaves it, and an answer does at once."""
+    bench = Bench()
+    claims = bench.token.wiring.gate.claims
+    claims.most = 1
+    assert claims.enter("other", 0.0)
+    bench.attempt()
+    assert bench.facts.waits_for == "endpoint_busy"
+    assert [wake.token for wake in claims.passed("other", bench.clock.now)] == [bench.token.name]
+
+    bench.sinks[0].record_errors.extend([Reason.PERMISSION_DENIED] * 2)
+    bench.run_for(60.0)
+    assert claims.enter("other", 0.0)
+    claims.passed("other", bench.clock.now)
+
+
 def test_operator_resumes_the_tokens_of_a_user_once() -> None:
     """When the records of an account are cleared, its password has two more attempts, not two for each token."""
     crowd = Crowd(4, users=1)
@@ -736,7 +768,7 @@ def test_operator_resumes_the_tokens_of_a_user_once() -> None:
 
 def test_success_of_one_token_is_noted_by_the_others() -> None:
     """A token that was suspended goes on once its password works for another, and its own record tells so."""
-    crowd = Crowd(2, users=1)
+    crowd = Crowd(3, users=1)
     crowd.run_for(5)
     crowd.endpoint.broken = WRONG
     crowd.run_for(7300)
@@ -747,7 +779,7 @@ def test_success_of_one_token_is_noted_by_the_others() -> None:
     crowd.run_for(300)
 
     assert not any(token.facts.suspension for token in crowd.tokens.values())
-    assert [entries(sink)[0].proven for sink in crowd.sinks] == [True, True]
+    assert [entries(sink)[0].proven for sink in crowd.sinks] == [True] * 3
     crowd.restart()
     crowd.run_for(7300)
     assert not any(token.facts.suspension for token in crowd.tokens.values())
@@ -767,6 +799,20 @@ def test_refused_scope_concerns_the_tokens_that_ask_for_it() -> None:
     assert suspension.failure.reason is Reason.INVALID_SCOPE
 
 
+def test_refused_scope_after_a_restart() -> None:
+    """That the user's other scope is accepted since says nothing of the one that was refused."""
+    crowd = Crowd(2, users=1)
+    crowd.endpoint.before_answer = lambda: refuse_scope(crowd, "admin")
+    for _ in range(3):
+        asks_for(crowd, "t1", "admin")
+        crowd.due["t1"] += 2.0
+        crowd.run_for(300)
+        crowd.sinks[0].put(None)
+        crowd.restart()
+
+    assert [it.scope for it in crowd.endpoint.asked].count("admin") == 2
+
+
 def test_refused_scope_without_a_record() -> None:
     """A scope that is refused is asked for twice by a process, though that cannot be noted."""
     bench = Bench(config=FOREVER)
@@ -776,6 +822,23 @@ def test_refused_scope_without_a_record() -> None:
     bench.run_for(20_000)
 
     assert len(bench.endpoint.asked) == 1 + 2
+
+
+def test_refused_scope_beside_a_record_that_was_cleared_before() -> None:
+    """A record that an operator cleared before the refusals, and that cannot be written, allows none after them."""
+    bench = Bench(config=FOREVER)
+    bench.attempt()
+    bench.sinks[0].records["attempts"] = (9, {})
+    bench.sinks[0].write_record = refusing  # type: ignore[method-assign]  # planted
+    bench.endpoint.broken = GrantRejected(Reason.INVALID_SCOPE, "refused")
+    bench.run_for(20_000)
+
+    assert len(bench.endpoint.asked) == 1 + 2
+
+
+def refusing(name: str, fields: Mapping[str, object], stamp: object) -> object:
+    """A place whose records can be read alone."""
+    raise PublishError(Reason.PERMISSION_DENIED, f"{name} {len(fields)} {stamp}")
 
 
 def refuse_scope(crowd: Crowd, scope: str) -> None:
@@ -821,6 +884,46 @@ def test_success_of_another_process_resumes() -> None:
     assert bench.sinks[0].content is not None
 
 
+@pytest.mark.parametrize(("ago", "asked"), [(150.0, 0), (50.0, 1), (-50.0, 0)])
+def test_success_that_the_process_has_not_seen(ago: float, asked: int) -> None:
+    """Where its record tells of a success after the refusals that a process knows of, and not ahead, a token asks."""
+    bench = Bench(config=FOREVER)
+    resolved = known(bench.token, bench)
+    bench.shared.known(resolved).user.recorded(Reason.INVALID_GRANT, 2, bench.clock.now - 100.0)
+    entry = Attempts(resolved.credential, True, 0, False, None, at(bench.clock.wall() - ago))
+    bench.sinks[0].records["attempts"] = (1, AttemptRecord((entry,)).fields())
+    bench.attempt()
+
+    assert len(bench.endpoint.asked) == asked
+
+
+def test_attempts_that_one_record_tells_are_spent_for_all() -> None:
+    """A token whose own record tells nothing makes no attempt where that of another token of its user has none left."""
+    crowd = Crowd(2, users=1)
+    spent = Attempts(known(crowd.tokens["t0"], crowd).credential, False, 2, False, None, at(crowd.clock.wall() - 60.0))
+    crowd.sinks[0].records["attempts"] = (1, AttemptRecord((spent,)).fields())
+    crowd.run_for(300)
+
+    assert crowd.endpoint.asked == []
+
+
+def test_adopted_token_is_no_proof() -> None:
+    """Late and without a record only the process asks that was granted the token in use: another may ask unclaimed."""
+    first = Bench(config=FOREVER)
+    first.attempt()
+    second = Bench(config=FOREVER, clock=first.clock, sinks=first.sinks, suffix="-second")
+    first.clock.now += 5000.0
+    second.attempt()
+    first.attempt()
+    assert first.document == second.document
+    assert (len(first.endpoint.asked), len(second.endpoint.asked)) == (1, 1)
+
+    first.sinks[0].record_errors.extend([Reason.PERMISSION_DENIED] * 1000)
+    first.clock.now = first.next_at
+    first.run_for(2300)
+    assert len(first.endpoint.asked) == 1
+
+
 def test_record_from_the_future_ages() -> None:
     """What a clock that runs a day ahead left behind is as old as since it was first seen, also for two tokens."""
     crowd = Crowd(2, users=1)
@@ -846,6 +949,18 @@ def test_claim_that_may_have_been_recorded_is_recognised() -> None:
     bench.run_for(60)
     assert bench.sinks[0].content is not None
     assert bench.sinks[0].most == 1  # type: ignore[attr-defined]
+
+
+def test_claim_that_could_not_be_given_back_is_recognised() -> None:
+    """An attempt without a verdict costs none, though its claim stays in the record for now."""
+    bench, spent = Bench(config=FOREVER), list[int]()
+    bench.endpoint.broken = DOWN
+    bench.endpoint.before_answer = lambda: bench.sinks[0].record_errors.append(Reason.PERMISSION_DENIED)
+    bench.attempt()
+    bench.endpoint.broken, bench.endpoint.before_answer = None, lambda: spent.append(recorded(bench)[0].spent)
+    bench.run_for(60)
+
+    assert spent == [1]
 
 
 class Forgetful(MemorySink):
