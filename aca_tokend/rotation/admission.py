@@ -86,7 +86,6 @@ class Claims:
     def enter(self, token: str, expires: float) -> bool:
         """Whether an attempt of this token may be claimed now; one that may not is woken later."""
         with self._lock:
-            self._woken.discard(token)
             if token not in self._inside and len(self._inside) >= self.most:
                 self._waiting[token] = expires
                 return False

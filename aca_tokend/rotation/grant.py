@@ -77,16 +77,12 @@ class Granter:
     # ── the actions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ask_turn(self, token: ManagedToken) -> Facts:
-        """Whether the endpoint may be asked by now. A token that nobody woke looks for a replica's, now and then."""
+        """Whether the endpoint may be asked by now. A token that waits on looks for a replica's, now and then."""
         facts, now = token.facts, self.clock.monotonic()
         wait = self.held_up(token.wiring, facts)
         if wait is None:
             return facts._replace(waiting=None)
-        by_itself = facts.waiting is not None and facts.waiting.until <= now
-        facts = self._wait(facts, wait)
-        if by_itself and facts.waiting is not None:
-            facts = facts._replace(waiting=facts.waiting._replace(look_before=now))
-        return facts
+        return facts._replace(waiting=Waiting(wait.why, now + wait.seconds, look_before=now), turn_at=math.inf)
 
     async def identify(self, token: ManagedToken, moment: Moment) -> Facts:
         """Resolves whose token it is."""
@@ -198,7 +194,6 @@ class Granter:
             facts = facts._replace(
                 held=checked._replace(checked_at=now, revoked_at=now),
                 revocations=facts.revocations + 1,
-                pending=None,
             )
             self.observe(Failed(facts.name, failure, facts.revocations, need_at(facts) - now, expires_at(facts)))
             return facts

@@ -46,8 +46,19 @@ def test_one_unproven_request_at_a_time() -> None:
 
     assert credential.enter(token("b"), RULES, 1.0) is False
     assert [wake.token for wake in credential.answered(first, RULES, 2.0, None)] == ["b"]
-    second = entered(credential, "b", 2.0)
-    assert credential.answered(second, RULES, 3.0, None) == [], "it waits no more"
+    assert credential.enter(token("b"), RULES, 2.0) is True
+
+
+def test_who_comes_by_itself_waits_no_more() -> None:
+    """It is not woken after its own request."""
+    credential = Credential()
+    first = entered(credential, "a")
+    for number in range(NEXT_TO_TRY + 1):
+        assert credential.enter(token(f"t{number}"), RULES, 1.0) is False
+    credential.answered(first, RULES, 2.0, None)
+    last = entered(credential, f"t{NEXT_TO_TRY}", 3.0)
+
+    assert credential.answered(last, RULES, 4.0, None) == []
 
 
 def test_proven_credential_is_sent_no_more_often_at_once_than_it_may_be_refused() -> None:
@@ -253,9 +264,11 @@ def test_nobody_is_woken_for_a_claim_without_room() -> None:
     assert claims.enter("z", 1.0)
     assert claims.passed("b", 1.0) == [], "there is no room"
 
-    assert [wake.token for wake in claims.passed("z", 2.0)] == ["c"]
+    claims.most = 2
     assert claims.enter("d", 2.0), "it came by itself"
-    assert claims.passed("d", 2.0) == []
+    assert [wake.token for wake in claims.passed("z", 3.0)] == ["c"]
+    assert claims.enter("c", 3.0)
+    assert claims.passed("c", 4.0) == [], "nobody waits any more"
 
 
 def test_token_that_left_is_not_woken_for_a_claim() -> None:

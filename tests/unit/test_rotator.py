@@ -653,19 +653,19 @@ def test_stray_wake_makes_no_grant() -> None:
 
 
 def test_look_that_a_granted_token_needs_is_made_while_stopping() -> None:
-    """After a conflict the place is read again: a stop that dropped that look would lose what was granted."""
+    """A stop drops nothing that follows a grant, also after a conflict: what was granted would be lost."""
     bench = Bench()
     bench.sinks[0].publish_errors.append(Reason.CONFLICT)
-    finishes: list[bool] = []
+    made: list[tuple[bool, bool]] = []
 
-    def made(call: Call[object]) -> bool:
-        if call.run == bench.sinks[0].look:
-            finishes.append(call.finish)
+    def make(call: Call[object]) -> bool:
+        made.append((bool(bench.endpoint.asked), call.finish))
         return False
 
-    drive(bench.rotator.attempt(bench.token), made)
+    drive(bench.rotator.attempt(bench.token), make)
 
-    assert finishes == [False, True]
+    assert made[0] == (False, False), "the first look"
+    assert [finish for granted, finish in made if granted] == [True] * 4, "a note, a publish, a look, a publish"
     assert bench.sinks[0].writes == 1
 
 
@@ -704,7 +704,7 @@ def test_turn_that_cannot_be_used_is_passed_on() -> None:
 def test_endless_conflicts_are_a_failed_publish() -> None:
     """A sink that another writer changes each time is told of as failed, and tried again later."""
     bench = Bench()
-    bench.sinks[0].publish_errors.extend([Reason.CONFLICT] * 3)
+    bench.sinks[0].publish_errors.extend([Reason.CONFLICT] * 5)
 
     wait = bench.attempt()
 
@@ -714,6 +714,7 @@ def test_endless_conflicts_are_a_failed_publish() -> None:
 
     bench.run_for(60)
     assert bench.sinks[0].content == bench.document
+    assert [event.result for event in bench.told(Published)] == [PublishResult.FAILED, PublishResult.WRITTEN]
     assert len(bench.told(Rotated)) == 1, "told once the token has reached a sink"
 
 
@@ -849,6 +850,8 @@ def test_canary_replaces_a_token_that_died_early() -> None:
 
     assert bench.sinks[0].content.access_token == Secret("token-2")
     assert bench.told(Failed)[0].failure.reason is Reason.TOKEN_REFUSED
+    bench.run_for(61)
+    assert bench.facts.revocations == 0, "one that works ends the row"
 
 
 def test_token_that_expires_while_it_is_tried_is_not_revoked() -> None:
@@ -979,6 +982,34 @@ def test_reused_token_is_no_tight_loop_and_never_stale() -> None:
     assert bench.sinks[0].content.expires_at > at(bench.clock.wall())
 
 
+@pytest.mark.parametrize(
+    ("after", "left", "counted"), [(4900.0, 100.0, 100.0), (4900.0, 2301.0, 2300.0), (7300.0, 9.0, 9.0)]
+)
+def test_what_the_server_says_of_a_reused_token(after: float, left: float, counted: float) -> None:
+    """That the token we hold expires counts where it is sooner by more than a second, or after it should have."""
+    bench = Bench()
+    bench.endpoint.reuse = True
+    bench.attempt()
+    bench.clock.advance(after)
+    bench.endpoint.reusable = (Secret("token-1"), bench.clock.now + left)
+    bench.attempt()
+
+    assert bench.facts.expires_at == pytest.approx(bench.clock.now + counted, abs=0.1)
+
+
+def test_reused_token_for_another_scope_is_no_tight_loop() -> None:
+    """A server that hands out the same token for another scope is asked again when that is due, not at once."""
+    bench = Bench()
+    bench.endpoint.reuse = True
+    bench.attempt()
+    bench.clock.advance(60.0)
+    bench.token.facts = changed(bench.facts, config=bench.facts.config.model_copy(update={"scope": "admin"}))
+    bench.next_at = bench.clock.now
+    bench.run_for(600.0)
+
+    assert len(bench.endpoint.asked) == 2
+
+
 @pytest.mark.parametrize("lifetime", [3.0, 12.0, 14 * 86400.0, 366 * 86400.0])
 def test_odd_lifetimes(lifetime: float) -> None:
     """Lives shorter than min_interval and lives of a year are rotated without a tight loop."""
@@ -1002,16 +1033,17 @@ def test_shrinking_lifetime() -> None:
         assert bench.sinks[0].content.expires_at == at(bench.clock.wall() + lifetime)
 
 
-def test_clock_set_ahead_redraws_what_was_adopted() -> None:
-    """After the wall clock was set ahead, an adopted token expires sooner than was reckoned, and is rotated in time."""
+@pytest.mark.parametrize(("step", "sooner"), [(3600.0, 3600.0), (-3600.0, 0.0)])
+def test_clock_step_redraws_what_was_adopted(step: float, sooner: float) -> None:
+    """After the wall clock was set, the sooner reckoning counts of when an adopted token expires."""
     bench = Bench()
     bench.attempt()
     bench.restart()
     bench.attempt()
-    bench.step_clock(3600)
+    bench.step_clock(step)
     wait = bench.attempt()
 
-    assert wait == pytest.approx(7200 * 0.667 - 3600)
+    assert wait == pytest.approx(7200 * 0.667 - sooner)
 
 
 def test_clock_steps_do_not_move_the_deadlines_of_our_own_tokens() -> None:
@@ -1019,6 +1051,9 @@ def test_clock_steps_do_not_move_the_deadlines_of_our_own_tokens() -> None:
     for step in (3600, -3600):
         bench = Bench()
         wait = bench.attempt()
+        bench.step_clock(0.9)
+        assert bench.attempt() == pytest.approx(wait)
+        assert bench.sinks[0].writes == 1, "not for a moment"
         bench.step_clock(step)
 
         assert bench.attempt() == pytest.approx(wait)
