@@ -12,7 +12,7 @@ import pytest
 
 from aca_tokend.core.outcome import Failure, Reason, Step
 from aca_tokend.core.token import Document, Seen
-from aca_tokend.rotation.decide import CHAIN, Action, Do, Rest, decide, grant_at, records_at
+from aca_tokend.rotation.decide import CHAIN, Action, Do, Rest, decide, grant_at, next_token_at, records_at
 from aca_tokend.rotation.facts import Asked, Busy, Facts, Identity, Place, Recorded, Suspension, Trouble, Waiting, Wrote
 from aca_tokend.rotation.standing import fenced
 from tests.changed import replace
@@ -657,6 +657,21 @@ def test_attempt_records_of_a_suspended_token_are_read_now_and_then(
     """Records are read as often as their place allows, and once when a cautious attempt is due."""
     facts = places(*(has() for _ in layout), layout=layout, suspended=suspension)
     assert records_at(facts) == pytest.approx(NOW + seconds)
+
+
+@pytest.mark.parametrize(
+    ("facts", "seconds"),
+    [
+        (known(), ROTATION),
+        (worn(-50.0), 0.0),
+        (known(identity=None, trouble=failed(1.0)), 2.0),
+        (untried(pending=PENDING, trouble=failed(1.0, UNTRIED)), 2.0),
+        (known(suspended=suspended(refused=-100.0)), 3500.0),
+    ],
+)
+def test_when_another_token_is_next_asked_for_or_tried(facts: Facts, seconds: float) -> None:
+    """Status and log tell the moment by the rules, and of a suspended token its cautious attempt."""
+    assert next_token_at(facts, moment(NOW)) == pytest.approx(NOW + seconds, abs=1e-5)
 
 
 LATER = has(another(50.0, 60.0))
