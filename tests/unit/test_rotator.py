@@ -22,10 +22,12 @@ from aca_tokend.core.outcome import (
     Skipped,
     Step,
     Suspended,
+    Unexpected,
 )
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Seen
 from aca_tokend.rotation.decide import POLL_SECONDS, POLL_VAULT_SECONDS, poll_seconds
+from aca_tokend.rotation.facts import Asked
 from aca_tokend.rotation.managed import Woken
 from tests.changed import replace as changed
 from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, drive, token_config
@@ -56,6 +58,7 @@ def test_first_rotation_publishes() -> None:
     assert document.refresh_after == at(began + 7200 * 0.667)
     assert wait == pytest.approx(7200 * 0.667)
     assert [event.sinks for event in bench.told(Rotated)] == [("vault:secret/aca/bookings",)]
+    assert bench.facts.asked == Asked(bench.clock.now, document.account), "from which min_interval counts"
 
 
 def test_life_counts_from_before_the_request() -> None:
@@ -142,6 +145,35 @@ def test_fresher_token_of_a_replica_is_adopted_before_a_grant() -> None:
     assert len(bench.endpoint.asked) == 1
     assert bench.document == bench.sinks[0].content
     assert bench.told(Adopted)
+
+
+def test_adopted_token_ends_what_failed() -> None:
+    """Once a replica's token is adopted nothing is told to be failing any more."""
+    bench = Bench()
+    bench.attempt()
+    bench.clock.now = bench.next_at
+    bench.endpoint.broken = DOWN
+    bench.attempt()
+    assert bench.failures == 1
+    replica = Bench(clock=bench.clock, sinks=bench.sinks, suffix="-replica")
+    replica.attempt()
+
+    bench.run_for(61.0)
+    assert bench.document == replica.document
+    assert bench.failures == 0
+
+
+def test_bug_while_a_suspended_token_is_looked_after_is_told() -> None:
+    """It is not taken for a reference that cannot be read, and the token stays suspended."""
+    bench = Bench()
+    bench.endpoint.broken = WRONG
+    bench.run_for(60.0)
+    bench.secrets.values.clear()
+    bench.secrets.resolve = bench.secrets.values.__getitem__  # type: ignore[method-assign,assignment]  # planted
+    bench.run_for(60.0)
+
+    assert {event.kind for event in bench.told(Unexpected)} == {"KeyError"}
+    assert bench.facts.suspension
 
 
 def test_latest_token_is_brought_to_the_other_sinks() -> None:
@@ -844,6 +876,7 @@ def test_token_that_could_not_be_tried_is_published_before_readers_suffer() -> N
 def test_canary_replaces_a_token_that_died_early() -> None:
     """A token in use that is refused is replaced at once, long before its rotation point."""
     bench = canary()
+    assert bench.endpoint.verified == 1, "a new token is not tried again at once"
     bench.endpoint.verify_error = REFUSED
     bench.endpoint.verify_errors_of = {Secret("token-1")}
     bench.run_for(61)
@@ -884,6 +917,21 @@ def test_requests_are_told_by_their_ids() -> None:
     assert [event.request_id for event in bench.told(Granted)] == ["request-1"] * 2
     assert [event.request_id for event in bench.told(Rotated)] == ["request-1"] * 2
     assert [event.failure.request_id for event in bench.told(Failed)] == ["request-9"]
+
+
+def test_bug_in_a_canary_is_told() -> None:
+    """It says nothing of the token, and is not taken for an API that is down."""
+    bench = canary()
+
+    def bug(path: str, access_token: Secret) -> None:
+        raise KeyError(path, access_token)
+
+    bench.endpoint.verify = bug  # type: ignore[method-assign]  # planted
+    bench.clock.advance(60.0)
+    bench.attempt()
+
+    assert [event.kind for event in bench.told(Unexpected)] == ["KeyError"]
+    assert not bench.facts.revoked
 
 
 def test_canary_brings_no_retry_forward() -> None:
