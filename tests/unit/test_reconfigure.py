@@ -629,6 +629,20 @@ def test_place_that_hangs_is_read_anew_in_another_form() -> None:
     assert rig.sinks[1].content == bench.document
 
 
+def test_place_that_was_written_late_hangs_no_longer() -> None:
+    """A write whose answer comes late is not made again."""
+    rig = Rig([MemorySink(), file()])
+    rig.sinks[0].before_publish = lambda: setattr(rig.bench, "hanging", "file")
+    rig.bench.attempt()
+    assert busy(rig.bench) == [False, True]
+
+    rig.bench.answer_late()
+    rig.bench.attempt()
+    assert busy(rig.bench) == [False, False]
+    assert rig.sinks[1].content == rig.bench.document
+    assert rig.sinks[1].writes == 1
+
+
 def test_place_that_fails_late_is_tried_again() -> None:
     """A place whose answer comes late and is a failure hangs no longer."""
     rig, bench = hanging()
