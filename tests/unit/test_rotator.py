@@ -400,6 +400,21 @@ def test_foreign_document_is_reported_and_kept(foreign: str) -> None:
     assert bench.told(Failed)[0].failure.reason is Reason.FOREIGN_DOCUMENT
 
 
+def test_rival_under_the_same_name_is_told() -> None:
+    """A later token that another daemon publishes under our name for another account stays, and is told."""
+    bench = Bench()
+    bench.attempt()
+    config = token_config().model_copy(update={"username": "another"})
+    rival = Bench(clock=bench.clock, sinks=bench.sinks, config=config, suffix="-rival")
+    bench.clock.now = bench.next_at - 60.0
+    rival.attempt()
+    bench.run_for(60.0)
+    assert bench.sinks[0].content == rival.document
+    failure = bench.told(Published)[-1].failure
+    assert failure is not None
+    assert failure.reason is Reason.CONFLICT
+
+
 def test_foreign_document_is_replaced_where_the_place_is_ours() -> None:
     """With replace_foreign the first grant replaces what somebody else wrote."""
     bench = Bench(sinks=[MemorySink(replace_foreign=True)])
