@@ -214,12 +214,12 @@ def _changes_at(facts: Facts, number: int, moment: Moment) -> float:
     """When a place that was read is read again though no grant is due. Each counts from its own last look."""
     place, at = facts.places[number], math.inf
     if facts.suspension is not None or facts.pending is not None:  # another process may be granted one that works
-        at = max(need_at(facts), place.looked_at + max(facts.config.rotation.backoff.cap, SAME_LOOK_SECONDS))
+        at = max(need_at(facts), place.looked_at + facts.config.rotation.backoff.cap)
     elif facts.waiting is not None and place.looked_at < facts.waiting.look_before:
         at = place.looked_at + LOOK_AGAIN_SECONDS
     match standing(facts, number):
         case Standing.STRANGER:
-            at = min(at, place.looked_at + STRANGER_SECONDS)
+            at = place.looked_at + STRANGER_SECONDS
         case Standing.FORMER if (free_at := rival_until(facts, place, moment)) > place.looked_at:
             at = min(at, free_at)
     return at
@@ -310,7 +310,7 @@ def canary(facts: Facts, moment: Moment, _grant: float) -> Action | None:
         return None
     every = verify.every or math.inf
     if not works(facts, held) and any(lacking(facts, number) for number in range(len(facts.places))):
-        every = min(every, max(facts.config.rotation.backoff.cap, URGENT_INTERVAL_SECONDS))
+        every = min(every, facts.config.rotation.backoff.cap)
     at = held.checked_at + every if held.checked_at is not None else -math.inf
     return Action(Do.CHECK, at=at) if at < held.expires_at and every < math.inf else None
 

@@ -94,10 +94,8 @@ def writable_at(facts: Facts, number: int, moment: Moment) -> float:
     held, place = facts.current, facts.places[number]
     if held is None or not lacking(facts, number):
         return math.inf
-    document = place.seen.document if place.seen else None
+    document = published(facts, number)
     if document is None:
-        return -math.inf if _tried(facts, held) else math.inf
-    if not of_account(facts, document):
         return rival_until(facts, place, moment) if _tried(facts, held) else math.inf
     if document.access_token == held.document.access_token:
         return -math.inf  # never fenced: a token whose dates were set anew may look earlier
@@ -138,14 +136,10 @@ def rival_until(facts: Facts, place: Place, moment: Moment) -> float:
 
 def fenced(facts: Facts, number: int, moment: Moment) -> bool:
     """Whether a later token keeps ours from the place, though it is not simply another replica's to adopt."""
-    held, place, document = facts.current, facts.places[number], published(facts, number)
-    if held is None or document is None or held.asked_at is None or place.looked_at <= held.asked_at:
+    held = facts.current
+    if held is None or held.asked_at is None or not moment.now < writable_at(facts, number, moment) < math.inf:
         return False
-    if document.access_token == held.document.access_token or held.document.issued_after(document):
-        return False
-    if document.expires_at.timestamp() <= moment.wall:
-        return False
-    return held.unreported_since is not None or adoptable(facts, place, moment) is None
+    return held.unreported_since is not None or adoptable(facts, facts.places[number], moment) is None
 
 
 def adoptable(facts: Facts, place: Place, moment: Moment) -> Document | None:

@@ -100,7 +100,6 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
             self.size = size
             for _ in range(min(len(self._waiting) - self._idle, self._most() - self._threads)):
                 self._add_thread()
-            self._ready.notify_all()
 
     def close(self) -> None:
         """Ends each thread once nothing waits any more."""
@@ -113,20 +112,16 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         with self._ready:
             self._stopping = True
             dropped = [entry for entry in self._waiting if not entry[2]]
-            self._waiting = [entry for entry in self._waiting if entry[2]]
-            heapq.heapify(self._waiting)
+            self._waiting = sorted(entry for entry in self._waiting if entry[2])
         for entry in dropped:
             entry[4]()
 
     def relieve(self) -> None:
         """Adds threads for what waits behind calls that hang. Called now and then."""
-        if self._hung_seconds < math.inf:
-            self.resize(self.size)
+        self.resize(self.size)
 
     def _most(self) -> int:
         """How many threads there may be."""
-        if self._hung_seconds == math.inf:
-            return self.size
         before = self._now() - self._hung_seconds
         hung = sum(since < before for since in list(self._busy_since.values()))
         return self.size + min(hung, MOST_HUNG)

@@ -103,7 +103,7 @@ class JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler publishes no 
         if at == math.inf:
             return None
         ahead = min(at - self._monotonic() + GATHER_SECONDS, LOOK_SECONDS)
-        return datetime.now(UTC) + timedelta(seconds=max(ahead, 0.0))
+        return datetime.now(UTC) + timedelta(seconds=ahead)
 
     def _soonest(self) -> float:
         while self._heap and not self._waits(*self._heap[0]):
@@ -120,8 +120,8 @@ class JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler publishes no 
         return self.jobs.get(job_id)
 
     def get_all_jobs(self) -> list[Any]:
-        """All, the soonest first, and last those that were handed to their executors."""
-        return sorted(self.jobs.values(), key=lambda job: (job.trigger.queued, job.trigger.at))
+        """All, whether they wait or were handed to their executors."""
+        return list(self.jobs.values())
 
     def add_job(self, job: Any) -> None:  # noqa: ANN401 -- APScheduler publishes no types
         """Adds a job."""
@@ -151,4 +151,3 @@ class JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler publishes no 
         """Removes all."""
         with self._lock:
             self.jobs.clear()
-            self._heap.clear()

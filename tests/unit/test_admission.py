@@ -9,17 +9,19 @@ import pytest
 from aca_tokend.core.guard import Rules
 from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation.admission import NEXT_TO_TRY, Claims, Client, Credential
-from aca_tokend.rotation.facts import Facts
+from aca_tokend.rotation.facts import Facts, Held, Identity
 from aca_tokend.rotation.shared import Known, Shared
 from tests.fakes import token_config
+from tests.properties.facts import AUTHORITY, OURS, USER, held
 
 RULES = Rules(max_rejections=2, retry_rejected_seconds=0.0, lease_seconds=11.0)
 WRONG = Reason.INVALID_GRANT
 
 
-def token(name: str) -> Facts:
-    """A token that nothing is known of."""
-    return Facts(token_config().model_copy(update={"name": name}), 0.0, None, ())
+def token(name: str, in_use: Held | None = None) -> Facts:
+    """A token that nothing is known of but, at most, the one in use."""
+    identity = Identity(OURS, USER, AUTHORITY, 0.0)
+    return Facts(token_config().model_copy(update={"name": name}), 0.0, identity, (), in_use)
 
 
 def entered(credential: Credential, name: str, now: float = 0.0) -> object:
@@ -47,17 +49,55 @@ def test_one_unproven_request_at_a_time() -> None:
     assert credential.enter(token("b"), RULES, 2.0) is True
 
 
+def test_who_comes_by_itself_waits_no_more() -> None:
+    """It is not woken after its own request."""
+    credential = Credential()
+    first = entered(credential, "a")
+    for number in range(NEXT_TO_TRY + 1):
+        assert credential.enter(token(f"t{number}"), RULES, 1.0) is False
+    credential.answered(first, RULES, 2.0, None)
+    last = entered(credential, f"t{NEXT_TO_TRY}", 3.0)
+
+    assert credential.answered(last, RULES, 4.0, None) == []
+
+
 def test_proven_credential_is_sent_no_more_often_at_once_than_it_may_be_refused() -> None:
     """Where a proven password stops working, the requests under way at that moment are no more than the bound."""
     credential = proven()
     one, two = entered(credential, "a"), entered(credential, "b")
     assert credential.enter(token("c"), RULES, 1.0, object()) is False
 
-    credential.answered(one, RULES, 2.0, WRONG)
+    assert credential.answered(one, RULES, 2.0, WRONG) == []
     assert credential.enter(token("c"), RULES, 2.0, object()) is False, "the other may be refused too"
     credential.answered(two, RULES, 3.0, WRONG)
-    assert credential.enter(token("c"), RULES, 3.0, object()) is None
+    assert credential.enter(token("c"), RULES, 3.0, object()) is False
     assert credential.wait(RULES, 3.0) > 1e9
+
+
+def test_who_waits_with_a_proven_credential_goes_on_when_one_is_done() -> None:
+    """The most urgent first, though another's request is still under way."""
+    credential = proven()
+    one, _ = entered(credential, "a"), entered(credential, "b")
+    lifetimes = {f"t{seconds}": float(seconds) for seconds in (60, 50, 40, 30, 20)}
+    for name, lifetime in lifetimes.items():
+        assert credential.enter(token(name, held(lifetime=lifetime)), RULES, 1.0) is False
+
+    assert [wake.token for wake in credential.answered(one, RULES, 2.0, None)] == ["t20", "t30", "t40", "t50"]
+
+
+def test_acceptance_makes_the_count_start_anew() -> None:
+    """What is accepted was right when it was sent, whatever was refused before; a record of fewer refusals is old."""
+    credential = Credential()
+    credential.answered(entered(credential, "a", 1.0), RULES, 2.0, WRONG)
+    credential.answered(entered(credential, "a", 3.0), RULES, 5.0, True)
+    assert credential.proven(3.0)
+    assert not credential.proven(4.0)
+
+    for now in (6.0, 7.0):
+        assert credential.wait(RULES, now) == 0.0
+        credential.answered(entered(credential, "a", now), RULES, now, WRONG)
+    credential.recorded(WRONG, 1, 8.0)
+    assert credential.wait(RULES, 9.0) > 1e9
 
 
 def test_request_that_was_permitted_before_the_last_refusal() -> None:
@@ -67,7 +107,7 @@ def test_request_that_was_permitted_before_the_last_refusal() -> None:
     assert credential.enter(token("b"), RULES, 1.0) is True
     credential.answered(entered(credential, "a"), RULES, 2.0, WRONG)
 
-    assert credential.enter(token("b"), RULES, 3.0, object()) is None
+    assert credential.enter(token("b"), RULES, 3.0, object()) is False
 
 
 def test_acceptance_that_was_overtaken_by_a_refusal_proves_nothing() -> None:
@@ -208,9 +248,27 @@ def test_woken_in_vain_for_a_claim() -> None:
 
     assert [wake.token for wake in claims.passed("a", 1.0)] == ["b"]
     assert [wake.token for wake in claims.passed("b", 1.0)] == ["c"]
+    assert claims.passed("b", 1.0) == [], "it did so already"
     assert claims.enter("z", 2.0), "it came by itself"
     assert not claims.enter("c", 2.0)
     assert [wake.token for wake in claims.passed("z", 3.0)] == ["d"]
+
+
+def test_nobody_is_woken_for_a_claim_without_room() -> None:
+    """A woken token whose room was taken wakes no other, and one that came by itself is not woken any more."""
+    claims = Claims(1)
+    assert claims.enter("a", 0.0)
+    for name in ("b", "c", "d"):
+        claims.enter(name, 0.0)
+    assert [wake.token for wake in claims.passed("a", 1.0)] == ["b"]
+    assert claims.enter("z", 1.0)
+    assert claims.passed("b", 1.0) == [], "there is no room"
+
+    claims.most = 2
+    assert claims.enter("d", 2.0), "it came by itself"
+    assert [wake.token for wake in claims.passed("z", 3.0)] == ["c"]
+    assert claims.enter("c", 3.0)
+    assert claims.passed("c", 4.0) == [], "nobody waits any more"
 
 
 def test_token_that_left_is_not_woken_for_a_claim() -> None:

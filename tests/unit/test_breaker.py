@@ -17,7 +17,7 @@ from aca_tokend.core.breaker import (
     Outage,
     Wake,
 )
-from aca_tokend.core.errors import GrantUnavailable
+from aca_tokend.core.errors import GrantRejected, GrantUnavailable
 from aca_tokend.core.outcome import EndpointDown, EndpointRecovered, Reason
 from aca_tokend.rotation.decide import SAME_LOOK_SECONDS
 from tests.fakes import Crowd
@@ -334,8 +334,9 @@ def test_outage_tells_who_waits() -> None:
     assert breaker.outage(11.0) is None
 
 
-def test_endpoint_tells_of_itself() -> None:
-    """Each request that fails while the breaker is open tells how many wait, and the answer after it how many go on."""
+@pytest.mark.parametrize("answer", [None, GrantRejected(Reason.INVALID_GRANT, "acaengine.main: invalid_grant")])
+def test_endpoint_tells_of_itself(answer: GrantRejected | None) -> None:
+    """Each request that fails while it is open tells how many wait; the next answer, or refusal, how many go on."""
     crowd = Crowd(10)
     crowd.endpoint.broken = GrantUnavailable(Reason.CONNECT_FAILED, "acaengine.main: no connection")
     crowd.run_for(30.0)
@@ -344,7 +345,7 @@ def test_endpoint_tells_of_itself() -> None:
     assert down[0].failure.reason is Reason.CONNECT_FAILED
     assert (down[-1].waiting, down[-1].expired, down[-1].expires_seconds) == (10, 10, math.inf)
 
-    crowd.endpoint.broken = None
+    crowd.endpoint.broken = answer
     crowd.run_for(30.0)
     (up,) = [event for event in crowd.events if isinstance(event, EndpointRecovered)]
     assert (up.endpoint, up.waiting) == ("main", 9)

@@ -12,8 +12,9 @@ import pytest
 
 from aca_tokend.core.outcome import Failure, Reason, Step
 from aca_tokend.core.token import Document, Seen
-from aca_tokend.rotation.decide import CHAIN, Action, Do, Rest, decide, records_at
+from aca_tokend.rotation.decide import CHAIN, Action, Do, Rest, decide, grant_at, next_token_at, records_at
 from aca_tokend.rotation.facts import Asked, Busy, Facts, Identity, Place, Recorded, Suspension, Trouble, Waiting, Wrote
+from aca_tokend.rotation.standing import fenced
 from tests.changed import replace
 from tests.properties.facts import (
     AUTHORITY,
@@ -32,6 +33,7 @@ from tests.properties.facts import (
 
 if TYPE_CHECKING:
     from aca_tokend.rotation.decide import Rule
+    from aca_tokend.rotation.facts import Held
 
 Expected = tuple[object, ...]
 VAULT, FILE, FREE = 0, 1, 2  # of PUBLISH: a KV secret, a file with a hook, a file that may be replaced
@@ -165,6 +167,10 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         worn(-50.0, identity=replace(STALE, resolved_at=NOW - 0.9)),
         do(Do.LOOK, 0),
     ),
+    "and so before a pending token is tried": (
+        untried(identity=STALE, pending=PENDING, trouble=failed(3.0, UNTRIED)),
+        do(Do.IDENTIFY),
+    ),
     # ── what places hold ──
     "places are read at the start": (places(Place(), Place(), held=None), do(Do.LOOK, 0, 1)),
     "a place that could not be read is tried again by the backoff": (
@@ -212,6 +218,18 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
     "a suspended token that needs another looks for a replica's": (
         worn(-60.0, suspended=suspended()),
         do(Do.LOOK, 0),
+    ),
+    "also where a rival's document is": (
+        places(has(RIVALS, looked=-60.0, wrote=WROTE), held=WORN, suspended=suspended()),
+        do(Do.LOOK, 0),
+    ),
+    "and one whose next token could not be tried": (
+        untried(places=(has(WORN.document, looked=-60.0),), pending=PENDING, trouble=failed(1.0, UNTRIED)),
+        do(Do.LOOK, 0),
+    ),
+    "not for another account's suspension": (
+        worn(-60.0, suspended=suspended(account=FORMER), trouble=failed(1.0)),
+        rest(2.0, Do.LOOK),
     ),
     "as often as the backoff's longest wait": (
         worn(-59.0, suspended=suspended()),
@@ -311,7 +329,7 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         rest(110.0, Do.PUBLISH),
     ),
     "but one that cannot be believed and was read before ours was adopted": (
-        places(has(another(900.0), looked=-90.0), held=TAKEN),
+        places(has(another(900.0), looked=-80.0), held=TAKEN),
         do(Do.PUBLISH, 0),
     ),
     "not one that came since, for it may be our clock that is wrong": (
@@ -364,7 +382,7 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         rest(100.0, Do.LOOK),
     ),
     "an adopted token is tried before it replaces a valid one": (
-        tried("0s", held=ADOPTED, places=(has(another(-200.0)), has())),
+        tried("0s", held=ADOPTED, places=(has(another(-7000.0)), has())),
         do(Do.CHECK),
     ),
     "and before it is brought anywhere": (tried("0s", held=ADOPTED, places=(has(None), has())), do(Do.CHECK)),
@@ -373,7 +391,7 @@ ROWS: dict[str, tuple[Facts, Expected]] = {
         do(Do.PUBLISH, 0),
     ),
     "but not than a valid one": (
-        tried("0s", held=replace(ADOPTED, checked_at=NOW - 1.0), places=(has(another(-200.0)), has())),
+        tried("0s", held=replace(ADOPTED, checked_at=NOW - 1.0), places=(has(another(-5000.0)), has())),
         rest(59.0, Do.CHECK),
     ),
     "than one that has expired": (
@@ -607,6 +625,8 @@ def test_what_an_attempt_failed_at_waits_for_the_next() -> None:
 
     assert decide(facts, moment(NOW + 9.0, NOW)) == Action(Do.PUBLISH, (1,))
     assert decide(facts, moment(NOW + 9.0)) == Action(Do.LOOK, (0,), NOW + 4.0)
+    slow = worn(0.0, identity=replace(STALE, resolved_at=NOW))
+    assert decide(slow, moment(NOW + 9.0, NOW)) == Action(Do.GRANT, (), grant_at(slow, moment(NOW)))
 
 
 def test_rest_is_not_over_before_it_began() -> None:
@@ -619,17 +639,54 @@ def test_rest_is_not_over_before_it_began() -> None:
 
 
 @pytest.mark.parametrize(
-    ("suspension", "vault", "seconds"),
+    ("suspension", "layout", "seconds"),
     [
-        (suspended(read=-1.0), False, 2.0),
-        (suspended(read=-1.0), True, 59.0),
-        (suspended(read=-1.0, refused=-3590.0), True, 10.0),
-        (suspended(read=-1.0, refused=-3601.0), True, 59.0),
+        (suspended(read=-1.0), (FILE,), 2.0),
+        (suspended(read=-1.0), (FILE, VAULT), 59.0),
+        (suspended(read=-1.0, refused=-3590.0), (VAULT,), 10.0),
+        (suspended(read=-1.0, refused=-3601.0), (VAULT,), 59.0),
     ],
 )
 def test_attempt_records_of_a_suspended_token_are_read_now_and_then(
-    suspension: Suspension, vault: bool, seconds: float
+    suspension: Suspension, layout: tuple[int, ...], seconds: float
 ) -> None:
     """Records are read as often as their place allows, and once when a cautious attempt is due."""
-    facts = places(has(), layout=(VAULT if vault else FILE,), suspended=suspension)
+    facts = places(*(has() for _ in layout), layout=layout, suspended=suspension)
     assert records_at(facts) == pytest.approx(NOW + seconds)
+
+
+@pytest.mark.parametrize(
+    ("facts", "seconds"),
+    [
+        (known(), ROTATION),
+        (worn(-50.0), 0.0),
+        (known(identity=None, trouble=failed(1.0)), 2.0),
+        (untried(pending=PENDING, trouble=failed(1.0, UNTRIED)), 2.0),
+        (known(suspended=suspended(refused=-100.0)), 3500.0),
+    ],
+)
+def test_when_another_token_is_next_asked_for_or_tried(facts: Facts, seconds: float) -> None:
+    """Status and log tell the moment by the rules, and of a suspended token its cautious attempt."""
+    assert next_token_at(facts, moment(NOW)) == pytest.approx(NOW + seconds, abs=1e-5)
+
+
+LATER = has(another(50.0, 60.0))
+UNBELIEVED = has(another(50.0, 60.0, username="x"))
+
+
+@pytest.mark.parametrize(
+    ("token", "place", "told"),
+    [
+        (replace(TOKEN, unreported_since=NOW), LATER, True),
+        (TOKEN, LATER, False),
+        (TOKEN, UNBELIEVED, True),
+        (ADOPTED, UNBELIEVED, False),
+        (TOKEN, has(another(-200.0, username="x")), False),
+        (TOKEN, has(another(50.0, 60.0, username="x"), looked=-100.0), False),
+        (TOKEN, has(STRANGERS), False),
+        (None, UNBELIEVED, False),
+    ],
+)
+def test_what_is_told_as_fenced(token: Held | None, place: Place, told: bool) -> None:
+    """A token that was granted to us and a later one keeps out, unless that is simply a replica's to adopt."""
+    assert fenced(places(place, held=token), 0, moment(NOW)) is told

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
-from aca_tokend.scheduling.executor import Executor
+from aca_tokend.scheduling.executor import MOST_HUNG, Executor
 from tests.unit.test_scheduler import GENEROUS, held, wait_until
 
 if TYPE_CHECKING:
@@ -92,6 +93,52 @@ def test_resized_pool_leaves_calls_to_idle_threads(pool: Executor) -> None:
 
     assert done.wait(GENEROUS)
     assert pool._threads == 1
+
+
+def test_closed_pool_makes_what_waits(pool: Executor) -> None:
+    """A pool that is closed makes the calls that it was handed before, and then ends its threads."""
+    started, release, done = threading.Semaphore(0), threading.Event(), threading.Event()
+    for _ in range(2):
+        pool.submit(0.0, lambda: held(started, release), nothing)
+        assert started.acquire(timeout=GENEROUS)
+    pool.submit(0.0, done.set, nothing)
+    pool.close()
+    release.set()
+
+    assert done.wait(GENEROUS)
+    wait_until(lambda: pool._threads == 0)
+
+
+def test_thread_that_rests_keeps_nothing_of_its_last_call(pool: Executor) -> None:
+    """What a call was made with, such as a credential, goes with it."""
+
+    class Sent:
+        def __call__(self) -> None:
+            pass
+
+    sent = Sent()
+    left = weakref.ref(sent)
+    pool.submit(0.0, sent, nothing)
+    del sent
+
+    wait_until(lambda: left() is None)
+
+
+def test_only_so_many_that_hang_leave_their_places(bugs: list[BaseException]) -> None:
+    """However many calls hang, the threads of a pool have an end."""
+    now, release = [0.0], threading.Event()
+    pool = Executor("slow", 1, bugs.append, lambda: now[0], hung_seconds=1.0)
+    for number in range(1 + MOST_HUNG):
+        pool.submit(0.0, lambda: held(threading.Semaphore(0), release), nothing)
+        pool.relieve()
+        wait_until(lambda number=number: len(pool._busy_since) == number + 1)  # type: ignore[misc]
+        now[0] += 2.0
+    pool.submit(0.0, nothing, nothing)
+    pool.relieve()
+
+    assert pool._threads == 1 + MOST_HUNG
+    release.set()
+    pool.close()
 
 
 def test_thread_that_ends_hands_on_what_it_was_woken_for(pool: Executor) -> None:

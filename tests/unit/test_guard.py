@@ -24,18 +24,20 @@ from aca_tokend.core.guard import (
     parse_record,
     proof_ends,
     refused,
+    refused_elsewhere,
     succeeded,
 )
 from aca_tokend.core.outcome import Failed, Reason, Resumed, Skipped, Suspended
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, NotADocumentError
 from aca_tokend.rotation.admission import NEXT_TO_TRY
-from aca_tokend.rotation.attempts import AttemptRecords
+from aca_tokend.rotation.attempts import AttemptRecords, Book, Page
 from aca_tokend.rotation.credentials import Resolved, Resolver
+from aca_tokend.rotation.decide import POLL_VAULT_SECONDS
 from aca_tokend.rotation.lockout import CLAIMED_AGAIN_SECONDS
-from aca_tokend.rotation.managed import ManagedToken
+from aca_tokend.rotation.managed import ManagedToken, Woken
 from tests.changed import replace
-from tests.fakes import Bench, Crowd, FakeClock, FakeSecrets, MemorySink, drive, token_config
+from tests.fakes import Bench, Crowd, FakeClock, FakeSecrets, MemorySink, at, drive, token_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,6 +110,8 @@ def test_takeover_counts_the_attempt_that_nobody_saw() -> None:
     taken = allowed(PROVEN)
 
     assert (taken.spent, taken.reserved, taken.proven) == (2, True, False)
+    taken = allowed(PROVEN, replace(RULES, max_rejections=1))
+    assert (taken.spent, taken.reserved) == (1, False), "there is no room for it"
 
 
 def test_claim_of_a_process_that_died_runs_out_if_nobody_was_refused() -> None:
@@ -156,6 +160,7 @@ def test_what_replaces_an_entry_is_later() -> None:
         allowed(ahead),
         allowed(replace(ahead, proven=True, spent=0)),
         refused(ahead, "f", Reason.INVALID_GRANT, NOW, claimed=True),
+        refused_elsewhere(ahead, "f", 2, Reason.INVALID_GRANT, NOW),
         succeeded(ahead, "f", NOW),
     ):
         assert entry is not None
@@ -177,6 +182,7 @@ def test_claims_that_were_never_proven_do_not_run_out() -> None:
 def test_one_cautious_attempt_a_period() -> None:
     """With retry_rejected one attempt is allowed when the period has passed, and it begins anew with it."""
     assert denied(REFUSED_TWICE, HOURLY, after=3599.0) == Denied(Reason.INVALID_GRANT, 1.0)
+    assert denied(REFUSED_TWICE, after=1.0) == Denied(Reason.INVALID_GRANT, None), "it is no claim that runs out"
     again = allowed(REFUSED_TWICE, HOURLY, after=3600.0)
     assert again.spent == 2
     assert isinstance(claim(again, "f", times(again, 3601.0), HOURLY), Denied)
@@ -193,9 +199,11 @@ def test_success_proves() -> None:
 
 def test_refusal_of_a_proven_credential_is_the_first() -> None:
     """A proven credential that is refused has one refusal behind it; a claimed attempt is not counted twice."""
-    assert refused(PROVEN, "f", Reason.INVALID_GRANT, NOW, claimed=False).spent == 1
+    first = refused(PROVEN, "f", Reason.INVALID_GRANT, NOW, claimed=False)
+    assert replace(first, changed_at=NOW) == REFUSED_ONCE
     assert refused(allowed(None), "f", Reason.INVALID_GRANT, NOW, claimed=True).spent == 1
-    assert refused(REFUSED_ONCE, "f", Reason.INVALID_GRANT, NOW, claimed=False).spent == 2
+    second = refused(REFUSED_ONCE, "f", Reason.UNAUTHORIZED, NOW, claimed=False)
+    assert (second.spent, second.reason) == (2, Reason.UNAUTHORIZED)
 
 
 def claimed(known: Attempts | None) -> Claim:
@@ -207,13 +215,11 @@ def claimed(known: Attempts | None) -> Claim:
 def test_attempt_without_a_verdict_is_given_back() -> None:
     """A claim is given back after a failure that says nothing of the credential, also beside other claims."""
     mine = claimed(None)
-    back = given_back(mine.attempts, mine, NOW)
-    assert back is not None
-    assert back.spent == 0
-
-    back = given_back(allowed(mine.attempts), mine, NOW)
-    assert back is not None
-    assert back.spent == 1
+    for there, left in ((mine.attempts, 0), (allowed(mine.attempts), 1)):
+        back = given_back(there, mine, NOW)
+        assert back is not None
+        assert back.spent == left
+        assert back.changed_at > there.changed_at
 
     takeover = claimed(PROVEN)
     assert given_back(takeover.attempts, takeover, NOW) == PROVEN
@@ -239,6 +245,8 @@ def test_record_is_read_back() -> None:
     assert [entry.credential for entry in record.entries] == [f"f{number}" for number in range(11, 3, -1)]
     assert record.of("f11") is not None
     assert record.of("f0") is None
+    (by_hand,) = parse_record({"f": ENTRY | {"changed_at": "2026-11-24T00:00:00"}}).entries
+    assert by_hand.changed_at.tzinfo is UTC, "it can be compared"
 
 
 @pytest.mark.parametrize(
@@ -248,9 +256,11 @@ def test_record_is_read_back() -> None:
         "text",
         {},
         {"proven": 1},
+        ENTRY | {"spent": -1},
         ENTRY | {"reason": "surely"},
         ENTRY | {"changed_at": "9999-12-31T23:59:59.999999Z"},
         ENTRY | {"changed_at": "0001-01-01T00:00:00Z"},
+        ENTRY | {"changed_at": "0001-01-01T00:00:00+01:00"},
     ],
 )
 def test_what_is_no_record_is_refused(entry: object) -> None:
@@ -262,17 +272,35 @@ def test_what_is_no_record_is_refused(entry: object) -> None:
 # ── over restarts and replicas ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_restarts_spend_no_further_attempt() -> None:
-    """However often a daemon with a wrong password is restarted, two attempts are made in all."""
+@pytest.mark.parametrize("reason", [Reason.INVALID_GRANT, Reason.INVALID_SCOPE])
+def test_restarts_spend_no_further_attempt(reason: Reason) -> None:
+    """However often a daemon with a wrong password or scope is restarted, two attempts are made in all."""
     bench = Bench(config=FOREVER)
-    bench.endpoint.broken = WRONG
+    bench.endpoint.broken = GrantRejected(reason, "refused")
     for _ in range(10):
         bench.attempt()
         bench.clock.advance(100)
         bench.restart()
 
     assert len(bench.endpoint.asked) == 2
-    assert bench.told(Suspended)[-1].failure.reason is Reason.INVALID_GRANT
+    assert bench.told(Suspended)[-1].failure.reason is reason
+
+
+def test_restart_does_not_put_off_the_cautious_attempt() -> None:
+    """The wait counts from the refusal that the record tells of."""
+    bench = Bench(config=token_config(retry_rejected="1h"))
+    bench.endpoint.broken = WRONG
+    bench.attempt()
+    bench.run_for(1800)
+    bench.restart()
+    bench.attempt()
+    assert len(bench.endpoint.asked) == 2
+    assert bench.facts.suspension is not None
+    assert bench.facts.suspension.refused_at == pytest.approx(bench.clock.now - 1800.0, abs=10.0)
+
+    bench.endpoint.broken = None
+    bench.run_for(1900)
+    assert bench.sinks[0].content is not None
 
 
 def test_killed_between_claim_and_answer() -> None:
@@ -457,30 +485,81 @@ def test_two_passwords_are_told_apart() -> None:
 
 def test_refusals_at_once_are_all_counted() -> None:
     """A refusal that is noted while another process notes one counts beside that, and takes no claim away."""
-    bench, sink = Bench(), MemorySink()
-    records = AttemptRecords(bench.clock, 2.0)
-    book = drive(records.read([sink]))
-    one, book = drive(records.claim(book, "f", claimed))
-    assert isinstance(one, Claim)
-    two, other = drive(records.claim(drive(records.read([sink])), "f", claimed))
-    assert isinstance(two, Claim)
+    sink, records = MemorySink(), AttemptRecords(FakeClock(), 2.0)
+    read = drive(records.read([sink]))
+    one, book = drive(records.claim(read, "f", claimed))
+    two, other = drive(records.claim(read, "f", claimed))  # which is out of date
+    assert [it.attempts.spent for it in (one, two) if isinstance(it, Claim)] == [1, 2]
 
     for before in (book, other):  # the first one's is out of date
-        drive(records.note(before, "f", lambda it: refused(it, "f", Reason.INVALID_GRANT, NOW, claimed=True)))
+        told, _ = drive(records.note(before, "f", lambda it: refused(it, "f", Reason.INVALID_GRANT, NOW, claimed=True)))
+        assert told is not None
 
     assert [(it.spent, it.reason) for it in entries(sink)] == [(2, Reason.INVALID_GRANT)]
 
 
+def test_places_that_tell_the_same() -> None:
+    """A refusal is counted once for all places, and one that another process has written later since is left there."""
+    sinks, records = [MemorySink(f"vault:{name}") for name in "abcd"], AttemptRecords(FakeClock(), 2.0)
+    sinks[0].record_errors.append(Reason.PERMISSION_DENIED)
+    book = drive(records.read(sinks))
+    later = replace(REFUSED_TWICE, changed_at=NOW + timedelta(seconds=9))
+    sinks[3].write_record("attempts", AttemptRecord((later,)).fields(), 0)
+
+    told, _ = drive(
+        records.note(book, "f", lambda it: refused(it, "f", Reason.INVALID_GRANT, NOW, claimed=False), everywhere=True)
+    )
+
+    assert told == REFUSED_ONCE
+    assert sinks[0].record_requests == 1, "what could not be read is not written"
+    assert [entries(sink) for sink in sinks[1:]] == [(REFUSED_ONCE,), (REFUSED_ONCE,), (later,)]
+
+
+def test_success_is_noted_at_the_first_place_if_none_tells() -> None:
+    """So that a process that takes over leaves room for the one that proved the credential."""
+    sinks, records = [MemorySink(f"vault:{name}") for name in "ab"], AttemptRecords(FakeClock(), 2.0)
+    drive(records.note(drive(records.read(sinks)), "f", lambda it: succeeded(it, "f", NOW)))
+
+    assert [entries(sink) for sink in sinks if sink.records] == [(PROVEN,)]
+
+
+def test_claim_at_the_second_place_is_given_back_there() -> None:
+    """Where the first place could not be written, what it tells is as it was before, and the second is set back."""
+    sinks, records = [MemorySink(f"vault:{name}") for name in "ab"], AttemptRecords(FakeClock(), 2.0)
+    for sink in sinks:
+        sink.write_record("attempts", AttemptRecord((PROVEN,)).fields(), 0)
+    book = drive(records.read(sinks))
+    sinks[0].record_errors.append(Reason.PERMISSION_DENIED)
+    mine, _ = drive(records.claim(book, "f", claimed))
+    assert isinstance(mine, Claim)
+
+    drive(records.note(drive(records.read(sinks)), "f", lambda it: given_back(it, mine, NOW)))
+    assert [entries(sink) for sink in sinks] == [(PROVEN,), (PROVEN,)]
+
+
+def test_of_one_moment_the_more_cautious_counts() -> None:
+    """Where two places tell of the same moment, a refusal outranks a success, and more of them fewer."""
+    pages = [Page(MemorySink(), AttemptRecord((it,)), 1) for it in (PROVEN, REFUSED_ONCE, REFUSED_TWICE)]
+    for order in (pages, pages[::-1]):
+        assert Book(tuple(order)).known("f") == REFUSED_TWICE
+        assert Book(tuple(it for it in order if it is not pages[2])).known("f") == REFUSED_ONCE
+
+
 def test_operator_resumes() -> None:
-    """When the attempt record is cleared, a suspended token goes on by itself within a minute."""
-    bench = Bench(config=FOREVER)
+    """When its attempt records are cleared, at each place that can be read, a token goes on within a minute."""
+    bench = Bench(sinks=[MemorySink(f"vault:{name}") for name in "abc"], config=FOREVER)
     bench.endpoint.broken = WRONG
     bench.attempt()
     bench.run_for(300)
+    bench.sinks[0].records["attempts"] = (9, {})
+    requests = bench.sinks[0].record_requests
+    bench.run_for(300)
     assert len(bench.endpoint.asked) == 2
+    assert bench.sinks[0].record_requests - requests <= 300 / POLL_VAULT_SECONDS, "in a Vault that is a request"
 
     bench.endpoint.broken = None
-    bench.sinks[0].records["attempts"] = (9, {})
+    bench.sinks[1].records["attempts"] = (9, {})
+    bench.sinks[2].record_errors.extend([Reason.PERMISSION_DENIED] * 1000)
     bench.run_for(66)
 
     assert bench.sinks[0].content is not None
@@ -510,7 +589,7 @@ def test_nothing_is_claimed_while_the_endpoint_is_held() -> None:
     crowd.run_for(600)
     probes = len(crowd.endpoint.asked)
 
-    assert sum(sink.record_requests for sink in crowd.sinks) - before < 7 * probes
+    assert sum(sink.record_requests for sink in crowd.sinks) - before < 4 * probes
 
 
 def test_cautious_attempts_of_replicas_are_told_once() -> None:
@@ -547,14 +626,22 @@ def test_client_secret_that_stops_working_under_three_replicas() -> None:
     assert max(len(crowd.endpoint.asked) for crowd in crowds) <= 2
 
 
-@pytest.mark.parametrize("reason", [Reason.UNAUTHORIZED, Reason.UNSUPPORTED_GRANT_TYPE, Reason.INVALID_REQUEST])
-def test_refusals_that_say_nothing_of_the_client(reason: Reason) -> None:
-    """A refusal that may come before the client is looked at does not prove the client."""
+@pytest.mark.parametrize(
+    ("reason", "proves"),
+    [
+        (Reason.INVALID_GRANT, True),
+        (Reason.UNAUTHORIZED, False),
+        (Reason.UNSUPPORTED_GRANT_TYPE, False),
+        (Reason.INVALID_REQUEST, False),
+    ],
+)
+def test_what_refusals_say_of_the_client(reason: Reason, proves: bool) -> None:
+    """A refused user proves the client, which is looked at first; a refusal that may come before that does not."""
     bench = Bench(config=FOREVER)
     bench.endpoint.broken = GrantRejected(reason, "refused")
     bench.attempt()
 
-    assert not bench.shared.known(known(bench.token, bench)).client.proven()
+    assert bench.shared.known(known(bench.token, bench)).client.proven() is proves
 
 
 def test_wrong_client_secret_spends_two_attempts_for_all_its_users() -> None:
@@ -630,6 +717,46 @@ def test_first_token_tries_its_client_first() -> None:
     assert [it.username for it in crowd.endpoint.asked] == ["svc-0", "svc-1", "svc-2"]
 
 
+def test_others_go_on_as_soon_as_the_first_is_done() -> None:
+    """Once it has its answer, before that is published; or once it turned out that it needs none."""
+    crowd = Crowd(2)
+    crowd.sinks[0].before_publish = lambda: due.append(crowd.due["t1"] <= crowd.clock.now)
+    due: list[bool] = []
+    crowd.due["t0"] += 1.0
+    crowd.run_for(1.5)
+    assert due == [True]
+
+    crowd.sinks[1].put(None)
+    crowd.restart()
+    crowd.due["t0"] += 1.0
+    crowd.run_for(1.5)
+    assert crowd.sinks[1].content is not None
+
+
+def test_room_for_a_claim_is_left() -> None:
+    """Who finds none keeps its place; an attempt that cannot be recorded leaves it, and an answer does at once."""
+    bench = Bench()
+    claims = bench.token.wiring.gate.claims
+    claims.most = 1
+    assert claims.enter("other", 0.0)
+    bench.attempt()
+    assert bench.facts.waits_for == "endpoint_busy"
+    (wake,) = claims.passed("other", bench.clock.now)
+    assert wake.token == bench.token.name
+
+    bench.token.inbox.append(Woken(wake.at))
+    bench.sinks[0].record_errors.append(Reason.PERMISSION_DENIED)
+    bench.attempt()
+    assert bench.told(Failed)
+    assert claims.enter("other", 0.0)
+    claims.passed("other", bench.clock.now)
+
+    bench.sinks[0].before_publish = lambda: left.append(claims.enter("other", 0.0))
+    left: list[bool] = []
+    bench.run_for(60.0)
+    assert left == [True]
+
+
 def test_operator_resumes_the_tokens_of_a_user_once() -> None:
     """When the records of an account are cleared, its password has two more attempts, not two for each token."""
     crowd = Crowd(4, users=1)
@@ -649,10 +776,10 @@ def test_operator_resumes_the_tokens_of_a_user_once() -> None:
 
 def test_success_of_one_token_is_noted_by_the_others() -> None:
     """A token that was suspended goes on once its password works for another, and its own record tells so."""
-    crowd = Crowd(2, users=1)
+    crowd = Crowd(3, users=1)
     crowd.run_for(5)
     crowd.endpoint.broken = WRONG
-    crowd.run_for(7300)
+    crowd.run_for(5000)  # late enough for each to ask, and not so late that it would claim
     assert all(token.facts.suspension for token in crowd.tokens.values())
 
     crowd.endpoint.broken = None
@@ -660,7 +787,11 @@ def test_success_of_one_token_is_noted_by_the_others() -> None:
     crowd.run_for(300)
 
     assert not any(token.facts.suspension for token in crowd.tokens.values())
-    assert [entries(sink)[0].proven for sink in crowd.sinks] == [True, True]
+    assert {event.why for event in crowd.events if isinstance(event, Resumed)} == {
+        "the attempt record allows it again",
+        "the credential was accepted for another token",
+    }
+    assert [entries(sink)[0].proven for sink in crowd.sinks] == [True] * 3
     crowd.restart()
     crowd.run_for(7300)
     assert not any(token.facts.suspension for token in crowd.tokens.values())
@@ -680,6 +811,20 @@ def test_refused_scope_concerns_the_tokens_that_ask_for_it() -> None:
     assert suspension.failure.reason is Reason.INVALID_SCOPE
 
 
+def test_refused_scope_after_a_restart() -> None:
+    """That the user's other scope is accepted since says nothing of the one that was refused."""
+    crowd = Crowd(2, users=1)
+    crowd.endpoint.before_answer = lambda: refuse_scope(crowd, "admin")
+    for _ in range(3):
+        asks_for(crowd, "t1", "admin")
+        crowd.due["t1"] += 2.0
+        crowd.run_for(300)
+        crowd.sinks[0].put(None)
+        crowd.restart()
+
+    assert [it.scope for it in crowd.endpoint.asked].count("admin") == 2
+
+
 def test_refused_scope_without_a_record() -> None:
     """A scope that is refused is asked for twice by a process, though that cannot be noted."""
     bench = Bench(config=FOREVER)
@@ -689,6 +834,23 @@ def test_refused_scope_without_a_record() -> None:
     bench.run_for(20_000)
 
     assert len(bench.endpoint.asked) == 1 + 2
+
+
+def test_refused_scope_beside_a_record_that_was_cleared_before() -> None:
+    """A record that an operator cleared before the refusals, and that cannot be written, allows none after them."""
+    bench = Bench(config=FOREVER)
+    bench.attempt()
+    bench.sinks[0].records["attempts"] = (9, {})
+    bench.sinks[0].write_record = refusing  # type: ignore[method-assign]  # planted
+    bench.endpoint.broken = GrantRejected(Reason.INVALID_SCOPE, "refused")
+    bench.run_for(20_000)
+
+    assert len(bench.endpoint.asked) == 1 + 2
+
+
+def refusing(name: str, fields: Mapping[str, object], stamp: object) -> object:
+    """A place whose records can be read alone."""
+    raise PublishError(Reason.PERMISSION_DENIED, f"{name} {len(fields)} {stamp}")
 
 
 def refuse_scope(crowd: Crowd, scope: str) -> None:
@@ -712,6 +874,7 @@ def test_record_that_is_gone_is_no_permission() -> None:
         bench.run_for(600)
 
     assert len(bench.endpoint.asked) == 2
+    assert not bench.told(Resumed)
 
 
 def test_success_of_another_process_resumes() -> None:
@@ -731,6 +894,46 @@ def test_success_of_another_process_resumes() -> None:
     bench.sinks[0].records["attempts"] = (10, AttemptRecord((newer,)).fields())
     bench.run_for(66)
     assert bench.sinks[0].content is not None
+
+
+@pytest.mark.parametrize(("ago", "asked"), [(150.0, 0), (50.0, 1), (-50.0, 0)])
+def test_success_that_the_process_has_not_seen(ago: float, asked: int) -> None:
+    """Where its record tells of a success after the refusals that a process knows of, and not ahead, a token asks."""
+    bench = Bench(config=FOREVER)
+    resolved = known(bench.token, bench)
+    bench.shared.known(resolved).user.recorded(Reason.INVALID_GRANT, 2, bench.clock.now - 100.0)
+    entry = Attempts(resolved.credential, True, 0, False, None, at(bench.clock.wall() - ago))
+    bench.sinks[0].records["attempts"] = (1, AttemptRecord((entry,)).fields())
+    bench.attempt()
+
+    assert len(bench.endpoint.asked) == asked
+
+
+def test_attempts_that_one_record_tells_are_spent_for_all() -> None:
+    """A token whose own record tells nothing makes no attempt where that of another token of its user has none left."""
+    crowd = Crowd(2, users=1)
+    spent = Attempts(known(crowd.tokens["t0"], crowd).credential, False, 2, False, None, at(crowd.clock.wall() - 60.0))
+    crowd.sinks[0].records["attempts"] = (1, AttemptRecord((spent,)).fields())
+    crowd.run_for(300)
+
+    assert crowd.endpoint.asked == []
+
+
+def test_adopted_token_is_no_proof() -> None:
+    """Late and without a record only the process asks that was granted the token in use: another may ask unclaimed."""
+    first = Bench(config=FOREVER)
+    first.attempt()
+    second = Bench(config=FOREVER, clock=first.clock, sinks=first.sinks, suffix="-second")
+    first.clock.now += 5000.0
+    second.attempt()
+    first.attempt()
+    assert first.document == second.document
+    assert (len(first.endpoint.asked), len(second.endpoint.asked)) == (1, 1)
+
+    first.sinks[0].record_errors.extend([Reason.PERMISSION_DENIED] * 1000)
+    first.clock.now = first.next_at
+    first.run_for(2300)
+    assert len(first.endpoint.asked) == 1
 
 
 def test_record_from_the_future_ages() -> None:
@@ -770,9 +973,22 @@ def test_claim_that_may_have_been_recorded_is_recognised() -> None:
     assert bench.endpoint.asked == []
     assert [entry.spent for entry in recorded(bench)] == [1]
 
+    bench.sinks[0].record_errors.append(Reason.PERMISSION_DENIED)  # and forgotten by no attempt that fails before
     bench.run_for(60)
     assert bench.sinks[0].content is not None
     assert bench.sinks[0].most == 1  # type: ignore[attr-defined]
+
+
+def test_claim_that_could_not_be_given_back_is_recognised() -> None:
+    """An attempt without a verdict costs none, though its claim stays in the record for now."""
+    bench, spent = Bench(config=FOREVER), list[int]()
+    bench.endpoint.broken = DOWN
+    bench.endpoint.before_answer = lambda: bench.sinks[0].record_errors.append(Reason.PERMISSION_DENIED)
+    bench.attempt()
+    bench.endpoint.broken, bench.endpoint.before_answer = None, lambda: spent.append(recorded(bench)[0].spent)
+    bench.run_for(60)
+
+    assert spent == [1]
 
 
 class Forgetful(MemorySink):

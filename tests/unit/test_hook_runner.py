@@ -195,7 +195,9 @@ def test_failed_hook_is_run_again_alone(rig: Rig) -> None:
     assert rig.state.failing == {"bookings"}
     assert rig.run() == math.inf
 
-    assert all(0.5 * min(60.0, 2.0**n) <= wait <= max(min(60.0, 2.0**n), 1.0) for n, wait in enumerate(waits))
+    for number, wait in enumerate(waits):
+        longest = max(min(60.0, 2.0**number), HOOK_SPACING_SECONDS)
+        assert max(0.5 * longest, HOOK_SPACING_SECONDS) <= wait <= longest
     failures = [told for told in rig.told if told.failure]
     assert [told.attempt for told in failures] == [1, 2, 3, 4]
     assert [told.next_attempt_seconds for told in failures] == waits
@@ -331,11 +333,13 @@ def test_added_hook_waits_for_the_next_write(rig: Rig) -> None:
     assert len(rig.bench.woken) == 1
 
 
-def test_new_hook_takes_over_what_the_old_one_owes(rig: Rig) -> None:
-    """A hook that is put in the place of one that failed is run at once, also where two reloads follow each other."""
+@pytest.mark.parametrize("begun", [True, False])
+def test_new_hook_takes_over_what_the_old_one_owes(rig: Rig, begun: bool) -> None:
+    """A hook in the place of one that failed, or was not run yet, is run at once, also where two reloads follow."""
     rig.hook.errors.append(Reason.COMMAND_FAILED)
     rig.bench.attempt()
-    rig.run()
+    if begun:
+        rig.run()
     between, last = hook_state("hook 2"), hook_state("hook 3")
     send(rig, between)
 

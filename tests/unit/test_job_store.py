@@ -140,6 +140,28 @@ def test_what_was_left_behind_goes() -> None:
     assert len(rig.store._heap) <= 2
 
 
+def test_what_stays_when_the_rest_goes_comes_in_order() -> None:
+    """Where most jobs are removed, those that stay and those that come later are due soonest first."""
+    rig = Rig()
+    for number in range(40):
+        rig.store.add_job(rig.job(f"t{number}", float(number * 7 % 40)))
+    for number in range(40):
+        if number % 3:
+            rig.store.remove_job(f"t{number}")
+    rig.store.add_job(rig.job("later", 50.0))
+
+    due = [job.trigger.at for job in rig.take(100.0)]
+    assert len(due) == 14 + 1
+    assert due == sorted(due)
+
+
+def test_far_moment_is_no_date() -> None:
+    """What is due later than any calendar goes is looked for by then, and ends no schedule."""
+    rig = Rig()
+    rig.store.add_job(rig.job("far", 1e15))
+    assert rig.store.get_next_run_time() is not None
+
+
 def test_names_are_unique_and_known() -> None:
     """A name is added once, and what is not there cannot be removed, as APScheduler asks of every job store."""
     rig = Rig()

@@ -666,6 +666,42 @@ def test_late_answer_of_a_place_that_left_is_ignored() -> None:
     assert (rig.sinks[1].writes, new.writes) == (writes, 1)
 
 
+def test_place_that_hangs_is_read_anew_in_another_form() -> None:
+    """Nobody waits for the answer of a place that is written in another way from now on."""
+    rig, bench = hanging()
+    bench.hanging = ""
+    rig.change(publish=[VAULT, FILE | {"mode": "0600"}])
+
+    assert busy(bench) == [False, False]
+    assert rig.sinks[1].content == bench.document
+
+
+def test_place_that_was_written_late_hangs_no_longer() -> None:
+    """A write whose answer comes late is not made again."""
+    rig = Rig([MemorySink(), file()])
+    rig.sinks[0].before_publish = lambda: setattr(rig.bench, "hanging", "file")
+    rig.bench.attempt()
+    assert busy(rig.bench) == [False, True]
+
+    rig.bench.answer_late()
+    rig.bench.attempt()
+    assert busy(rig.bench) == [False, False]
+    assert rig.sinks[1].content == rig.bench.document
+    assert rig.sinks[1].writes == 1
+
+
+def test_place_that_fails_late_is_tried_again() -> None:
+    """A place whose answer comes late and is a failure hangs no longer."""
+    rig, bench = hanging()
+    rig.sinks[1].look_errors.append(Reason.UNAVAILABLE)
+    bench.answer_late()
+    bench.attempt()
+    bench.run_for(61.0)
+
+    assert busy(bench) == [False, False]
+    assert rig.sinks[1].content == bench.document
+
+
 def test_late_answer_is_taken_in_wherever_its_place_stands_now() -> None:
     """A place that stays, though elsewhere in the list, is waited for, and served once it answers."""
     rig, bench = hanging()

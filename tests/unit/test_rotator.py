@@ -22,10 +22,12 @@ from aca_tokend.core.outcome import (
     Skipped,
     Step,
     Suspended,
+    Unexpected,
 )
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Seen
 from aca_tokend.rotation.decide import POLL_SECONDS, POLL_VAULT_SECONDS, poll_seconds
+from aca_tokend.rotation.facts import Asked
 from aca_tokend.rotation.managed import Woken
 from tests.changed import replace as changed
 from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, drive, token_config
@@ -56,6 +58,7 @@ def test_first_rotation_publishes() -> None:
     assert document.refresh_after == at(began + 7200 * 0.667)
     assert wait == pytest.approx(7200 * 0.667)
     assert [event.sinks for event in bench.told(Rotated)] == [("vault:secret/aca/bookings",)]
+    assert bench.facts.asked == Asked(bench.clock.now, document.account), "from which min_interval counts"
 
 
 def test_life_counts_from_before_the_request() -> None:
@@ -142,6 +145,36 @@ def test_fresher_token_of_a_replica_is_adopted_before_a_grant() -> None:
     assert len(bench.endpoint.asked) == 1
     assert bench.document == bench.sinks[0].content
     assert bench.told(Adopted)
+
+
+def test_adopted_token_ends_what_failed() -> None:
+    """Once a replica's token is adopted nothing is told to be failing any more."""
+    bench = Bench()
+    bench.attempt()
+    bench.clock.now = bench.next_at
+    bench.endpoint.broken = DOWN
+    bench.attempt()
+    assert bench.failures == 1
+    replica = Bench(clock=bench.clock, sinks=bench.sinks, suffix="-replica")
+    replica.attempt()
+
+    bench.run_for(61.0)
+    assert bench.document == replica.document
+    assert bench.failures == 0
+
+
+def test_bug_while_a_suspended_token_is_looked_after_is_told() -> None:
+    """It is not taken for a reference that cannot be read, and the token stays suspended."""
+    bench = Bench()
+    bench.endpoint.broken = WRONG
+    bench.run_for(60.0)
+    bench.secrets.values.clear()
+    bench.secrets.pool = lambda _: "vault.main"  # type: ignore[method-assign,assignment]  # planted
+    bench.secrets.resolve = bench.secrets.values.__getitem__  # type: ignore[method-assign,assignment]  # planted
+    bench.run_for(60.0)
+
+    assert {event.kind for event in bench.told(Unexpected)} == {"KeyError"}
+    assert bench.facts.suspension
 
 
 def test_latest_token_is_brought_to_the_other_sinks() -> None:
@@ -367,6 +400,21 @@ def test_foreign_document_is_reported_and_kept(foreign: str) -> None:
     assert bench.told(Failed)[0].failure.reason is Reason.FOREIGN_DOCUMENT
 
 
+def test_rival_under_the_same_name_is_told() -> None:
+    """A later token that another daemon publishes under our name for another account stays, and is told."""
+    bench = Bench()
+    bench.attempt()
+    config = token_config().model_copy(update={"username": "another"})
+    rival = Bench(clock=bench.clock, sinks=bench.sinks, config=config, suffix="-rival")
+    bench.clock.now = bench.next_at - 60.0
+    rival.attempt()
+    bench.run_for(60.0)
+    assert bench.sinks[0].content == rival.document
+    failure = bench.told(Published)[-1].failure
+    assert failure is not None
+    assert failure.reason is Reason.CONFLICT
+
+
 def test_foreign_document_is_replaced_where_the_place_is_ours() -> None:
     """With replace_foreign the first grant replaces what somebody else wrote."""
     bench = Bench(sinks=[MemorySink(replace_foreign=True)])
@@ -589,13 +637,13 @@ def test_dead_token_gives_way_to_one_that_could_not_be_tried() -> None:
     """While the API fails, a new token that cannot be tried is published in place of one that is known to be dead."""
     bench = canary()
     bench.endpoint.verify_error = REFUSED
-    bench.endpoint.verify_errors_of = {Secret("token-1")}
+    bench.endpoint.broken = DOWN
     bench.clock.advance(60)
     bench.attempt()
-    bench.endpoint.verify_error, bench.endpoint.verify_errors_of = API_DOWN, None
+    bench.endpoint.broken, bench.endpoint.verify_error = None, API_DOWN
     bench.run_for(5)
 
-    assert bench.sinks[0].content.access_token == Secret("token-2")
+    assert bench.sinks[0].content.access_token != Secret("token-1")
 
 
 def test_expired_sink_does_not_slow_one_that_can_be_saved() -> None:
@@ -653,19 +701,19 @@ def test_stray_wake_makes_no_grant() -> None:
 
 
 def test_look_that_a_granted_token_needs_is_made_while_stopping() -> None:
-    """After a conflict the place is read again: a stop that dropped that look would lose what was granted."""
+    """A stop drops nothing that follows a grant, also after a conflict: what was granted would be lost."""
     bench = Bench()
     bench.sinks[0].publish_errors.append(Reason.CONFLICT)
-    finishes: list[bool] = []
+    made: list[tuple[bool, bool]] = []
 
-    def made(call: Call[object]) -> bool:
-        if call.run == bench.sinks[0].look:
-            finishes.append(call.finish)
+    def make(call: Call[object]) -> bool:
+        made.append((bool(bench.endpoint.asked), call.finish))
         return False
 
-    drive(bench.rotator.attempt(bench.token), made)
+    drive(bench.rotator.attempt(bench.token), make)
 
-    assert finishes == [False, True]
+    assert made[0] == (False, False), "the first look"
+    assert [finish for granted, finish in made if granted] == [True] * 4, "a note, a publish, a look, a publish"
     assert bench.sinks[0].writes == 1
 
 
@@ -704,7 +752,7 @@ def test_turn_that_cannot_be_used_is_passed_on() -> None:
 def test_endless_conflicts_are_a_failed_publish() -> None:
     """A sink that another writer changes each time is told of as failed, and tried again later."""
     bench = Bench()
-    bench.sinks[0].publish_errors.extend([Reason.CONFLICT] * 3)
+    bench.sinks[0].publish_errors.extend([Reason.CONFLICT] * 5)
 
     wait = bench.attempt()
 
@@ -714,6 +762,7 @@ def test_endless_conflicts_are_a_failed_publish() -> None:
 
     bench.run_for(60)
     assert bench.sinks[0].content == bench.document
+    assert [event.result for event in bench.told(Published)] == [PublishResult.FAILED, PublishResult.WRITTEN]
     assert len(bench.told(Rotated)) == 1, "told once the token has reached a sink"
 
 
@@ -843,12 +892,15 @@ def test_token_that_could_not_be_tried_is_published_before_readers_suffer() -> N
 def test_canary_replaces_a_token_that_died_early() -> None:
     """A token in use that is refused is replaced at once, long before its rotation point."""
     bench = canary()
+    assert bench.endpoint.verified == 1, "a new token is not tried again at once"
     bench.endpoint.verify_error = REFUSED
     bench.endpoint.verify_errors_of = {Secret("token-1")}
     bench.run_for(61)
 
     assert bench.sinks[0].content.access_token == Secret("token-2")
     assert bench.told(Failed)[0].failure.reason is Reason.TOKEN_REFUSED
+    bench.run_for(61)
+    assert bench.facts.revocations == 0, "one that works ends the row"
 
 
 def test_token_that_expires_while_it_is_tried_is_not_revoked() -> None:
@@ -881,6 +933,21 @@ def test_requests_are_told_by_their_ids() -> None:
     assert [event.request_id for event in bench.told(Granted)] == ["request-1"] * 2
     assert [event.request_id for event in bench.told(Rotated)] == ["request-1"] * 2
     assert [event.failure.request_id for event in bench.told(Failed)] == ["request-9"]
+
+
+def test_bug_in_a_canary_is_told() -> None:
+    """It says nothing of the token, and is not taken for an API that is down."""
+    bench = canary()
+
+    def bug(path: str, access_token: Secret) -> None:
+        raise KeyError(path, access_token)
+
+    bench.endpoint.verify = bug  # type: ignore[method-assign]  # planted
+    bench.clock.advance(60.0)
+    bench.attempt()
+
+    assert [event.kind for event in bench.told(Unexpected)] == ["KeyError"]
+    assert not bench.facts.revoked
 
 
 def test_canary_brings_no_retry_forward() -> None:
@@ -979,6 +1046,49 @@ def test_reused_token_is_no_tight_loop_and_never_stale() -> None:
     assert bench.sinks[0].content.expires_at > at(bench.clock.wall())
 
 
+@pytest.mark.parametrize(
+    ("after", "left", "counted"), [(4900.0, 100.0, 100.0), (4900.0, 2301.0, 2300.0), (7300.0, 9.0, 9.0)]
+)
+def test_what_the_server_says_of_a_reused_token(after: float, left: float, counted: float) -> None:
+    """That the token we hold expires counts where it is sooner by more than a second, or after it should have."""
+    bench = Bench()
+    bench.endpoint.reuse = True
+    bench.attempt()
+    bench.clock.advance(after)
+    bench.endpoint.reusable = (Secret("token-1"), bench.clock.now + left)
+    bench.attempt()
+
+    assert bench.facts.expires_at == pytest.approx(bench.clock.now + counted, abs=0.1)
+
+
+def test_reused_token_that_was_refused_stays_so() -> None:
+    """A server that hands out a refused token again has no other yet, whatever it says of its life."""
+    bench = Bench(config=token_config().model_copy(update={"verify": verify_config(60.0)}))
+    bench.endpoint.reuse = True
+    bench.attempt()
+    bench.endpoint.verify_error = REFUSED
+    bench.clock.advance(60.0)
+    bench.endpoint.reusable = (Secret("token-1"), bench.clock.now + 100.0)
+    bench.attempt()
+
+    assert len(bench.endpoint.asked) == 2
+    assert bench.facts.revoked
+    assert bench.facts.revocations == 2
+
+
+def test_reused_token_for_another_scope_is_no_tight_loop() -> None:
+    """A server that hands out the same token for another scope is asked again when that is due, not at once."""
+    bench = Bench()
+    bench.endpoint.reuse = True
+    bench.attempt()
+    bench.clock.advance(60.0)
+    bench.token.facts = changed(bench.facts, config=bench.facts.config.model_copy(update={"scope": "admin"}))
+    bench.next_at = bench.clock.now
+    bench.run_for(600.0)
+
+    assert len(bench.endpoint.asked) == 2
+
+
 @pytest.mark.parametrize("lifetime", [3.0, 12.0, 14 * 86400.0, 366 * 86400.0])
 def test_odd_lifetimes(lifetime: float) -> None:
     """Lives shorter than min_interval and lives of a year are rotated without a tight loop."""
@@ -1002,16 +1112,18 @@ def test_shrinking_lifetime() -> None:
         assert bench.sinks[0].content.expires_at == at(bench.clock.wall() + lifetime)
 
 
-def test_clock_set_ahead_redraws_what_was_adopted() -> None:
-    """After the wall clock was set ahead, an adopted token expires sooner than was reckoned, and is rotated in time."""
+@pytest.mark.parametrize(("step", "sooner"), [(3000.0, 3000.0), (-3600.0, 0.0)])
+def test_clock_step_redraws_what_was_adopted(step: float, sooner: float) -> None:
+    """After the wall clock was set, the sooner reckoning counts of when an adopted token expires."""
     bench = Bench()
     bench.attempt()
+    bench.clock.advance(1000.0)
     bench.restart()
     bench.attempt()
-    bench.step_clock(3600)
+    bench.step_clock(step)
     wait = bench.attempt()
 
-    assert wait == pytest.approx(7200 * 0.667 - 3600)
+    assert wait == pytest.approx(7200 * 0.667 - 1000.0 - sooner)
 
 
 def test_clock_steps_do_not_move_the_deadlines_of_our_own_tokens() -> None:
@@ -1019,6 +1131,9 @@ def test_clock_steps_do_not_move_the_deadlines_of_our_own_tokens() -> None:
     for step in (3600, -3600):
         bench = Bench()
         wait = bench.attempt()
+        bench.step_clock(0.9)
+        assert bench.attempt() == pytest.approx(wait)
+        assert bench.sinks[0].writes == 1, "not for a moment"
         bench.step_clock(step)
 
         assert bench.attempt() == pytest.approx(wait)
