@@ -226,20 +226,6 @@ def test_what_never_began_is_skipped() -> None:
     assert found["b", "x"] == (Status.SKIPPED, "the time was over before it was its turn")
 
 
-def test_what_comes_late_is_not_taken() -> None:
-    """A check that ends after the time changes nothing any more."""
-    ended = threading.Event()
-
-    async def late(notes: Notes) -> None:
-        await hang.work(notes)
-        ended.set()
-
-    with Hang() as hang:
-        found = Examination({"pool": 1}, [check("a", "first", "second", work=late)]).run(SHORT, hang.progress)
-    assert ended.wait(PLENTY)
-    assert [(it.check, it.status) for it in found] == [("first", Status.OK), ("second", Status.FAILED)]
-
-
 def test_no_more_at_once_than_the_pool_takes() -> None:
     """However many checks there are, a server is asked as many at once as its pool is large, and no more."""
     lock, together, now, most = threading.Lock(), threading.Barrier(3), [0], [0]
