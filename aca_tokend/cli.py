@@ -211,9 +211,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Try everything that the configuration needs, and say how to mend what fails."""
-    import time
+    from aca_tokend.clock import SystemClock
 
-    began = time.monotonic()
+    began = SystemClock().monotonic()
     loaded = _load(config)
     _log(loaded, log_format, "error")
     from aca_tokend.doctor import main as examine

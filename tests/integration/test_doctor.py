@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from aca_tokend.clock import SystemClock
 from aca_tokend.config_files import load
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.vault_policy import policies
@@ -137,7 +137,7 @@ class Examined:
     """What the doctor said: its rows and its exit code, after both of its outputs were searched for secrets."""
 
     def __init__(self, clinic: Clinic, path: Path, capsys: pytest.CaptureFixture[str], *, grant: bool = False) -> None:
-        self.code = doctor(load(path), time.monotonic(), grant=grant, as_json=True)
+        self.code = doctor(load(path), SystemClock().monotonic(), grant=grant, as_json=True)
         captured = capsys.readouterr()
         self.report = json.loads(captured.out)
         for secret in clinic.secrets():

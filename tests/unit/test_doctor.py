@@ -16,12 +16,13 @@ import pytest
 from rich.console import Console
 
 from aca_tokend import sinks
+from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import EnvReference, parse
 from aca_tokend.core.errors import InternalError, ReachError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
 from aca_tokend.core.token import Account
-from aca_tokend.doctor import LIMIT_SECONDS, Clock, accounts, endpoints, files, hastened, picture, reach, targets
+from aca_tokend.doctor import LIMIT_SECONDS, accounts, endpoints, files, hastened, picture, reach, targets
 from aca_tokend.doctor.examination import Check, Examination, Notes
 from aca_tokend.doctor.findings import Area, Finding, Report, Status, listed
 from aca_tokend.parts import Parts
@@ -502,7 +503,7 @@ def config(publish: dict[str, Any], **endpoint: object) -> Config:
 
 
 def parts_of(config: Config) -> Parts:
-    return Parts(config, Clock(), lambda _event: None)
+    return Parts(config, SystemClock(), lambda _event: None)
 
 
 def examine_files(publish: dict[str, Any]) -> dict[str, Finding]:
@@ -647,7 +648,7 @@ def test_no_attempt_is_begun_without_time_for_it() -> None:
     """An attempt for which too little time is left is skipped, with what to do: once begun it must be counted."""
     whole = config({"path": "/x"}, timeout="4s")
     parts = parts_of(whole)
-    (only,) = accounts.checks(parts, whole, Clock(), time.monotonic() + 5.0)
+    (only,) = accounts.checks(parts, whole, SystemClock(), SystemClock().monotonic() + 5.0)
     (found,) = Examination(parts.pools(), [replace(only, after=())]).run(PLENTY, lambda *_: None)
     assert (found.status, found.check) == (Status.SKIPPED, "grant")
     assert found.detail == "not tried: too little time is left for a whole attempt; call the doctor again"
@@ -656,5 +657,5 @@ def test_no_attempt_is_begun_without_time_for_it() -> None:
 def test_a_daemons_claim_is_respected() -> None:
     """How long a claim of a daemon counts goes by the daemon's timeout, not by the shorter one of the doctor."""
     whole = config({"path": "/x"}, timeout="30s")
-    (only,) = accounts.checks(parts_of(hastened(whole)), whole, Clock(), time.monotonic() + PLENTY)
+    (only,) = accounts.checks(parts_of(hastened(whole)), whole, SystemClock(), SystemClock().monotonic() + PLENTY)
     assert only.examine.keywords["token"].wiring.rules.lease_seconds == 61.0  # type: ignore[attr-defined]  # it is a partial
