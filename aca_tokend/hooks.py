@@ -140,8 +140,12 @@ class Command:
         assert process.stdout is not None  # noqa: S101 -- it is a pipe
         kept, pipe = bytearray(), process.stdout.fileno()
         os.set_blocking(pipe, False)
-        with _Ended(process.pid) as exit_descriptor, selectors.DefaultSelector() as selector:
-            selector.register(exit_descriptor, selectors.EVENT_READ)
+        # a descriptor that can be read once the process has ended
+        with (
+            os.fdopen(os.pidfd_open(process.pid), "rb", buffering=0) as process_end,
+            selectors.DefaultSelector() as selector,
+        ):
+            selector.register(process_end, selectors.EVENT_READ)
             selector.register(pipe, selectors.EVENT_READ)
             ended = _read_until_exit(selector, kept, pipe, self._config.timeout)
             if not ended:
@@ -171,19 +175,6 @@ class Command:
             # gone, or with another user's rights by now
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._group, number)
-
-
-class _Ended:
-    """A descriptor that can be read once a process has ended."""
-
-    def __init__(self, pid: int) -> None:
-        self._descriptor = os.pidfd_open(pid)
-
-    def __enter__(self) -> int:
-        return self._descriptor
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
 
 
 def _read_until_exit(selector: selectors.BaseSelector, kept: bytearray, pipe: int, seconds: float) -> bool:
