@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aca_tokend.core.config import Config
+    from aca_tokend.core.config import Config, TokenConfig
 
 app = typer.Typer(
     name="aca-tokend",
@@ -144,13 +144,9 @@ def resume(
     """Let a suspended token try again, and all others of its account, after the server's side was fixed."""
     loaded = _load(config)
     _log(loaded, log_format)
-    from aca_tokend.resume import UnknownTokenError
     from aca_tokend.resume import resume as clear
 
-    try:
-        cleared, problems = clear(loaded, name)
-    except UnknownTokenError as error:
-        _refuse(error.message)
+    cleared, problems = clear(loaded, _named(loaded, name))
     for line in cleared:
         typer.echo(line)
     for problem in problems:
@@ -238,7 +234,8 @@ def policy(
     from aca_tokend.core.vault_policy import policies
 
     try:
-        typer.echo("\n".join(policies(loaded, vault, reader)), nl=False)
+        of = None if reader is None else _named(loaded, reader, "--reader: ")
+        typer.echo("\n".join(policies(loaded, vault, of)), nl=False)
     except TokendError as error:
         _refuse(error.message)
 
@@ -295,6 +292,17 @@ def _load(path: Path) -> Config:
         return load(path)
     except ConfigError as error:
         _refuse(error.message)
+
+
+def _named(config: Config, name: str, option: str = "") -> TokenConfig:
+    import difflib
+
+    token = next((token for token in config.tokens if token.name == name), None)
+    if token is None:
+        near = difflib.get_close_matches(name, [token.name for token in config.tokens], 1)
+        hint = f"did you mean {near[0]}?" if near else "`aca-tokend check` tells how many tokens there are"
+        _refuse(f"{option}there is no token {name!r} in this configuration; {hint}")
+    return token
 
 
 def _log(config: Config, log_format: str | None, level: str | None = None) -> None:
