@@ -83,34 +83,21 @@ def _one_more(tally: Tally, first: str, second: str) -> Tally:
     return (*tally, (first, second, 1))
 
 
+@dataclass(slots=True)  # no dict for each: there are thousands of tokens
 class Counts:
     """What has been counted of one token. The caller holds a lock for each change."""
 
-    __slots__ = (
-        "counted_until",
-        "errors",
-        "last_success",
-        "published",
-        "published_at",
-        "unavailable_seconds",
-        "valid_until",
-        *ROTATION_RESULTS,  # no dict for them: there are thousands of tokens
-    )
-
-    def __init__(self) -> None:
-        for result in ROTATION_RESULTS:
-            setattr(self, result, 0)
-        self.published: Tally = ()
-        self.errors: Tally = ()
-        self.last_success = 0.0
-        self.published_at = 0.0
-        self.unavailable_seconds = 0.0
-        self.valid_until = 0.0
-        self.counted_until = 0.0
-
-    def rotation(self, result: str) -> None:
-        """Counts an attempt that ended."""
-        setattr(self, result, getattr(self, result) + 1)
+    rotated: int = 0
+    adopted: int = 0
+    failed: int = 0
+    skipped: int = 0
+    published: Tally = ()
+    errors: Tally = ()
+    last_success: float = 0.0
+    published_at: float = 0.0
+    unavailable_seconds: float = 0.0
+    valid_until: float = 0.0
+    counted_until: float = 0.0
 
     def publish(self, sink: str, result: PublishResult) -> None:
         """Counts what became of a publish."""
