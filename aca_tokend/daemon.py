@@ -135,7 +135,7 @@ class Daemon:
 
     def watch_files(self, path: Path) -> ConfigWatch:
         """From now on changes of these files reload the configuration; `watch` does it."""
-        source = Source(path, self._written, self._written, self.logger, self._observe_reload)
+        source = Source(path, self._written, self.logger, self._observe_reload)
         watch = ConfigWatch(path, lambda: source.include, self.bell.ring_to_reload)
         self.source = source
         watch.start()
