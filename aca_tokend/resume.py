@@ -6,14 +6,12 @@ Nothing is asked of the endpoint here.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from aca_tokend import sinks
+from aca_tokend.clock import SystemClock
 from aca_tokend.core.errors import ReasonedError
 from aca_tokend.core.guard import RECORD
-from aca_tokend.secrets import SecretResolver
-from aca_tokend.vault import VaultSession
+from aca_tokend.parts import Parts
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import Config, TokenConfig
@@ -25,24 +23,17 @@ def resume(config: Config, token: TokenConfig) -> tuple[list[str], list[str]]:
 
     Returns, for people, what was cleared and what could not be.
     """
-    vaults: dict[str, VaultSession] = {}
-    secrets = SecretResolver(vaults)
-    for vault_name, vault in config.vault.items():
-        vaults[vault_name] = VaultSession(
-            vault_name, vault, secrets.resolve, wall=time.time, on_login=lambda *_told: None
-        )
+    parts = Parts(config, SystemClock(), lambda _told: None)
     cleared, problems = [], []
     try:
-        for publish in (publish for it in config.tokens if _account(it) == _account(token) for publish in it.publish):
-            sink = sinks.build(publish, vaults)
+        for sink in (sink for it in config.tokens if _account(it) == _account(token) for sink in parts.wire(it).sinks):
             try:
                 cleared.append(_clear(sink))
             except ReasonedError as error:
                 problems.append(f"{sink.name}: {RECORD} not cleared: {error.message}")
         return cleared, problems
     finally:
-        for session in vaults.values():
-            session.close()
+        parts.close()
 
 
 def _account(token: TokenConfig) -> tuple[object, ...]:
