@@ -19,7 +19,7 @@ import httpx
 
 from aca_tokend import __version__
 from aca_tokend.core.answer import Answer
-from aca_tokend.core.errors import GrantUnavailable, ReachError, VerifyError
+from aca_tokend.core.errors import GrantError, ReachError, VerifyError
 from aca_tokend.core.grant import MAX_BODY_BYTES, OK, form, read_answer, read_verification
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.token import fits_in_header
@@ -103,7 +103,7 @@ class HttpTokenEndpoint:
             answer = self._send(request, self._place(path))
         except httpx.HTTPError as exc:
             reason, problem = self._what_failed(exc)
-            raise GrantUnavailable(reason, f"{self._place(path)}: {problem}") from _tellable(exc)
+            raise GrantError(reason, f"{self._place(path)}: {problem}") from _tellable(exc)
         return read_answer(answer, credentials.scope)
 
     def verify(self, path: str, access_token: Secret) -> None:

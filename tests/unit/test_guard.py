@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aca_tokend.core.errors import GrantRejected, GrantUnavailable, PublishError
+from aca_tokend.core.errors import GrantError, PublishError
 from aca_tokend.core.guard import (
     SEND_WITHIN_SECONDS,
     AttemptRecord,
@@ -52,8 +52,8 @@ ENTRY = {
     "reason": "invalid_grant",
     "changed_at": "2026-11-24T00:00:00Z",
 }
-WRONG = GrantRejected(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
-DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
+WRONG = GrantError(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
+DOWN = GrantError(Reason.UNAVAILABLE, "acaengine main: 503")
 FOREVER = token_config(retry_rejected="0s")
 
 
@@ -519,7 +519,7 @@ def test_client_secret_that_stops_working_under_three_replicas() -> None:
     Crowd.run_together(crowds, 7200 * 3)  # each leads some of the tokens by now, and has proven the client
     assert all(crowd.endpoint.asked for crowd in crowds)
     for crowd in crowds:
-        crowd.endpoint.broken = GrantRejected(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
+        crowd.endpoint.broken = GrantError(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
         crowd.endpoint.asked.clear()
     Crowd.run_together(crowds, 3000)
 
@@ -531,7 +531,7 @@ def test_client_secret_that_stops_working_under_three_replicas() -> None:
 def test_refusals_that_say_nothing_of_the_client(reason: Reason) -> None:
     """A refusal that may come before the client is looked at does not prove the client."""
     bench = Bench(config=FOREVER)
-    bench.endpoint.broken = GrantRejected(reason, "refused")
+    bench.endpoint.broken = GrantError(reason, "refused")
     bench.attempt()
 
     assert not bench.shared.known(known(bench.token, bench)).client.proven()
@@ -540,7 +540,7 @@ def test_refusals_that_say_nothing_of_the_client(reason: Reason) -> None:
 def test_wrong_client_secret_spends_two_attempts_for_all_its_users() -> None:
     """One wrong client secret is tried twice by a process, not twice for each of its users, and by the same user."""
     crowd = Crowd(20)
-    crowd.endpoint.broken = GrantRejected(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
+    crowd.endpoint.broken = GrantError(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
     for _ in range(3):
         crowd.run_for(600)
         crowd.restart()
@@ -664,7 +664,7 @@ def test_refused_scope_without_a_record() -> None:
     """A scope that is refused is asked for twice by a process, though that cannot be noted."""
     bench = Bench(config=FOREVER)
     bench.attempt()
-    bench.endpoint.broken = GrantRejected(Reason.INVALID_SCOPE, "refused")
+    bench.endpoint.broken = GrantError(Reason.INVALID_SCOPE, "refused")
     bench.sinks[0].record_errors.extend([Reason.PERMISSION_DENIED] * 1000)
     bench.run_for(20_000)
 
@@ -674,7 +674,7 @@ def test_refused_scope_without_a_record() -> None:
 def refuse_scope(crowd: Crowd, scope: str) -> None:
     """Refuses what is asked for now if it is for that scope."""
     if crowd.endpoint.asked[-1].scope == scope:
-        raise GrantRejected(Reason.INVALID_SCOPE, "refused")
+        raise GrantError(Reason.INVALID_SCOPE, "refused")
 
 
 # ── what became of a record ───────────────────────────────────────────────────────────────────────────────────────────

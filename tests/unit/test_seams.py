@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import VerifyConfig
-from aca_tokend.core.errors import GrantError, GrantRejected, VerifyError
+from aca_tokend.core.errors import GrantError, VerifyError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation.changes import Changes, compare
 from aca_tokend.rotation.decide import Action, Rest, decide
@@ -128,7 +128,7 @@ def test_a_token_that_came_back_keeps_its_turn() -> None:
 def test_a_corrected_scope_is_tried_at_once() -> None:
     """A token that is suspended for its scope looks at once whether another scope that a reload brings may be asked."""
     bench = Bench()
-    bench.endpoint.answers.extend([GrantRejected(Reason.INVALID_SCOPE, "no")] * 2)
+    bench.endpoint.answers.extend([GrantError(Reason.INVALID_SCOPE, "no")] * 2)
     bench.run_for(300.0)
     assert bench.facts.suspension is not None
     old = example().model_copy(update={"tokens": (bench.token.wiring.config,)})
