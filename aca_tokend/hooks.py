@@ -208,6 +208,10 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe in its place must not hold us up
+
+
 class Signal:
     """Sends a signal to the process that a file names."""
 
@@ -259,23 +263,17 @@ class Signal:
     def _read(self) -> tuple[int, os.stat_result]:
         """The number in the file, and the state of the file."""
         try:
-            # a pipe in its place must not hold us up
-            descriptor = os.open(self._config.pid_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(self._config.pid_file, "rb", opener=_opened) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise self._error(Reason.PID_FILE_INVALID, "is no regular file")
+                content = file.read(_PID_FILE_BYTES)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._error(Reason.PID_FILE_MISSING, "is not there") from error
         except PermissionError as error:
             raise self._error(Reason.PERMISSION_DENIED, "may not be read") from error
         except OSError as error:
             raise self._unusable(error) from error
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise self._error(Reason.PID_FILE_INVALID, "is no regular file")
-            content = os.read(descriptor, _PID_FILE_BYTES)
-        except OSError as error:
-            raise self._unusable(error) from error
-        finally:
-            os.close(descriptor)
         if status.st_mode & stat.S_IWOTH:
             raise self._error(Reason.PID_FILE_INVALID, "may be written by everybody, who could name any process")
         found = re.fullmatch(rb"\s*([1-9][0-9]{0,9})\s*", content)

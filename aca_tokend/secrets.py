@@ -127,18 +127,16 @@ def _environment(reference: EnvReference) -> Secret:
 
 
 def _read(reference: FileReference) -> tuple[bytes, os.stat_result]:
-    # O_NONBLOCK: opening a named pipe would wait for a writer for ever. Symbolic links are followed, as a Kubernetes
-    # volume is made of them; what counts is the file they lead to.
-    descriptor = os.open(path_of(reference), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        status = os.fstat(descriptor)
+    # Symbolic links are followed, as a Kubernetes volume is made of them; what counts is the file they lead to.
+    with open(path_of(reference), "rb", opener=_opened) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: is {kind}")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_SECRET_BYTES + 1), status
-    finally:
-        os.close(descriptor)
+            raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: is not a regular file")
+        return file.read(MAX_SECRET_BYTES + 1), status
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # opening a named pipe would wait for a writer for ever
 
 
 def _checked(reference: Reference, secret: Secret) -> Secret:
