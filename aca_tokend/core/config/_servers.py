@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from aca_tokend.core.config._addresses import Host, Listen, Nodes, OptionalUrl, TokenPath, Url, plain_http
 from aca_tokend.core.config._auth import Auth, CertAuth
-from aca_tokend.core.config._kinds import Duration, Namespace, OptionalFile
+from aca_tokend.core.config._kinds import Duration, Namespace, OptionalFile, written
 from aca_tokend.core.config._table import Table
 from aca_tokend.core.config._wrong import refuse
 
@@ -43,6 +43,8 @@ def _encrypted(value: bool, info: ValidationInfo, key: str, what: str) -> bool:
 
 BesideCert = Annotated[OptionalFile, AfterValidator(_beside_cert)]
 TlsKey = Annotated[OptionalFile, AfterValidator(_paired)]
+PlainHttpToEndpoint = Annotated[bool, AfterValidator(partial(_encrypted, key="url", what="passwords"))]
+PlainHttpToVault = Annotated[bool, AfterValidator(partial(_encrypted, key="address", what="tokens and secrets"))]
 
 
 class AdminConfig(Table):
@@ -55,11 +57,10 @@ class AdminConfig(Table):
     tls_cert: OptionalFile = Field(
         default="", description="Certificate chain (PEM). With it the pages are served over TLS."
     )
-    tls_key: TlsKey = Field(default="", description="Private key (PEM) of `tls_cert`.", validate_default=True)
+    tls_key: TlsKey = Field(default="", description="Private key (PEM) of `tls_cert`.")
     tls_client_ca: BesideCert = Field(
         default="",
         description="CA certificates (PEM). With them only clients with a certificate of these are served.",
-        validate_default=True,
     )
     show_usernames: bool = Field(default=True, description="Whether the pages show user names.")
 
@@ -91,14 +92,13 @@ class EndpointConfig(Table):
         description="Proxy between us and the server. Proxies of the environment are not used.",
         examples=["http://proxy.example.com:3128"],
     )
-    timeout: Timeout = Field(
-        default=10.0, description="Limit of a whole request, from connecting to the last byte of the answer."
+    timeout: Timeout = written(
+        "10s", description="Limit of a whole request, from connecting to the last byte of the answer."
     )
     max_concurrency: Concurrency = Field(default=8, description="Most requests to this server at one time.")
-    allow_plain_http: Annotated[bool, AfterValidator(partial(_encrypted, key="url", what="passwords"))] = Field(
+    allow_plain_http: PlainHttpToEndpoint = Field(
         default=False,
         description="Allows `http://` to another machine, where everybody on the way can read passwords and tokens.",
-        validate_default=True,
     )
 
 
@@ -114,15 +114,12 @@ class VaultConfig(Table):
     )
     ca_file: OptionalFile = Field(default="", description="CA certificates (PEM) to trust instead of the system's.")
     tls_cert: OptionalFile = Field(default="", description="Certificate chain (PEM) to show to the server.")
-    tls_key: TlsKey = Field(default="", description="Private key (PEM) of `tls_cert`.", validate_default=True)
-    timeout: Timeout = Field(default=5.0, description="Limit of connecting, asking and the whole of an answer.")
+    tls_key: TlsKey = Field(default="", description="Private key (PEM) of `tls_cert`.")
+    timeout: Timeout = written("5s", description="Limit of connecting, asking and the whole of an answer.")
     max_concurrency: Concurrency = Field(default=8, description="Most requests to this Vault at one time.")
-    allow_plain_http: Annotated[bool, AfterValidator(partial(_encrypted, key="address", what="tokens and secrets"))] = (
-        Field(
-            default=False,
-            description="Allows `http://` to another machine, where everybody on the way can read tokens and secrets.",
-            validate_default=True,
-        )
+    allow_plain_http: PlainHttpToVault = Field(
+        default=False,
+        description="Allows `http://` to another machine, where everybody on the way can read tokens and secrets.",
     )
     auth: Auth = Field(
         description="How to log in.", examples=[{"method": "token", "token": {"file": "/run/secrets/aca/vault-token"}}]
