@@ -1,6 +1,6 @@
 """`[[tokens.publish]]`: one table for each kind of place."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator
 
@@ -171,10 +171,4 @@ def after_of(publish: AnyPublish) -> After | None:
     return None if isinstance(publish, VaultPublish) else publish.after
 
 
-Publish = Annotated[
-    AnyPublish,
-    PlainValidator(
-        table_by("to", {"vault": VaultPublish, "file": FilePublish, "directory": DirectoryPublish}),
-        json_schema_input_type=AnyPublish,
-    ),
-]
+Publish = Annotated[AnyPublish, PlainValidator(table_by("to", get_args(AnyPublish)), json_schema_input_type=AnyPublish)]
