@@ -195,7 +195,7 @@ class Examination:
             except StopIteration:
                 return
             task.answers = [self._submit(call) for call in calls]
-            results = await asyncio.gather(*map(asyncio.wrap_future, task.answers))
+            results = [await asyncio.wrap_future(answer) for answer in task.answers]
 
     def _submit(self, call: Call[Any]) -> Future[Any]:
         answer: Future[Any] = Future()
