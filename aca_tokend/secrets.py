@@ -6,6 +6,7 @@ reference. Nothing is cached but which files have been warned of.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -17,6 +18,7 @@ from aca_tokend.core.config import EnvReference, FileReference, PublicFileRefere
 from aca_tokend.core.errors import SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
+from aca_tokend.regular_file import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 
 # Far above any password or key. Whatever is larger was named by mistake.
 MAX_SECRET_BYTES = 64 * 1024
+
+_UNREADABLE = {
+    errno.EISDIR: "is a directory",
+    errno.ENXIO: "is not a regular file",
+    errno.EFBIG: f"holds more than {MAX_SECRET_BYTES} bytes",
+}
 
 
 class VaultReader(Protocol):
@@ -74,16 +82,14 @@ class SecretResolver:
 
     def _file(self, reference: FileReference) -> Secret:
         try:
-            content, status = _read(reference)
+            content, status = read_regular(path_of(reference), MAX_SECRET_BYTES)
         except FileNotFoundError as exc:
             raise SecretError(Reason.SECRET_MISSING, f"{reference}: there is no such file") from exc
         except OSError as exc:
-            problem = (exc.strerror or "unreadable").lower()
+            problem = _UNREADABLE.get(exc.errno or 0) or (exc.strerror or "unreadable").lower()
             raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: {problem}") from exc
         if not isinstance(reference, PublicFileReference):
             self._warn_if_open(path_of(reference), status)
-        if len(content) > MAX_SECRET_BYTES:
-            raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: holds more than {MAX_SECRET_BYTES} bytes")
         try:
             return Secret(content.decode("utf-8"))
         except UnicodeDecodeError:
@@ -124,19 +130,6 @@ def _environment(reference: EnvReference) -> Secret:
     if value is None:
         raise SecretError(Reason.SECRET_MISSING, f"{reference}: the variable is not set")
     return Secret(value)
-
-
-def _read(reference: FileReference) -> tuple[bytes, os.stat_result]:
-    # Symbolic links are followed, as a Kubernetes volume is made of them; what counts is the file they lead to.
-    with open(path_of(reference), "rb", opener=_opened) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: is not a regular file")
-        return file.read(MAX_SECRET_BYTES + 1), status
-
-
-def _opened(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # opening a named pipe would wait for a writer for ever
 
 
 def _checked(reference: Reference, secret: Secret) -> Secret:

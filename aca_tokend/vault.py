@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import Reference, VaultConfig
     from aca_tokend.core.login import LoginEvent, OwnToken
-    from aca_tokend.vault_kv import KvRead
+    from aca_tokend.core.vault_answers import KvRead
     from aca_tokend.vault_login import Login
 
     Resolve = Callable[[Reference], Secret]

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import ReachError
 from aca_tokend.core.outcome import Reason
+from aca_tokend.core.vault_answers import Health, health_of
 from aca_tokend.vault_http import RequestFailedError, client_of
 from aca_tokend.vault_nodes import Nodes
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import VaultConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """The state of one node. A standby passes what it is asked on to the active node."""
-
-    initialised: bool
-    sealed: bool
-    standby: bool
 
 
 def read_health(config: VaultConfig) -> Health:
@@ -43,7 +34,7 @@ def read_health(config: VaultConfig) -> Health:
         raise ReachError(failed.reason, failed.text) from failed
     finally:
         nodes.close()
-    match answer:
-        case {"initialized": bool() as initialised, "sealed": bool() as sealed, "standby": bool() as standby}:
-            return Health(initialised, sealed, standby)
-    raise ReachError(Reason.NOT_JSON, "the answer is not one of Vault")
+    health = health_of(answer)
+    if health is None:
+        raise ReachError(Reason.NOT_JSON, "the answer is not one of Vault")
+    return health

@@ -1,38 +1,35 @@
 """HTTP with one Vault through hvac: one request, and what became of it as a reason and a few words.
 
-It takes no Vault token from the environment. Nothing of an answer's body reaches a message. A request goes to another
-node only where the one before has done nothing of it, and to each node once.
+It takes no Vault token from the environment. Nothing of an answer reaches a message. A request goes to another node
+only where the one before has done nothing of it, and to each node once.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import ssl
 from functools import partial
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import hvac
 from hvac.adapters import Adapter
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    LocationValueError,
-    NameResolutionError,
-    NewConnectionError,
-    ProtocolError,
-    ReadTimeoutError,
-    SSLError,
-)
 
+from aca_tokend import __version__
 from aca_tokend.core.answer import LONGEST_RETRY_AFTER_SECONDS
+from aca_tokend.core.errors import TransportError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.vault_nodes import LARGEST_ANSWER, Answer, Nodes, RedirectError, Request, TooLargeError
+from aca_tokend.core.vault_answers import absent_of, is_token
+from aca_tokend.net.streams import Deadline
+from aca_tokend.net.transport import Request
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import VaultConfig
     from aca_tokend.core.secret import Secret
+    from aca_tokend.net.transport import Response
+    from aca_tokend.vault_nodes import Nodes
 
 # The only sentences that are looked for in the errors and warnings of an answer.
 _BY_SENTENCE = (
@@ -87,11 +84,8 @@ _BY_CLASS = {
     5: (Reason.SERVER_ERROR, "the server failed"),
 }
 
-# What a Vault token is made of. Anything else makes an invalid header, which requests would show in its error.
-_TOKEN = re.compile(r"[\x21-\x7e]+")
-
-# What OpenSSL says of a file that holds no certificate or key, and of a key that belongs to another certificate.
-_UNREADABLE = frozenset({"NO_CERTIFICATE_OR_CRL_FOUND", "NO_START_LINE", "PEM_LIB", "KEY_VALUES_MISMATCH"})
+# hvac wants one of requests, and nothing goes through it.
+_NO_SESSION = SimpleNamespace(verify=None, cert=None, proxies=None)
 
 _DELTA_SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -122,13 +116,13 @@ class RequestFailedError(Exception):
 
 def client_of(config: VaultConfig, nodes: Nodes, token: Secret | None) -> hvac.Client:
     """A client of this Vault that carries `token`, over the connections to its nodes. Raises RequestFailedError."""
-    if token is not None and not _TOKEN.fullmatch(token.reveal()):
+    if token is not None and not is_token(token):
         raise RequestFailedError(Reason.VAULT_LOGIN_FAILED, "the token is empty or has characters that no token has")
     return hvac.Client(
         url=config.addresses[0],
         token=token.reveal() if token else "",  # None would make hvac look for one in the environment
         cert=False,  # None likewise
-        session=nodes.session,
+        session=_NO_SESSION,
         adapter=partial(_Adapter, nodes),
         namespace=config.namespace or None,
     )
@@ -146,22 +140,16 @@ class _Adapter(Adapter):  # type: ignore[misc]  # hvac publishes no types
         self._nodes = nodes
 
     def get_login_token(self, response: dict[str, Any]) -> str:
-        """The token of an answer to a log-in."""
-        token: str = response["auth"]["client_token"]
-        return token
+        raise NotImplementedError  # log-ins are ours, and hvac's is never called
 
     def request(self, method: str, url: str, headers: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:  # noqa: ANN401
         """Sends one request, to the next node where one has done nothing of it."""
-        options.pop("raise_exception", None)
-        headers = {**(headers or {}), "X-Vault-Request": "true"}
-        if self.token:
-            headers["X-Vault-Token"] = self.token
-        if self.namespace:
-            headers["X-Vault-Namespace"] = self.namespace
-        request = self._nodes.request(method, "/" + url.lstrip("/"), headers, options)
+        request = self._request(method, url, headers or {}, options)
+        # it is over after twice the timeout, whatever the nodes do
+        deadline = Deadline.after(2 * self._nodes.timeout)
         failures: list[tuple[str, RequestFailedError]] = []
         for node in self._nodes.in_turn():
-            answer = self._answer(node, request)
+            answer = self._answer(node, request, deadline)
             if not isinstance(answer, RequestFailedError):
                 return answer
             failures.append((node, answer))
@@ -172,19 +160,31 @@ class _Adapter(Adapter):  # type: ignore[misc]  # hvac publishes no types
         finally:
             del failures, answer  # its traceback leads here, and to what was sent: nothing may lead back, and keep it
 
-    def _answer(self, node: str, request: Request) -> dict[str, Any] | RequestFailedError:
+    def _request(self, method: str, url: str, more: dict[str, str], options: dict[str, Any]) -> Request:
+        """What hvac would have sent, with the `json` and `params` of requests."""
+        headers = [("Accept-Encoding", "identity"), ("User-Agent", f"aca-tokend/{__version__}"), *more.items()]
+        headers.append(("X-Vault-Request", "true"))
+        if self.token:
+            headers.append(("X-Vault-Token", self.token))
+        if self.namespace:
+            headers.append(("X-Vault-Namespace", self.namespace))
+        target, params, body = "/" + url.lstrip("/"), options.get("params"), options.get("json")
+        if params:
+            target += f"?{urlencode(params)}"
+        content = b"" if body is None else json.dumps(body).encode()
+        if content:
+            headers.append(("Content-Type", "application/json"))
+        if method.upper() != "GET":
+            headers.append(("Content-Length", str(len(content))))
+        return Request(method.upper(), target, headers, content)
+
+    def _answer(self, node: str, request: Request, deadline: Deadline) -> dict[str, Any] | RequestFailedError:
         """What one node answers, or what failed: as a value, since an error would keep the answer alive."""
         failed: dict[str, Any] | RequestFailedError
         try:
-            failed = _meaning(self._nodes.ask(node, request))
-        except TooLargeError:
-            failed = RequestFailedError(Reason.RESPONSE_TOO_LARGE, f"the answer is larger than {LARGEST_ANSWER} bytes")
-        except RedirectError as error:
-            failed = _no_answer(error.__cause__)
-            failed.text = f"it redirects to the active node: {failed.text}"
-            failed.elsewhere = False
-        except (OSError, HTTPError) as error:
-            failed = _no_answer(error)
+            failed = _meaning(self._nodes.ask(node, request, deadline))
+        except TransportError as error:
+            failed = RequestFailedError(error.reason, error.message, elsewhere=not error.sent)
         if isinstance(failed, RequestFailedError) and (failed.elsewhere or failed.reason in _ILL):
             self._nodes.fails(node)
         else:
@@ -203,7 +203,7 @@ def _of_all(failures: list[tuple[str, RequestFailedError]]) -> RequestFailedErro
     return failed
 
 
-def _meaning(answer: Answer) -> dict[str, Any] | RequestFailedError:
+def _meaning(answer: Response) -> dict[str, Any] | RequestFailedError:
     """The JSON of an answer, or what failed."""
     if answer.status == HTTPStatus.NO_CONTENT:
         return {}
@@ -221,70 +221,24 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def _refusal(answer: Answer, body: dict[str, Any]) -> RequestFailedError:
+def _refusal(answer: Response, body: dict[str, Any]) -> RequestFailedError:
     """What an answer that is no success means. Its body is searched for the sentences known above and left behind."""
     status = answer.status
     lists = [body.get("errors"), body.get("warnings")]
     said = [text for texts in lists if isinstance(texts, list) for text in texts if isinstance(text, str)]
     reason, text = _BY_STATUS.get(status) or _BY_CLASS.get(status // 100) or (Reason.UNEXPECTED_STATUS, "unexpected")
+    if reason is Reason.REQUEST_REFUSED and "errors" not in body:
+        reason = Reason.UNEXPECTED_STATUS  # of something before Vault: it says nothing of what was sent
     for its_status, sentence, its_reason, its_text in _BY_SENTENCE:
         if status == its_status and any(sentence in error for error in said):
             reason, text = its_reason, its_text
-    seconds = answer.headers.get("Retry-After", "")
+    seconds = answer.headers.get("retry-after", "")
     return RequestFailedError(
         reason,
         f"{text} (HTTP {status})",
         retry_after_seconds=min(float(seconds), LONGEST_RETRY_AFTER_SECONDS)
         if _DELTA_SECONDS.fullmatch(seconds)
         else None,
-        version=_version_not_there(body) if reason is Reason.NOT_FOUND else None,
+        version=absent_of(body) if reason is Reason.NOT_FOUND else None,
         elsewhere=text in _ELSEWHERE,
     )
-
-
-def _version_not_there(body: dict[str, Any]) -> int | None:
-    """0 where a 404 says that there is no such secret, the version where it says that the latest one is deleted."""
-    match body:
-        case {"data": {"data": None, "metadata": {"version": int() as version}}}:
-            return version
-        case {"errors": []}:
-            return 0
-    return None
-
-
-def _no_answer(error: BaseException | None) -> RequestFailedError:
-    """Why no answer came."""
-    elsewhere = True
-    match error:
-        case NameResolutionError():
-            reason, text = Reason.NAME_NOT_RESOLVED, "the host name does not resolve"
-        case NewConnectionError():
-            reason, text = Reason.CONNECT_FAILED, "no connection"
-        case ConnectTimeoutError():
-            reason, text = Reason.TIMEOUT, "no whole answer within the timeout"
-        case ReadTimeoutError():
-            reason, text, elsewhere = Reason.TIMEOUT, "no whole answer within the timeout", False
-        case ProtocolError(args=(_, FileNotFoundError() | PermissionError())):
-            reason, text = Reason.TLS_FAILED, "no TLS connection: ca_file, tls_cert or tls_key cannot be read"
-        case SSLError():
-            reason, text = Reason.TLS_FAILED, f"no TLS connection{_tls_problem(error.args[0])}"
-        case LocationValueError():
-            reason, text, elsewhere = Reason.REQUEST_REFUSED, "no request can be made of this", False
-        case _:
-            reason, text = Reason.CONNECTION_LOST, "the connection broke before the whole answer was there"
-            elsewhere = False
-    return RequestFailedError(reason, text, elsewhere=elsewhere)
-
-
-def _tls_problem(cause: object) -> str:
-    """What OpenSSL found wrong, in its own words: they come from its fixed list."""
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f": {cause.verify_message}"
-    if not isinstance(cause, ssl.SSLError) or cause.reason in _UNREADABLE:
-        return ": ca_file, tls_cert or tls_key cannot be read"
-    if "CERTIFICATE_REQUIRED" in (cause.reason or ""):
-        return ": the server demands a client certificate; set tls_cert and tls_key"
-    if cause.errno in {ssl.SSL_ERROR_SYSCALL, ssl.SSL_ERROR_EOF} or "ALERT" in (cause.reason or ""):
-        # a server that hangs up on a client without a certificate may not get to say so
-        return ": the server broke it off; if it demands a client certificate, set tls_cert and tls_key"
-    return ""

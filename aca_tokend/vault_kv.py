@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aca_tokend.core.outcome import Reason
+from aca_tokend.core.vault_answers import KvRead, capabilities_of, fields_of, kv_version_of, secret_of, written_of
 from aca_tokend.vault_http import RequestFailedError
 
 if TYPE_CHECKING:
@@ -13,21 +13,9 @@ if TYPE_CHECKING:
 
     import hvac
 
+T = TypeVar("T")
 
 _NOT_VERSION_2 = "what is mounted there is no KV version 2; if it is version 1, set kv_version = 1"
-
-
-@dataclass(frozen=True, slots=True)
-class KvRead:
-    """The latest version of one KV secret.
-
-    Attributes:
-        fields: None where there is nothing, or where the latest version is deleted or destroyed.
-        version: what a write must name as the version it replaces; 0 where there is nothing.
-    """
-
-    fields: Mapping[str, object] | None = field(repr=False)
-    version: int
 
 
 def read(client: hvac.Client, mount: str, path: str) -> KvRead:
@@ -38,18 +26,13 @@ def read(client: hvac.Client, mount: str, path: str) -> KvRead:
         if failed.version is None:
             raise
         return KvRead(None, failed.version)
-    match answer:
-        case {"data": {"data": dict() as fields, "metadata": {"version": int() as version}}}:
-            return KvRead(fields, version)
-    raise RequestFailedError(Reason.MOUNT_MISSING, _NOT_VERSION_2)
+    return _understood(secret_of(answer), Reason.MOUNT_MISSING, _NOT_VERSION_2)
 
 
 def write(client: hvac.Client, mount: str, path: str, fields: Mapping[str, object], cas: int) -> int:
     """Writes a version over version `cas`, in one request, and returns its number. Raises RequestFailedError."""
-    match client.secrets.kv.v2.create_or_update_secret(path, secret=fields, cas=cas, mount_point=mount):
-        case {"data": {"version": int() as version}}:
-            return version
-    raise RequestFailedError(Reason.MOUNT_MISSING, _NOT_VERSION_2)
+    answer = client.secrets.kv.v2.create_or_update_secret(path, secret=fields, cas=cas, mount_point=mount)
+    return _understood(written_of(answer), Reason.MOUNT_MISSING, _NOT_VERSION_2)
 
 
 def describe(client: hvac.Client, mount: str, path: str, about: Mapping[str, str]) -> None:
@@ -65,10 +48,7 @@ def read1(client: hvac.Client, mount: str, path: str) -> Mapping[str, object] | 
         if failed.version is None:
             raise
         return None
-    match answer:
-        case {"data": dict() as fields}:
-            return fields
-    raise RequestFailedError(Reason.MOUNT_MISSING, "what is mounted there is no KV version 1")
+    return _understood(fields_of(answer), Reason.MOUNT_MISSING, "what is mounted there is no KV version 1")
 
 
 def write1(client: hvac.Client, mount: str, path: str, fields: Mapping[str, object]) -> None:
@@ -78,16 +58,16 @@ def write1(client: hvac.Client, mount: str, path: str, fields: Mapping[str, obje
 
 def capabilities(client: hvac.Client, paths: Sequence[str]) -> Mapping[str, frozenset[str]]:
     """What the client's token may do on each of these paths, in one request. Raises RequestFailedError."""
-    match client.sys.get_capabilities(list(paths)):
-        case {"data": dict() as found} if all(isinstance(found.get(path), list) for path in paths):
-            return {path: frozenset(found[path]) for path in paths}
-    raise RequestFailedError(Reason.NOT_JSON, "the answer tells nothing of these paths")
+    answer = client.sys.get_capabilities(list(paths))
+    return _understood(capabilities_of(answer, paths), Reason.NOT_JSON, "the answer tells nothing of these paths")
 
 
 def mount_version(client: hvac.Client, mount: str) -> int | None:
     """The version of the KV engine mounted there, None where it is another engine. Raises RequestFailedError."""
-    match client.adapter.get(f"/v1/sys/internal/ui/mounts/{mount}"):
-        case {"data": {"type": "kv", "path": str() as path, "options": options}} if path.strip("/") == mount:
-            version = options.get("version", "1") if isinstance(options, dict) else "1"
-            return int(version) if version in {"1", "2"} else None
-    return None
+    return kv_version_of(client.adapter.get(f"/v1/sys/internal/ui/mounts/{mount}"), mount)
+
+
+def _understood(meaning: T | None, reason: Reason, otherwise: str) -> T:
+    if meaning is None:
+        raise RequestFailedError(reason, otherwise)
+    return meaning

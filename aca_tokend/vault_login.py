@@ -20,9 +20,10 @@ from aca_tokend.core.config import (
     TokenAuth,
     UserpassAuth,
 )
-from aca_tokend.core.login import OwnToken, TokenLife, Verdict
+from aca_tokend.core.login import TokenLife, Verdict
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
+from aca_tokend.core.vault_answers import login_of, own_token_of, renewal_of
 from aca_tokend.vault_http import RequestFailedError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import hvac
 
     from aca_tokend.core.config import Reference, VaultConfig
+    from aca_tokend.core.login import OwnToken
 
     Connect = Callable[[Secret | None], hvac.Client]
     Resolve = Callable[[Reference], Secret]
@@ -125,22 +127,20 @@ def log_in(request: Request, credential: str, connect: Connect, now: Callable[[]
         client = connect(request.secret["token"])
         return Login(client, _life_of_given(client, asked_at), credential, revocable=False)
     secrets = {name: secret.reveal() for name, secret in request.secret.items() if name}
-    answer = connect(None).adapter.post(request.path, json=request.public | secrets)
-    match answer:
-        case {"auth": {"client_token": str() as token, "lease_duration": int() as seconds, **rest}}:
-            life = TokenLife(asked_at, float(seconds) or None, renewable=rest.get("renewable") is True)
-            # a batch token is kept nowhere, so it cannot be revoked
-            return Login(connect(Secret(token)), life, credential, revocable=rest.get("token_type") != "batch")
-    raise RequestFailedError(Reason.NOT_JSON, "the answer holds no token")
+    gave = login_of(connect(None).adapter.post(request.path, json=request.public | secrets))
+    if gave is None:
+        raise RequestFailedError(Reason.NOT_JSON, "the answer holds no token")
+    life = TokenLife(asked_at, gave.seconds or None, gave.renewable)
+    return Login(connect(gave.token), life, credential, revocable=not gave.batch)
 
 
 def renew(login: Login, now: Callable[[], float]) -> TokenLife:
     """Asks for more life. Raises RequestFailedError."""
     asked_at = now()
-    match login.client.adapter.post("/v1/auth/token/renew-self"):
-        case {"auth": {"lease_duration": int() as seconds, "renewable": bool() as renewable}}:
-            return login.life.renewed(TokenLife(asked_at, float(seconds), renewable))
-    raise RequestFailedError(Reason.NOT_JSON, "the answer tells nothing of the token")
+    renewal = renewal_of(login.client.adapter.post("/v1/auth/token/renew-self"))
+    if renewal is None:
+        raise RequestFailedError(Reason.NOT_JSON, "the answer tells nothing of the token")
+    return login.life.renewed(TokenLife(asked_at, *renewal))
 
 
 def revoke(login: Login) -> None:
@@ -151,28 +151,15 @@ def revoke(login: Login) -> None:
 def own_token(client: hvac.Client, wall: Callable[[], float]) -> OwnToken:
     """What Vault says of our token. Raises RequestFailedError."""
     asked_at = wall()
-    match client.auth.token.lookup_self():
-        case {"data": {"ttl": int() as seconds, **rest}}:
-            ttl = _ttl(seconds, rest.get("expire_time"))
-            policies = rest.get("policies")
-            return OwnToken(
-                ttl_seconds=ttl,
-                renewable=rest.get("renewable") is True,
-                kind="batch" if rest.get("type") == "batch" else "service",
-                policies=tuple(str(policy) for policy in policies) if isinstance(policies, list) else (),
-                expires_at=None if ttl is None else asked_at + ttl,
-            )
-    raise RequestFailedError(Reason.NOT_JSON, "the answer tells nothing of the token")
+    token = own_token_of(client.auth.token.lookup_self(), asked_at)
+    if token is None:
+        raise RequestFailedError(Reason.NOT_JSON, "the answer tells nothing of the token")
+    return token
 
 
 def _life_of_given(client: hvac.Client, asked_at: float) -> TokenLife:
     token = own_token(client, lambda: 0.0)
     return TokenLife(asked_at, token.ttl_seconds, token.renewable)
-
-
-def _ttl(seconds: int, expire_time: object) -> float | None:
-    """Vault says 0 of a token that never expires, and of one that does within the second."""
-    return float(seconds) if seconds or expire_time else None
 
 
 def verdict(config: VaultConfig, failed: RequestFailedError) -> Verdict:

@@ -3,6 +3,7 @@
 TokendError
  ├─ ConfigError               the configuration is wrong; all its problems at once
  ├─ SecretError               a reference does not resolve
+ ├─ TransportError            no whole answer came from a server
  ├─ GrantError                the endpoint gave no token
  ├─ VerifyError               the new token does not work
  ├─ LookError                 a sink cannot be read
@@ -88,6 +89,14 @@ class ReasonedError(TokendError):
     def as_failure(self, step: Step, sink: str | None = None) -> Failure:
         """The failure of a step that this error is."""
         return Failure(step, self.reason, self.message, self.retry_after_seconds, self.request_id, sink)
+
+
+class TransportError(ReasonedError):
+    """No whole answer came, or one that is too large. `sent`: the server may have seen the request."""
+
+    def __init__(self, reason: Reason, message: str, *, sent: bool = False) -> None:
+        super().__init__(reason, message)
+        self.sent = sent
 
 
 class SecretError(ReasonedError):

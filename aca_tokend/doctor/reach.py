@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from aca_tokend.core.errors import ReachError
+from aca_tokend.core.errors import ReachError, TransportError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
 from aca_tokend.doctor.examination import advice
-from aca_tokend.network import Certificates, CertificatesError
+from aca_tokend.net.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,16 +112,9 @@ def certificate(place: Place, name: str, context: ssl.SSLContext) -> Mapping[str
 def context_of(ca_file: str, tls_cert: str = "", tls_key: str = "") -> ssl.SSLContext:
     """What to verify a server by, as the adapters do, with the certificate to show to it. Raises ReachError."""
     try:
-        context = Certificates(ca_file).context()
-    except CertificatesError as exc:
-        raise ReachError(Reason.TLS_FAILED, str(exc)) from exc
-    if tls_cert:
-        try:
-            context.load_cert_chain(tls_cert, tls_key)
-        except OSError as exc:  # ssl.SSLError is one
-            message = "tls_cert and tls_key cannot be read, or do not belong together"
-            raise ReachError(Reason.TLS_FAILED, message) from exc
-    return context
+        return Trust(ca_file, tls_cert, tls_key).context()
+    except TransportError as exc:
+        raise ReachError(exc.reason, exc.message) from exc
 
 
 def tell_certificate(notes: Notes, shown: Mapping[str, Any], now: float) -> None:

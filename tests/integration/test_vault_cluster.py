@@ -54,7 +54,9 @@ def cluster(shared_cluster: Cluster) -> Cluster:
 def sink(cluster: Cluster, path: str, *addresses: str, timeout: float = 10.0) -> Iterator[KvSink]:
     """A sink that knows these nodes, or all in their order."""
     auth = TokenAuth(token=EnvReference(env="VAULT_TOKEN"))
-    config = VaultConfig(address=addresses or cluster.addresses, auth=auth, timeout=timeout)
+    config = VaultConfig(
+        address=addresses or cluster.addresses, redirect_hosts=("127.0.0.1",), auth=auth, timeout=timeout
+    )
     session = VaultSession("main", config, lambda _: cluster.root_token, wall=time.time, on_login=lambda *_: None)
     try:
         yield KvSink(VaultPublish(mount="secret", path=path), session)

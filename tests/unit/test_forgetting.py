@@ -92,7 +92,10 @@ def test_what_is_held_is_found() -> None:
     assert keepers() == []
 
 
-@pytest.mark.parametrize("script", [answers(WORKS), answers(REFUSES)], ids=["granted", "refused"])
+BROKEN = [WORKS[:-5], WORKS[:20], b"no HTTP\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000]
+
+
+@pytest.mark.parametrize("script", [answers(it) for it in (WORKS, REFUSES, *BROKEN)])
 def test_a_grant_is_let_go_of(script: Script) -> None:
     """Once the endpoint answered, no request, response or connection holds the password."""
     ask(script, 30.0)

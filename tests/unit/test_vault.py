@@ -11,10 +11,10 @@ from aca_tokend.core.config import AppRoleAuth, EnvReference
 from aca_tokend.core.errors import PublishError, SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.vault_kv import KvRead
+from aca_tokend.core.vault_answers import KvRead
 from tests.unit.scripted_server import Authority, ScriptedServer, response
 from tests.unit.vault_bench import HELD, LOGIN, PATH, SECOND, SECRET, SHORT, assert_hidden, bench
-from tests.unit.vault_stub import DENIED, LOOKUP, answer, vault_stub
+from tests.unit.vault_stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +138,7 @@ def test_field(stub: VaultStub, by_token: Bench) -> None:
         (response(200, b"[" * 100_000), Reason.NOT_JSON, "not one of Vault"),
         (answer(200, {"data": {"password": SECRET}}), Reason.MOUNT_MISSING, "what is mounted there is no KV version 2"),
         (answer(204), Reason.MOUNT_MISSING, "what is mounted there is no KV version 2"),
-        (None, Reason.CONNECTION_LOST, "the connection broke before the whole answer was there"),
+        (None, Reason.CONNECTION_LOST, "the connection ended before a whole answer in HTTP"),
     ],
 )
 def test_answers(stub: VaultStub, by_token: Bench, reply: bytes | None, reason: Reason, text: str) -> None:
@@ -210,7 +210,7 @@ def test_private_authority(tmp_path: Path) -> None:
             with bench(stub.address, ca_file=ca_file) as made:
                 error = made.failure()
                 assert error.reason is Reason.TLS_FAILED
-                assert "no TLS connection: " in str(error)
+                assert "TLS failed: " in str(error)
     with (
         vault_stub(authority.context("vault.example.com")) as stub,
         bench(stub.address, ca_file=str(authority.ca_file)) as made,
@@ -274,3 +274,30 @@ def test_look_up_fails_otherwise(stub: VaultStub, by_token: Bench) -> None:
     stub.always(LOOKUP, answer(503, {"errors": ["Vault is sealed"]}))
     assert by_token.failure().reason is Reason.VAULT_SEALED
     assert len(by_token.logins) == 1
+
+
+@pytest.mark.parametrize(
+    "seconds", ["1" + "0" * 400, "-1", "true", '"60"', "1e400", "NaN", "[]"], ids=lambda it: str(it)[:10]
+)
+def test_odd_life_of_a_token(stub: VaultStub, seconds: str) -> None:
+    """A log-in whose token lives for no time that there is fails as one without a token."""
+    body = b'{"auth": {"client_token": "t", "lease_duration": ' + seconds.encode() + b"}}"
+    stub.always(LOGIN, response(200, body))
+    with bench(stub.address, AppRoleAuth(role_id="role-1", secret_id=EnvReference(env="SECRET_ID"))) as made:
+        assert made.failure().reason is Reason.VAULT_LOGIN_FAILED
+
+
+def test_odd_capabilities(stub: VaultStub, by_token: Bench) -> None:
+    """Capabilities that are no words say nothing, neither do they end anything."""
+    by_token.read()
+    stub.always(PATH, answer(403, DENIED))
+    stub.always(CAPABILITIES, answer(200, {"data": {"secret/data/aca/bookings": [[], {}, None, "read\n"]}}))
+    assert by_token.failure().reason is Reason.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("size", [b"-5", b"-1"])
+def test_odd_chunks(stub: VaultStub, by_token: Bench, size: bytes) -> None:
+    """A chunk of less than nothing is no answer, and nothing is read beyond it."""
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    stub.always(PATH, chunked + size + b"\r\n" + SECRET.encode() * 1000)
+    assert by_token.failure().reason is Reason.CONNECTION_LOST

@@ -16,8 +16,10 @@ from aca_tokend.core.config import EnvReference, TokenAuth, VaultConfig
 from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
+from aca_tokend.net.opening import Origin
+from aca_tokend.net.transport import Request
 from aca_tokend.vault import VaultSession
-from aca_tokend.vault_nodes import LARGEST_ANSWER
+from aca_tokend.vault_nodes import LARGEST_ANSWER, Nodes
 from tests.unit.scripted_server import Authority, ScriptedServer, response
 from tests.unit.vault_stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
 
@@ -48,7 +50,7 @@ def session(*addresses: str, **config: Any) -> Iterator[VaultSession]:  # noqa: 
     settings = VaultConfig(
         address=addresses if len(addresses) > 1 else addresses[0],
         auth=TokenAuth(token=EnvReference(env="VAULT_TOKEN")),
-        **{"timeout": LONG, **config},
+        **{"timeout": LONG, "redirect_hosts": ("127.0.0.1",), **config},
     )
     made = VaultSession("main", settings, lambda _: Secret(CANARY), wall=time.time, on_login=lambda *_: None)
     try:
@@ -135,7 +137,7 @@ def test_no_node_works(nodes: list[VaultStub]) -> None:
         error = failure(vault)
     assert error.reason is Reason.VAULT_SEALED
     hosts = [it.partition("//")[2] for it in (gone, nodes[0].address, lost)]
-    said = f"{hosts[0]}: no connection; {hosts[1]}: Vault is sealed (HTTP 503); {hosts[2]}: no connection"
+    said = f"{hosts[0]}: no connection: connection refused; {hosts[1]}: Vault is sealed (HTTP 503); {hosts[2]}: no "
     assert said in str(error)
     assert counts(nodes, LOOKUP) == [1, 0, 0]
 
@@ -222,6 +224,52 @@ def test_redirect_that_is_not_followed(nodes: list[VaultStub], location: str) ->
     assert nodes[1].asked == []
 
 
+@pytest.mark.parametrize(
+    ("allowed", "followed"),
+    [
+        ([], False),
+        (["127.0.0.1"], True),
+        (["localhost"], False),
+        (["vault.example.com", "*.vault-internal"], False),
+    ],
+)
+def test_where_a_redirect_may_lead(nodes: list[VaultStub], allowed: list[str], followed: bool) -> None:
+    """The Vault token goes to nodes of `address` and to hosts of `redirect_hosts`, and to nobody else."""
+    nodes[0].always(PATH, redirect(nodes[1].address))
+    with session(nodes[0].address, redirect_hosts=allowed) as vault:
+        if followed:
+            assert read(vault) == 3
+        else:
+            assert failure(vault).reason is Reason.REDIRECTED
+    assert len(nodes[1].asked) == followed
+    with session(*addresses(nodes)[:2], redirect_hosts=[]) as vault:
+        assert read(vault) == 3, "a node that the configuration names"
+
+
+@pytest.mark.parametrize(
+    ("location", "allowed"),
+    [
+        ("https://vault-0.vault-internal:8200", True),
+        ("https://a.b.VAULT-internal", True),
+        ("https://vault-internal", False),
+        ("https://evil-vault-internal", False),
+        ("https://vault-0.vault-internal.evil.example", False),
+        ("https://Active.example.com:8443", True),
+        ("https://not-active.example.com", False),
+        ("https://[::1]:8200", True),
+        ("https://[::2]:8200", False),
+        ("http://vault-0.vault-internal:8200", False),
+    ],
+)
+def test_names_that_a_redirect_may_have(location: str, allowed: bool) -> None:
+    """A name in `redirect_hosts` is one host on any port, with `*.` whatever ends in the rest of it."""
+    auth = TokenAuth(token=EnvReference(env="VAULT_TOKEN"))
+    hosts = ["*.Vault-internal", "active.example.com", "[::1]"]
+    nodes = Nodes(VaultConfig(address="https://vault.example.com", auth=auth, redirect_hosts=hosts))  # type: ignore[arg-type]
+    target = nodes._target(Origin.of("https://vault.example.com"), Request("GET", PATH, []), location + PATH)
+    assert (target is not None) == allowed
+
+
 def test_redirect_is_followed_once(nodes: list[VaultStub]) -> None:
     """A node that was redirected to and redirects again is not followed: they may go round in a circle."""
     for number in range(3):
@@ -254,7 +302,7 @@ def test_redirect_over_tls(tmp_path: Path) -> None:
                 else:
                     error = failure(vault)
                     assert error.reason is reason
-                    assert "it redirects to the active node: no TLS connection" in str(error)
+                    assert "it redirects to the active node: TLS failed" in str(error)
                     assert active.asked == []
 
 
@@ -331,6 +379,16 @@ def test_how_far_a_write_had_come_is_told_by_writes_of_secrets(nodes: list[Vault
         vault.capabilities(["secret/data/aca"])
         read(vault)
     assert asked[-1]["x-vault-index"] == "of-the-secret"
+
+
+@pytest.mark.parametrize("index", ["a b", "\xe9", "x" * 5000, "\x01", ""])
+def test_index_that_cannot_be_sent(nodes: list[VaultStub], index: str) -> None:
+    """An odd `X-Vault-Index` is not taken: the next request goes without it."""
+    odd = f"HTTP/1.1 200 OK\r\nX-Vault-Index: {index}\r\nContent-Length: 27\r\n\r\n".encode("latin-1")
+    nodes[0].rules[PATH] = lambda it: HELD if it.method == "GET" else odd + b'{"data": {"version": 4}}   '
+    with session(nodes[0].address) as vault:
+        assert [write(vault), read(vault)] == [4, 3]
+    assert not any("x-vault-index" in asked.headers for asked in nodes[0].asked)
 
 
 # How long, and how much
@@ -461,6 +519,5 @@ def test_client_certificate(tmp_path: Path) -> None:
             error = failure(vault)
         assert error.reason is Reason.TLS_FAILED
         assert "demands a client certificate" in str(error)
-        assert "set tls_cert and tls_key" in str(error)
         with session(stub.address, tls_cert=f"{tmp_path}/absent", tls_key=f"{tmp_path}/absent") as vault:
             assert failure(vault).reason is Reason.TLS_FAILED

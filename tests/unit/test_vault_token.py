@@ -12,6 +12,7 @@ from aca_tokend.core.config import AppRoleAuth, EnvReference
 from aca_tokend.core.errors import PublishError, VaultLoginError
 from aca_tokend.core.login import LoggedIn, LoginFailed, OwnToken, RenewalFailed, Renewed
 from aca_tokend.core.outcome import Reason
+from tests.unit.scripted_server import response
 from tests.unit.vault_bench import FIRST, HELD, LOGIN, LONG, PATH, SECOND, SECRET, SECRET_ID, assert_hidden, bench
 from tests.unit.vault_stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
 
@@ -108,6 +109,35 @@ def test_dead_token_and_nothing_better(stub: VaultStub, by_token: Bench) -> None
         by_token.clock.advance(60)
     assert [result for result, _ in by_token.logins] == ["succeeded", "failed", "failed"]
     assert by_token.session.expires_at is None
+
+
+def test_token_that_looks_dead_serves_until_there_is_another(stub: VaultStub, by_approle: Bench) -> None:
+    """A policy without `default` makes a token look dead at one path: it is kept alive until a log-in succeeds.
+
+    Else a secret id that is used up would fail every token of the Vault, while the one that we hold still works.
+    """
+    stub.always(RENEW, granted())
+    by_approle.read()
+    forbidden = stub.rules.pop(PATH)
+    stub.always(PATH, answer(403, DENIED))
+    stub.always(LOOKUP, answer(403, DENIED))
+    stub.always(LOGIN, answer(400, {"errors": ["invalid secret id"]}))
+    assert by_approle.failure().reason is Reason.VAULT_LOGIN_FAILED
+    assert not by_approle.session.logged_in
+
+    stub.rules[PATH] = forbidden  # a path that is allowed
+    assert by_approle.read().version == 3
+    by_approle.keep_until(600)
+    assert by_approle.read().version == 3
+    assert stub.count(RENEW) > 5
+
+    stub.always(REVOKE, answer(204))
+    stub.always(LOGIN, granted("canary-vault-token-3"))
+    by_approle.keeper.values["SECRET_ID"] = "canary-secret-id-2"
+    by_approle.keep_until(10)
+    by_approle.read()
+    assert stub.asked[-1].token == "canary-vault-token-3"
+    assert [asked.token for asked in stub.asked if asked.path == REVOKE] == [SECOND], "what was superseded is revoked"
 
 
 def test_live_token_that_policy_denies(stub: VaultStub, by_approle: Bench) -> None:
@@ -272,7 +302,7 @@ def test_nothing_to_keep(stub: VaultStub, by_approle: Bench) -> None:
     assert stub.asked == []
 
 
-@pytest.mark.parametrize("renewal", [granted(seconds=20), answer(400, {"errors": ["canary"]}), answer(403, DENIED)])
+@pytest.mark.parametrize("renewal", [granted(seconds=33), answer(400, {"errors": ["canary"]}), answer(403, DENIED)])
 def test_renewal_that_does_not_help(stub: VaultStub, by_approle: Bench, renewal: bytes) -> None:
     """A renewal that is refused, or meets the longest life, is followed by a log-in while the old token serves."""
     stub.always(RENEW, renewal)
@@ -440,6 +470,15 @@ def test_refused_twice(stub: VaultStub, by_approle: Bench) -> None:
     by_approle.keep_until(5)
     assert by_approle.read().version == 3
     assert stub.count(LOGIN) == 3
+
+
+def test_refused_by_something_before_vault(stub: VaultStub, by_approle: Bench) -> None:
+    """A refusal of a proxy says nothing of the secret id: the log-in is tried again soon."""
+    stub.always(LOGIN, response(400, b"<html>Bad Request"))
+    assert by_approle.failure().reason is Reason.UNEXPECTED_STATUS
+    by_approle.keep_until(300)
+    assert stub.count(LOGIN) > 100
+    assert not any(event.suspended for event in by_approle.told if isinstance(event, LoginFailed))
 
 
 def test_refused_an_hour_ago(stub: VaultStub, by_approle: Bench) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import AppRoleAuth, Reference
     from aca_tokend.core.login import LoginEvent
-    from aca_tokend.vault_kv import KvRead
+    from aca_tokend.core.vault_answers import KvRead
 
 FIRST, SECOND = "canary-vault-token-1", "canary-vault-token-2"
 SECRET_ID = "canary-secret-id"

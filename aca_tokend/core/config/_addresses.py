@@ -121,6 +121,12 @@ def _host(value: str) -> str:
     return value
 
 
+def _redirect_host(value: str) -> str:
+    if not re.fullmatch(r"(\*\.)?" + _HOST, value) or _split(f"//{value.removeprefix('*.')}") is None:
+        refuse("is not a host name", 'write the name alone, such as "vault-1.example.com", or "*.example.com" for all')
+    return value
+
+
 def _listen(value: str) -> str:
     match = re.fullmatch(_HOST + ":([0-9]{1,5})", value)
     if value and (match is None or int(match[2]) > _LAST_PORT):
@@ -137,4 +143,5 @@ OptionalUrl = Annotated[str, AfterValidator(_optional_url)]
 RequestPath = Annotated[str, AfterValidator(_request_path)]
 TokenPath = Annotated[str, AfterValidator(_token_path)]
 Host = Annotated[str, AfterValidator(_host)]
+RedirectHost = Annotated[str, AfterValidator(_redirect_host)]
 Listen = Annotated[str, AfterValidator(_listen)]

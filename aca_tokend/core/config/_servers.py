@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from aca_tokend.core.config._addresses import Host, Listen, Nodes, OptionalUrl, TokenPath, Url, plain_http
+from aca_tokend.core.config._addresses import Host, Listen, Nodes, OptionalUrl, RedirectHost, TokenPath, Url, plain_http
 from aca_tokend.core.config._auth import Auth, CertAuth
 from aca_tokend.core.config._kinds import Duration, Namespace, OptionalFile, written
 from aca_tokend.core.config._table import Table
@@ -111,6 +111,11 @@ class VaultConfig(Table):
     )
     namespace: Namespace = Field(
         default="", description="Namespace of the log-in and of all mounts.", examples=["team-a"]
+    )
+    redirect_hosts: Annotated[tuple[RedirectHost, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Hosts beside `address` that a standby may redirect to: names, or `*.` and what they all end in.",
+        examples=[["*.vault-internal"]],
     )
     ca_file: OptionalFile = Field(default="", description="CA certificates (PEM) to trust instead of the system's.")
     tls_cert: OptionalFile = Field(default="", description="Certificate chain (PEM) to show to the server.")
