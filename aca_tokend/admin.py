@@ -7,13 +7,11 @@ tenth of a second to import: import this module only where the listener is on.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import os
 import socket
 import ssl
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -71,7 +69,6 @@ class AdminServer:
         for add in pages:
             add(self._app)
         self._listener: Listener | None = None
-        self._content = b""
 
     @property
     def port(self) -> int:
@@ -90,7 +87,6 @@ class AdminServer:
         Raises:
             TokendError: the address cannot be listened on, or a file of the TLS configuration cannot be used.
         """
-        self._content = _content(self.tls_files)
         tls = _tls(self._config) if self._config.tls_cert else None
         listening = _listening(self._config.listen)
         if ipaddress.ip_address(listening.getsockname()[0]).is_loopback:
@@ -101,10 +97,8 @@ class AdminServer:
 
     def reload_tls(self) -> None:
         """Reads the files of TLS again, for connections from now on. What is broken changes nothing."""
-        content = _content(self.tls_files)
-        if self._listener is None or content == self._content:
+        if self._listener is None:
             return
-        self._content = content
         try:
             self._listener.tls = _tls(self._config)
         except TokendError as error:
@@ -216,13 +210,3 @@ def _tls(config: AdminConfig) -> ssl.SSLContext:
         message = f"admin.{key}: cannot use these files: {what}; they must be PEM, readable, and the key not encrypted"
         raise TokendError(message) from error
     return context
-
-
-def _content(files: Sequence[str]) -> bytes:
-    """Tells one content of these files from another; files that cannot be read are told from it too."""
-    digest = hashlib.sha256()
-    for file in files:
-        with suppress(OSError):
-            digest.update(hashlib.sha256(Path(file).read_bytes()).digest())
-        digest.update(b";")
-    return digest.digest()

@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aca_tokend.core.config import Config
+    from aca_tokend.core.config import Config, TokenConfig
 
 app = typer.Typer(
     name="aca-tokend",
@@ -88,9 +88,8 @@ def run(
 
 
 @app.command()
-def check(config: ConfigOption = DEFAULT_CONFIG, log_format: LogFormatOption = None) -> None:
+def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Check the configuration without connecting to anything."""
-    del log_format
     loaded = _load(config)
     count = len(loaded.tokens)
     shards = ""
@@ -108,7 +107,6 @@ def check(config: ConfigOption = DEFAULT_CONFIG, log_format: LogFormatOption = N
 def status(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="All of this token alone.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    log_format: LogFormatOption = None,
     *,
     watching: Annotated[bool, typer.Option("--watch", help="Ask again every 2 seconds until interrupted.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the daemon answers.")] = False,
@@ -121,7 +119,6 @@ def status(
     key: Annotated[str, typer.Option("--key", metavar="FILE", help="Its key (PEM), where that is another file.")] = "",
 ) -> None:
     """Ask the running daemon how its tokens are; exits 1 if something needs a person."""
-    del log_format
     if watching and (as_json or not sys.stdout.isatty()):
         _refuse("--watch: needs a terminal, and goes without --json; leave --watch out and call again")
     if key and not cert:
@@ -144,13 +141,9 @@ def resume(
     """Let a suspended token try again, and all others of its account, after the server's side was fixed."""
     loaded = _load(config)
     _log(loaded, log_format)
-    from aca_tokend.resume import UnknownTokenError
     from aca_tokend.resume import resume as clear
 
-    try:
-        cleared, problems = clear(loaded, name)
-    except UnknownTokenError as error:
-        _refuse(error.message)
+    cleared, problems = clear(loaded, _named(loaded, name))
     for line in cleared:
         typer.echo(line)
     for problem in problems:
@@ -211,9 +204,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Try everything that the configuration needs, and say how to mend what fails."""
-    import time
+    from aca_tokend.clock import SystemClock
 
-    began = time.monotonic()
+    began = SystemClock().monotonic()
     loaded = _load(config)
     _log(loaded, log_format, "error")
     from aca_tokend.doctor import main as examine
@@ -224,7 +217,6 @@ def doctor(
 @app.command()
 def policy(
     config: ConfigOption = DEFAULT_CONFIG,
-    log_format: LogFormatOption = None,
     *,
     reader: Annotated[
         str | None, typer.Option("--reader", metavar="NAME", help="For a reader of this token, not the daemon.")
@@ -232,13 +224,13 @@ def policy(
     vault: Annotated[str | None, typer.Option("--vault", metavar="NAME", help="For this [vault.NAME] alone.")] = None,
 ) -> None:
     """Print the least Vault policy for this configuration."""
-    del log_format
     loaded = _load(config)
     from aca_tokend.core.errors import TokendError
     from aca_tokend.core.vault_policy import policies
 
     try:
-        typer.echo("\n".join(policies(loaded, vault, reader)), nl=False)
+        of = None if reader is None else _named(loaded, reader, "--reader: ")
+        typer.echo("\n".join(policies(loaded, vault, of)), nl=False)
     except TokendError as error:
         _refuse(error.message)
 
@@ -295,6 +287,17 @@ def _load(path: Path) -> Config:
         return load(path)
     except ConfigError as error:
         _refuse(error.message)
+
+
+def _named(config: Config, name: str, option: str = "") -> TokenConfig:
+    import difflib
+
+    token = next((token for token in config.tokens if token.name == name), None)
+    if token is None:
+        near = difflib.get_close_matches(name, [token.name for token in config.tokens], 1)
+        hint = f"did you mean {near[0]}?" if near else "`aca-tokend check` tells how many tokens there are"
+        _refuse(f"{option}there is no token {name!r} in this configuration; {hint}")
+    return token
 
 
 def _log(config: Config, log_format: str | None, level: str | None = None) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import random
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -74,50 +73,35 @@ SWEEP = "the sweep of files"
 KEEP_AGAIN_SECONDS = 60.0
 
 
-@dataclass(slots=True)
 class Daemon:
     """All the parts, put together from one configuration."""
 
-    config: Config
-    clock: SystemClock = field(default_factory=SystemClock)
-    bug: InternalError | None = None
-    shard: int = field(init=False)
-    parts: Parts = field(init=False)
-    tokens: Tokens = field(init=False)
-    hooker: Hooker = field(init=False)
-    scheduler: RotationScheduler = field(init=False)
-    metrics: Metrics = field(init=False)
-    events: EventLog = field(init=False)
-    logger: Any = field(default_factory=structlog.get_logger)
-    bell: Bell = field(default_factory=Bell)
-    rng: random.Random = field(default_factory=random.SystemRandom)
-    notify: Notifier = field(default_factory=Notifier)
-    source: Source | None = None
-    draining: Draining = field(default_factory=Draining)
-    demand: Demand = field(init=False)
-    watched: Watched = field(init=False)
-    _written: Config = field(init=False)  # at the start, with the tokens of all shards
-    _behind: set[str] = field(default_factory=set)
-    _expiries: Expiries = field(default_factory=Expiries)
-    _leaving: list[frozenset[str]] = field(default_factory=list)  # pools that reloads left without tokens
-    _torn: bool = False  # a reload failed half-way
-
-    def __post_init__(self) -> None:
+    def __init__(self, config: Config, clock: SystemClock | None = None, rng: random.Random | None = None) -> None:
         """Builds the parts; opens no connection."""
+        self.clock = clock or SystemClock()
+        self.bell = Bell()
+        self.logger: Any = structlog.get_logger()
+        self.notify = Notifier()
+        self.bug: InternalError | None = None
         self.demand = Demand(self.clock.monotonic())
         self.watched = Watched(self.clock)
         self.events = EventLog(self.clock.wall, self.clock.monotonic)
-        self.parts = Parts(self.config, self.clock, self._on_login)
+        self.parts = Parts(config, self.clock, self._on_login)
         self.shard = self.parts.shard()
-        self._written = self.config
-        self.config = share(self.config, self.shard)
-        self.metrics = Metrics(self._views, self.clock.wall, self.config.acaengine, self.parts.methods())
-        self.hooker = Hooker(self.clock, self.rng, self._observe)
+        self.config = share(config, self.shard)
+        self.source: Source | None = None
+        self.draining = Draining()
+        self.metrics = Metrics(self._views, self.clock.wall, config.acaengine, self.parts.methods())
+        rng = rng or random.SystemRandom()
+        self.hooker = Hooker(self.clock, rng, self._observe)
         self.scheduler = RotationScheduler(self.parts.pools(), self.clock, self._on_bug, self.metrics.observe_lag)
-        self.tokens = Tokens(self.clock, self.rng, self.scheduler, self.parts.wire)
-        self.tokens.rotator = Rotator(
-            self.clock, self.parts.secrets, self.rng, self._observe, self._wake, self.tokens.late
-        )
+        self.tokens = Tokens(self.clock, rng, self.scheduler, self.parts.wire)
+        self.tokens.rotator = Rotator(self.clock, self.parts.secrets, rng, self._observe, self._wake, self.tokens.late)
+        self._written = config  # at the start, with the tokens of all shards
+        self._behind: set[str] = set()
+        self._expiries = Expiries()
+        self._leaving: list[frozenset[str]] = []  # pools that reloads left without tokens
+        self._torn = False  # a reload failed half-way
         for token in self.config.tokens:
             self.tokens.add(token, self.clock.monotonic())
 
@@ -151,7 +135,7 @@ class Daemon:
 
     def watch_files(self, path: Path) -> ConfigWatch:
         """From now on changes of these files reload the configuration; `watch` does it."""
-        source = Source(path, self._written, self._written, self.logger, self._observe_reload)
+        source = Source(path, self._written, self.logger, self._observe_reload)
         watch = ConfigWatch(path, lambda: source.include, self.bell.ring_to_reload)
         self.source = source
         watch.start()

@@ -140,8 +140,12 @@ class Command:
         assert process.stdout is not None  # noqa: S101 -- it is a pipe
         kept, pipe = bytearray(), process.stdout.fileno()
         os.set_blocking(pipe, False)
-        with _Ended(process.pid) as exit_descriptor, selectors.DefaultSelector() as selector:
-            selector.register(exit_descriptor, selectors.EVENT_READ)
+        # a descriptor that can be read once the process has ended
+        with (
+            os.fdopen(os.pidfd_open(process.pid), "rb", buffering=0) as process_end,
+            selectors.DefaultSelector() as selector,
+        ):
+            selector.register(process_end, selectors.EVENT_READ)
             selector.register(pipe, selectors.EVENT_READ)
             ended = _read_until_exit(selector, kept, pipe, self._config.timeout)
             if not ended:
@@ -173,19 +177,6 @@ class Command:
                 os.killpg(self._group, number)
 
 
-class _Ended:
-    """A descriptor that can be read once a process has ended."""
-
-    def __init__(self, pid: int) -> None:
-        self._descriptor = os.pidfd_open(pid)
-
-    def __enter__(self) -> int:
-        return self._descriptor
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
-
-
 def _read_until_exit(selector: selectors.BaseSelector, kept: bytearray, pipe: int, seconds: float) -> bool:
     """Whether it ended within the time. A pipe that is closed says nothing about that."""
     deadline = time.monotonic() + seconds
@@ -215,6 +206,10 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe in its place must not hold us up
 
 
 class Signal:
@@ -268,23 +263,17 @@ class Signal:
     def _read(self) -> tuple[int, os.stat_result]:
         """The number in the file, and the state of the file."""
         try:
-            # a pipe in its place must not hold us up
-            descriptor = os.open(self._config.pid_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(self._config.pid_file, "rb", opener=_opened) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise self._error(Reason.PID_FILE_INVALID, "is no regular file")
+                content = file.read(_PID_FILE_BYTES)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._error(Reason.PID_FILE_MISSING, "is not there") from error
         except PermissionError as error:
             raise self._error(Reason.PERMISSION_DENIED, "may not be read") from error
         except OSError as error:
             raise self._unusable(error) from error
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise self._error(Reason.PID_FILE_INVALID, "is no regular file")
-            content = os.read(descriptor, _PID_FILE_BYTES)
-        except OSError as error:
-            raise self._unusable(error) from error
-        finally:
-            os.close(descriptor)
         if status.st_mode & stat.S_IWOTH:
             raise self._error(Reason.PID_FILE_INVALID, "may be written by everybody, who could name any process")
         found = re.fullmatch(rb"\s*([1-9][0-9]{0,9})\s*", content)

@@ -38,11 +38,7 @@ class Notifier:
         self.watchdog_seconds = watchdog_seconds
         self._stopped = threading.Event()
         self._warned = False
-        self.threads = [threading.Thread(target=self._say, name="status-line", daemon=True)]
-        if watchdog_seconds:
-            self.threads.append(threading.Thread(target=self._feed, name="watchdog", daemon=True))
-        self._unhealthy: Callable[[], Sequence[str]] = list
-        self._status: Callable[[], str] = str
+        self.threads: list[threading.Thread] = []
 
     @classmethod
     def of(cls, environment: MutableMapping[str, str]) -> Notifier:
@@ -53,10 +49,13 @@ class Notifier:
 
     def start(self, unhealthy: Callable[[], Sequence[str]], status: Callable[[], str]) -> None:
         """From now on it is told the status line, and fed as long as nothing is `unhealthy`."""
-        self._unhealthy, self._status = unhealthy, status
-        if self._address:
-            for thread in self.threads:
-                thread.start()
+        if not self._address:
+            return
+        self.threads = [threading.Thread(target=self._say, args=(status,), name="status-line", daemon=True)]
+        if self.watchdog_seconds:
+            self.threads.append(threading.Thread(target=self._feed, args=(unhealthy,), name="watchdog", daemon=True))
+        for thread in self.threads:
+            thread.start()
 
     def stop(self) -> None:
         """We end: it is told that, and fed no more."""
@@ -71,19 +70,19 @@ class Notifier:
         """We read the configuration again; `ready` follows, whatever comes of it."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
-    def _feed(self) -> None:
+    def _feed(self, unhealthy: Callable[[], Sequence[str]]) -> None:
         # at half of the time that we have, as its manual asks for, or before
         every = min(STATUS_SECONDS, self.watchdog_seconds / 2)
         while not self._stopped.is_set():
-            if not self._unhealthy():
+            if not unhealthy():
                 self._tell("WATCHDOG=1")
             self._stopped.wait(every)
 
-    def _say(self) -> None:
+    def _say(self, status: Callable[[], str]) -> None:
         told = ""
         try:
             while not self._stopped.is_set():
-                if (line := self._status()) != told and self._tell(f"STATUS={line}"):
+                if (line := status()) != told and self._tell(f"STATUS={line}"):
                     told = line
                 self._stopped.wait(STATUS_SECONDS)
         finally:

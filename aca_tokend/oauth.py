@@ -16,7 +16,7 @@ import httpx
 
 from aca_tokend import __version__
 from aca_tokend.core.answer import Answer
-from aca_tokend.core.errors import GrantUnavailable, ReachError, TransportError, VerifyError
+from aca_tokend.core.errors import GrantError, ReachError, TransportError, VerifyError
 from aca_tokend.core.grant import MAX_BODY_BYTES, OK, form, read_answer, read_verification
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.token import fits_in_header
@@ -99,7 +99,7 @@ class HttpTokenEndpoint:
         try:
             answer = self._send(request, place)
         except TransportError as exc:
-            raise GrantUnavailable(exc.reason, f"{place}: {exc.message}") from exc
+            raise GrantError(exc.reason, f"{place}: {exc.message}") from exc
         return read_answer(answer, credentials.scope)
 
     def verify(self, path: str, access_token: Secret) -> None:

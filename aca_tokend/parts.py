@@ -70,12 +70,9 @@ class Parts:
         closing: list[Callable[[], None]] = []
         for name, known in before.acaengine.items():
             if config.acaengine.get(name) != known:
-                endpoint = self.endpoints.pop(name)
-                closing.append(endpoint.close)
-                if name in config.acaengine:
-                    self._build_endpoint(name)
+                closing.append(self.endpoints.pop(name).close)
                 self.shared.forget_endpoint(name)
-        for name in config.acaengine.keys() - before.acaengine.keys():
+        for name in config.acaengine.keys() - self.endpoints.keys():
             self._build_endpoint(name)
         for name, vault in before.vault.items():
             if config.vault.get(name) != vault:

@@ -53,53 +53,44 @@ def _sharing_tokens(written: Config, before: Config) -> Config:
     return written.model_copy(update={"tokens": tokens})
 
 
-@dataclass(slots=True)
 class Source:
     """The files of the configuration, read anew when they may have changed, and what is told of that.
 
-    `written` is what they last said; `running` is in effect: the two differ in what only a restart changes. `include`
-    is what to watch beside the main file.
+    Attributes:
+        written: what they last said.
+        running: what is in effect: the two differ in what only a restart changes.
+        include: what to watch beside the main file.
+        problems: what was wrong when the files were last read.
     """
 
-    path: Path
-    written: Config
-    running: Config
-    logger: Any
-    observe: Callable[[bool], None]
-    include: tuple[str, ...] = field(init=False)
-    _problems: tuple[Problem, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Watches what is included now."""
-        self.include = self.written.include
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """What was wrong when the files were last read."""
-        return self._problems
+    def __init__(self, path: Path, config: Config, logger: Any, observe: Callable[[bool], None]) -> None:  # noqa: ANN401 -- structlog's loggers have no type
+        self.written = self.running = config
+        self.include = config.include
+        self.problems: tuple[Problem, ...] = ()
+        self._path = path
+        self._logger = logger
+        self.observe = observe
 
     def read(self, *, asked: bool) -> Config | None:
         """The configuration to run by now; None where nothing changed, or anything is wrong with it.
 
         With `asked` somebody waits for an answer, so it is told again what was told before.
         """
-        problems: tuple[Problem, ...] = ()
         try:
-            written = config_files.load(self.path)
+            written = config_files.load(self._path)
         except ConfigError as error:
-            problems = error.problems
-        if problems:
             self.observe(False)
-            if asked or problems != self._problems:
-                self.logger.error("config_rejected", problems=[str(problem) for problem in problems])
-            self._problems = problems
+            if asked or error.problems != self.problems:
+                told = [str(problem) for problem in error.problems]
+                self._logger.error("config_rejected", problems=told)  # noqa: TRY400 -- where they stand in files says all
+            self.problems = error.problems
             # What is fixed may be in a file that only the new one includes.
-            self.include = (*self.written.include, *config_files.patterns(self.path))
+            self.include = (*self.written.include, *config_files.patterns(self._path))
             return None
         written = _sharing_tokens(written, self.written)
-        if written == self.written and not self._problems and not asked:
+        if written == self.written and not self.problems and not asked:
             return None
-        self.written, self.include, self._problems = written, written.include, ()
+        self.written, self.include, self.problems = written, written.include, ()
         self.observe(True)
         self.running = self._without_restart(written)
         return self.running
@@ -117,6 +108,6 @@ class Source:
             keys.append("shard.index")
             wanted = shard
         if keys:
-            self.logger.warning("config_needs_restart", keys=keys)
+            self._logger.warning("config_needs_restart", keys=keys)
         kept = written.log.model_copy(update={"format": log.format})
         return written.model_copy(update={"admin": admin, "log": kept, "shard": wanted})

@@ -6,62 +6,34 @@ Nothing is asked of the endpoint here.
 
 from __future__ import annotations
 
-import difflib
-import time
 from typing import TYPE_CHECKING
 
-from aca_tokend import sinks
-from aca_tokend.core.errors import ReasonedError, TokendError
+from aca_tokend.clock import SystemClock
+from aca_tokend.core.errors import ReasonedError
 from aca_tokend.core.guard import RECORD
-from aca_tokend.secrets import SecretResolver
-from aca_tokend.vault import VaultSession
+from aca_tokend.parts import Parts
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import Config, TokenConfig
     from aca_tokend.core.ports import Sink
 
 
-class UnknownTokenError(TokendError):
-    """The configuration has no token of that name."""
-
-
-def resume(config: Config, name: str) -> tuple[list[str], list[str]]:
+def resume(config: Config, token: TokenConfig) -> tuple[list[str], list[str]]:
     """Clears the records of a token, and of the others of its account: at every place, and however many fail.
 
     Returns, for people, what was cleared and what could not be.
-
-    Raises:
-        UnknownTokenError: there is no such token.
     """
-    token = _find(config, name)
-    vaults: dict[str, VaultSession] = {}
-    secrets = SecretResolver(vaults)
-    for vault_name, vault in config.vault.items():
-        vaults[vault_name] = VaultSession(
-            vault_name, vault, secrets.resolve, wall=time.time, on_login=lambda *_told: None
-        )
+    parts = Parts(config, SystemClock(), lambda _told: None)
     cleared, problems = [], []
     try:
-        for publish in (publish for it in config.tokens if _account(it) == _account(token) for publish in it.publish):
-            sink = sinks.build(publish, vaults)
+        for sink in (sink for it in config.tokens if _account(it) == _account(token) for sink in parts.wire(it).sinks):
             try:
                 cleared.append(_clear(sink))
             except ReasonedError as error:
                 problems.append(f"{sink.name}: {RECORD} not cleared: {error.message}")
         return cleared, problems
     finally:
-        for session in vaults.values():
-            session.close()
-
-
-def _find(config: Config, name: str) -> TokenConfig:
-    for token in config.tokens:
-        if token.name == name:
-            return token
-    near = difflib.get_close_matches(name, [token.name for token in config.tokens], 1)
-    hint = f"did you mean {near[0]}?" if near else "`aca-tokend check` tells how many tokens there are"
-    message = f"there is no token {name!r} in this configuration; {hint}"
-    raise UnknownTokenError(message)
+        parts.close()
 
 
 def _account(token: TokenConfig) -> tuple[object, ...]:

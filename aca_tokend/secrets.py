@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # Far above any password or key. Whatever is larger was named by mistake.
 MAX_SECRET_BYTES = 64 * 1024
 
-_OTHERS = 0o007
 _UNREADABLE = {
     errno.EISDIR: "is a directory",
     errno.ENXIO: "is not a regular file",
@@ -99,15 +98,20 @@ class SecretResolver:
 
     def _warn_if_open(self, path: str, status: os.stat_result) -> None:
         """Warns once of each state of a file that others than its owner and group can reach."""
-        mode = stat.S_IMODE(status.st_mode)
-        if not mode & _OTHERS:
+        if not open_to_others(status):
             return
+        mode = stat.S_IMODE(status.st_mode)
         state = (status.st_ino, status.st_mtime_ns, mode)
         with self._lock:
             known = self._warned.get(path) == state
             self._warned[path] = state
         if not known:
             structlog.get_logger().warning("secret_file_open_to_others", path=path, mode=f"{mode:04o}")
+
+
+def open_to_others(status: os.stat_result) -> bool:
+    """Whether others than its owner and group can do anything with a file."""
+    return bool(status.st_mode & stat.S_IRWXO)
 
 
 def path_of(reference: FileReference) -> str:

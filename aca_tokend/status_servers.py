@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from aca_tokend.core import saying
 from aca_tokend.core.condition import PASSING, SKEW_SECONDS, VAULT_WIDE
@@ -16,6 +16,8 @@ from aca_tokend.core.token import moment
 if TYPE_CHECKING:
     from aca_tokend.core.breaker import Breaker
     from aca_tokend.survey import Overview, Subject
+
+T = TypeVar("T", EndpointStatus, VaultStatus)
 
 SKEW_ADVICE = "set both clocks by NTP; a wrong clock makes tokens look older or younger than they are"
 
@@ -39,12 +41,7 @@ def endpoint_status(subject: Subject, seen: Overview, name: str) -> EndpointStat
     breaker = gate.breaker if gate else None
     held = breaker is not None and breaker.open
     waiting = breaker.waiting if breaker is not None and held else 0
-    trouble = _endpoint_trouble(subject, name)
-    summary = None
-    if trouble is not None:
-        waits = [f"{_tokens(waiting)} for it"] if waiting else []
-        summary = saying.sentence(trouble.said, *waits)
-    return EndpointStatus(
+    status = EndpointStatus(
         name=name,
         url=subject.config.acaengine[name].url,
         up=watched.up.get(name),
@@ -54,13 +51,8 @@ def endpoint_status(subject: Subject, seen: Overview, name: str) -> EndpointStat
         tokens=seen.endpoints[name],
         clock_skew_seconds=watched.skew.get(name),
         demand_ratio=load.ratio if load else None,
-        needs_a_person=trouble is not None and trouble.needs_a_person,
-        summary=summary,
-        reason=trouble.reason if trouble else None,
-        message=trouble.message if trouble else None,
-        advice=trouble.advice if trouble else None,
-        runbook=trouble.runbook if trouble else None,
     )
+    return _told(status, _endpoint_trouble(subject, name), [f"{_tokens(waiting)} for it"] if waiting else [])
 
 
 def _circuit(breaker: Breaker | None) -> Circuit:
@@ -104,23 +96,14 @@ def vault_status(subject: Subject, seen: Overview, name: str) -> VaultStatus:
             trouble = _Trouble(
                 said, "ACATokenPublishStale", ADVICE[wide.reason], wide.reason, wide.message, not passing
             )
-    summary = None
-    if trouble is not None:
-        kept = [f"{saying.tokens(len(failed))} cannot be published there"] if failed else []
-        summary = saying.sentence(trouble.said, *kept)
-    return VaultStatus(
+    status = VaultStatus(
         name=name,
         logged_in=session.logged_in if session else False,
         method=subject.config.vault[name].auth.method,
         token_expires_at=moment(session.expires_at) if session else None,
         failing=len(failed),
-        needs_a_person=trouble is not None and trouble.needs_a_person,
-        summary=summary,
-        reason=trouble.reason if trouble else None,
-        message=trouble.message if trouble else None,
-        advice=trouble.advice if trouble else None,
-        runbook=trouble.runbook if trouble else None,
     )
+    return _told(status, trouble, [f"{saying.tokens(len(failed))} cannot be published there"] if failed else [])
 
 
 def _login_trouble(subject: Subject, name: str) -> _Trouble | None:
@@ -138,6 +121,21 @@ def _login_trouble(subject: Subject, name: str) -> _Trouble | None:
         case _:
             return None
     return _Trouble(said, "ACAVaultLoginFailing", ADVICE[reason], reason, event.message, needs)
+
+
+def _told(status: T, trouble: _Trouble | None, comes_of_it: list[str]) -> T:
+    """The status with what is wrong, if anything is."""
+    if trouble is None:
+        return status
+    return replace(
+        status,
+        needs_a_person=trouble.needs_a_person,
+        summary=saying.sentence(trouble.said, *comes_of_it),
+        reason=trouble.reason,
+        message=trouble.message,
+        advice=trouble.advice,
+        runbook=trouble.runbook,
+    )
 
 
 def _tokens(count: int) -> str:

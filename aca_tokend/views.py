@@ -22,8 +22,8 @@ def token_view(token: ManagedToken, offset: float) -> TokenView:
     return TokenView(
         token=facts.name,
         document=held.document if held else None,
-        rotate_at=life.rotate + offset if life else None,
-        expires_at=life.expires + offset if life else None,
+        rotate_at=life.rotate + offset if life else 0.0,
+        expires_at=life.expires + offset if life else 0.0,
         suspended=suspension.failure.reason if suspension else None,
         consecutive_failures=token.failures,
         sinks=tuple(_sink_view(facts, number, sink) for number, sink in enumerate(wiring.sinks)),

@@ -5,7 +5,6 @@ Written by whoever tells an event, from several threads; each entry is replaced 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.outcome import Adopted, Failed, Failure, Granted, Rotated, Skipped, Step, Suspended
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from aca_tokend.rotation.managed import ManagedToken
 
 
-@dataclass(slots=True)
 class Watched:
     """What is remembered.
 
@@ -35,19 +33,15 @@ class Watched:
         told: what was last told of an attempt of each token that ended, and when, in wall seconds.
     """
 
-    clock: Clock
-    started_at: float = field(init=False)
-    loaded_at: float = field(init=False)
-    up: dict[str, bool] = field(default_factory=dict)
-    skew: dict[str, float] = field(default_factory=dict)
-    failures: dict[str, Failure] = field(default_factory=dict)
-    loads: dict[str, Load] = field(default_factory=dict)
-    logins: dict[str, LoginEvent] = field(default_factory=dict)
-    told: dict[str, tuple[float, Event]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Nothing has happened yet."""
-        self.started_at = self.loaded_at = self.clock.wall()
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.started_at = self.loaded_at = clock.wall()
+        self.up: dict[str, bool] = {}
+        self.skew: dict[str, float] = {}
+        self.failures: dict[str, Failure] = {}
+        self.loads: dict[str, Load] = {}
+        self.logins: dict[str, LoginEvent] = {}
+        self.told: dict[str, tuple[float, Event]] = {}
 
     def observe(self, token: ManagedToken, event: Event) -> None:
         """Remembers what is told of an attempt of this token.

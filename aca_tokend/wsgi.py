@@ -11,8 +11,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from werkzeug.wrappers import Response
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from wsgiref.types import WSGIApplication
 
     import h11
@@ -84,17 +85,5 @@ def environment(request: h11.Request, address: str, port: int, *, secure: bool) 
 
 def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
     """What the application answers."""
-    begun: list[tuple[str, list[tuple[str, str]]]] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]], _error: object = None) -> Callable[[bytes], object]:
-        begun.append((status, headers))
-        return lambda _: None
-
-    chunks = app(environ, start_response)
-    try:
-        body = b"".join(chunks)
-    finally:
-        if (close := getattr(chunks, "close", None)) is not None:
-            close()
-    status, headers = begun[-1]
-    return int(status.split()[0]), list(headers), body
+    response = Response.from_app(app, environ, buffered=True)
+    return response.status_code, list(response.headers), response.get_data()

@@ -10,15 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aca_tokend.core.config import Config, EnvReference
-from aca_tokend.core.errors import (
-    GrantError,
-    HookError,
-    LookError,
-    MalformedTokenResponse,
-    PublishError,
-    SecretError,
-    contained,
-)
+from aca_tokend.core.errors import GrantError, HookError, LookError, PublishError, SecretError, contained
 from aca_tokend.core.grant import Credentials, Grant
 from aca_tokend.core.guard import SeenRecord
 from aca_tokend.core.outcome import Component, Event, Reason
@@ -218,7 +210,7 @@ class ScriptedEndpoint:
                 self.reusable = token, self.clock.now + lifetime
             token, lifetime = self.reusable[0], float(round(self.reusable[1] - self.clock.now))
             if lifetime <= 0:
-                raise MalformedTokenResponse(Reason.INVALID_EXPIRES_IN, "expires_in is 0")
+                raise GrantError(Reason.INVALID_EXPIRES_IN, "expires_in is 0")
         return Grant(
             access_token=token,
             expires_in=None if lifetime is None else int(lifetime),

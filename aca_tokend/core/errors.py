@@ -4,10 +4,7 @@ TokendError
  ├─ ConfigError               the configuration is wrong; all its problems at once
  ├─ SecretError               a reference does not resolve
  ├─ TransportError            no whole answer came from a server
- ├─ GrantError
- │   ├─ GrantRejected         the server refused this credential or request
- │   ├─ GrantUnavailable      no answer, or one that says "later"
- │   └─ MalformedTokenResponse  200, but not with a usable token
+ ├─ GrantError                the endpoint gave no token
  ├─ VerifyError               the new token does not work
  ├─ LookError                 a sink cannot be read
  ├─ PublishError              a sink cannot be written
@@ -111,18 +108,6 @@ class GrantError(ReasonedError):
 
     status: int | None = None
     skew_seconds: float | None = None
-
-
-class GrantRejected(GrantError):
-    """The server refused this credential or this request: asking again with the same one cannot help."""
-
-
-class GrantUnavailable(GrantError):
-    """No answer came, or one that says nothing about the credential: the same request may succeed later."""
-
-
-class MalformedTokenResponse(GrantError):
-    """The server answered 200 without a token that can be used."""
 
 
 class VerifyError(ReasonedError):

@@ -11,18 +11,16 @@ import base64
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from aca_tokend.core.answer import Answer, status_reason
-from aca_tokend.core.errors import GrantError, GrantRejected, GrantUnavailable, MalformedTokenResponse, VerifyError
-from aca_tokend.core.outcome import REJECTED, Reason
+from aca_tokend.core.errors import GrantError, VerifyError
+from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import MAX_LIFETIME_SECONDS, fits_in_header, is_scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-E = TypeVar("E", bound=GrantError)
 
 # Far above any token with its JSON, far below what could hurt. An answer is read this far and one byte more.
 MAX_BODY_BYTES = 64 * 1024
@@ -98,9 +96,7 @@ def read_answer(answer: Answer, asked_scope: str) -> Grant:
     """The token in an answer to a password grant.
 
     Raises:
-        GrantRejected: the server refused this credential or request.
-        GrantUnavailable: the answer says nothing about the credential.
-        MalformedTokenResponse: 200, but without a token that can be used.
+        GrantError: its reason says whether the server refused the credential, failed, or gave no token to use.
     """
     if answer.status != OK:
         raise _refusal(answer)
@@ -149,16 +145,15 @@ def _refusal(answer: Answer) -> GrantError:
         reason, told = Reason.INVALID_REQUEST, "422"
     else:
         reason, told = status_reason(answer.status), str(answer.status)
-    kind = GrantRejected if reason in REJECTED else GrantUnavailable
-    return _error(kind, answer, reason, told)
+    return _error(answer, reason, told)
 
 
-def _malformed(answer: Answer, reason: Reason, what: str) -> MalformedTokenResponse:
-    return _error(MalformedTokenResponse, answer, reason, f"{answer.status} with {what}")
+def _malformed(answer: Answer, reason: Reason, what: str) -> GrantError:
+    return _error(answer, reason, f"{answer.status} with {what}")
 
 
-def _error(kind: type[E], answer: Answer, reason: Reason, told: str) -> E:
-    error = kind(
+def _error(answer: Answer, reason: Reason, told: str) -> GrantError:
+    error = GrantError(
         reason,
         f"{answer.place} answered {told}",
         retry_after_seconds=answer.retry_after_seconds,

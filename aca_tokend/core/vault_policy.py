@@ -5,7 +5,6 @@ Pure. It names paths and capabilities as Vault's policies do; what the policy `d
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -60,12 +59,6 @@ def daemon_rules(config: Config, vault: str) -> tuple[Rule, ...]:
     return _merged(rule for token in config.tokens for rule in _of_token(token, vault))
 
 
-def reader_rules(token: TokenConfig, vault: str) -> tuple[Rule, ...]:
-    """What a reader of one token needs of that Vault."""
-    places = _places(token, vault)
-    return _merged(Rule(kv_path(it.mount, it.path, it.kv_version), READ, Purpose.TOKEN) for it in places)
-
-
 def _of_token(token: TokenConfig, vault: str) -> Iterator[Rule]:
     for place in _places(token, vault):
         yield Rule(kv_path(place.mount, place.path, place.kv_version), WRITE, Purpose.TOKEN)
@@ -104,14 +97,14 @@ _DEFAULT = """\
 
 
 class NoSuchPolicyError(TokendError):
-    """There is no such Vault or token, or the one has nothing to do with the other."""
+    """There is no such Vault, or the token has nothing to do with it."""
 
 
-def policies(config: Config, vault: str | None = None, reader: str | None = None) -> tuple[str, ...]:
+def policies(config: Config, vault: str | None = None, reader: TokenConfig | None = None) -> tuple[str, ...]:
     """One policy, as HCL, for each Vault concerned: for the daemon, or for readers of the token `reader`.
 
     Raises:
-        NoSuchPolicyError: a name is unknown, or no Vault is concerned.
+        NoSuchPolicyError: the Vault is unknown, or none is concerned.
     """
     names = (vault,) if vault is not None else tuple(config.vault)
     if not config.vault:
@@ -121,31 +114,24 @@ def policies(config: Config, vault: str | None = None, reader: str | None = None
         message = f"--vault: there is no [vault.{vault}]; there is {', '.join(config.vault)}"
         raise NoSuchPolicyError(message)
     if reader is None:
-        return tuple(daemon_policy(config, name) for name in names)
-    token = next((token for token in config.tokens if token.name == reader), None)
-    if token is None:
-        near = difflib.get_close_matches(reader, [token.name for token in config.tokens], 1)
-        hint = f"did you mean {near[0]}?" if near else "`aca-tokend check` tells how many tokens there are"
-        message = f"--reader: there is no token {reader!r} in this configuration; {hint}"
-        raise NoSuchPolicyError(message)
-    read = [name for name in names if _places(token, name)]
+        return tuple(_daemon_policy(config, name) for name in names)
+    read = [name for name in names if _places(reader, name)]
     if not read:
         where = f"to [vault.{vault}]" if vault is not None else "to any Vault"
-        message = f"--reader: {reader} is not published {where}; its readers need no policy there"
+        message = f"--reader: {reader.name} is not published {where}; its readers need no policy there"
         raise NoSuchPolicyError(message)
-    return tuple(reader_policy(config, name, token) for name in read)
+    return tuple(_reader_policy(config, name, reader) for name in read)
 
 
-def daemon_policy(config: Config, vault: str) -> str:
-    """The policy for the daemon, as HCL."""
+def _daemon_policy(config: Config, vault: str) -> str:
     rules = daemon_rules(config, vault)
     return _head(config, vault, "the daemon", "aca-tokend") + _body(rules) + ("\n" + _DEFAULT if rules else "")
 
 
-def reader_policy(config: Config, vault: str, token: TokenConfig) -> str:
-    """The policy for readers of one token, as HCL."""
-    name = f"aca-reader-{token.name}"
-    return _head(config, vault, f"a reader of {token.name}", name) + _body(reader_rules(token, vault))
+def _reader_policy(config: Config, vault: str, token: TokenConfig) -> str:
+    places = _places(token, vault)
+    rules = _merged(Rule(kv_path(it.mount, it.path, it.kv_version), READ, Purpose.TOKEN) for it in places)
+    return _head(config, vault, f"a reader of {token.name}", f"aca-reader-{token.name}") + _body(rules)
 
 
 def _head(config: Config, vault: str, whom: str, name: str) -> str:

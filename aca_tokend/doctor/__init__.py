@@ -7,9 +7,9 @@ the lockout guard. It is done in time whatever hangs, and no secret is in anythi
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
+from aca_tokend.clock import SystemClock
 from aca_tokend.doctor import accounts, endpoints, files, picture, secrets, targets, vaults
 from aca_tokend.doctor.examination import Examination
 from aca_tokend.doctor.findings import Report
@@ -26,32 +26,20 @@ LONGEST_TIMEOUT = 4.0
 CLOSE_SECONDS = 1.0
 
 
-class Clock:
-    """The machine's clocks."""
-
-    def monotonic(self) -> float:
-        """Seconds that only go forward."""
-        return time.monotonic()
-
-    def wall(self) -> float:
-        """Seconds since 1970 in UTC."""
-        return time.time()
-
-
 def main(config: Config, began: float, *, grant: bool, as_json: bool) -> int:
     """Examines and prints. Returns the exit code: 0 where nothing failed, else 1.
 
-    `began` is when the call began, in seconds of `time.monotonic`: from then on it has its time.
+    `began` is when the call began, in monotonic seconds: from then on it has its time.
     """
     from rich.console import Console
 
+    clock = SystemClock()
     with picture.progress(Console(stderr=True), LIMIT_SECONDS) as progress:
-        clock = Clock()
         parts = Parts(hastened(config), clock, lambda _: None)
         pools = {**secrets.pools(parts), **parts.pools(), accounts.PAUSE_POOL: accounts.PAUSING}
         examination = Examination(pools, all_checks(parts, config, clock, began + LIMIT_SECONDS, grant=grant))
-        found = examination.run(began + LIMIT_SECONDS - time.monotonic(), progress)
-        report = Report.of(found, time.monotonic() - began)
+        found = examination.run(began + LIMIT_SECONDS - clock.monotonic(), progress)
+        report = Report.of(found, clock.monotonic() - began)
         _close(parts)
     if as_json:
         print(picture.as_json(report))  # noqa: T201 -- it is what was asked for
@@ -60,7 +48,7 @@ def main(config: Config, began: float, *, grant: bool, as_json: bool) -> int:
     return 0 if report.well else 1
 
 
-def all_checks(parts: Parts, config: Config, clock: Clock, end: float, *, grant: bool) -> list[Check]:
+def all_checks(parts: Parts, config: Config, clock: SystemClock, end: float, *, grant: bool) -> list[Check]:
     """Everything there is to try."""
     checks = [
         *endpoints.checks(parts, clock.wall),

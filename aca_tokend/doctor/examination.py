@@ -6,9 +6,10 @@ thread is left behind, and does not keep the process from ending.
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
-from collections import deque
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from aca_tokend.doctor.findings import Area, Finding, Status, listed
 from aca_tokend.scheduling.executor import Executor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from aca_tokend.core.errors import ReasonedError
     from aca_tokend.core.outcome import Reason
@@ -97,195 +98,117 @@ class Check:
 
 @dataclass(slots=True, eq=False)
 class _Task:
-    """A check under way, and the results of its calls that are still out."""
+    """A check, what it found, and the answers that it waits for."""
 
     check: Check
-    notes: Notes
-    waits_for: set[str]
     findings: list[Finding] = field(default_factory=list)
-    coroutine: Coroutine[Any, Any, None] | None = None
-    running: int = 0
-    done: bool = False
-    results: list[Any] = field(default_factory=list)
-    out: int = 0
+    answers: list[Future[Any]] = field(default_factory=list)
+    notes: Notes = field(init=False)
+    ending: asyncio.Task[str] = field(init=False)
 
+    def __post_init__(self) -> None:
+        """Nothing is found yet."""
+        self.notes = Notes(self.check.area, self.check.subject, self.check.steps, self.findings.append)
 
-@dataclass(slots=True)
-class _Lane:
-    """How many more checks may begin, and those that wait to."""
-
-    free: int
-    queue: deque[_Task] = field(default_factory=deque)
+    def skip(self, steps: Iterable[str], why: str) -> None:
+        """Tells that these were not tried."""
+        area, subject = self.check.area, self.check.subject
+        self.findings += [Finding(area, subject, step, Status.SKIPPED, why) for step in steps]
 
 
 class Examination:
     """Runs these checks once. `pools` are the sizes of the pools that their calls name."""
 
-    def __init__(self, pools: Mapping[str, int], checks: Sequence[Check]) -> None:
-        self._pools = {name: Executor(f"doctor {name}", size, self._on_bug) for name, size in pools.items()}
-        self._changed = threading.Condition()
-        self._bug: BaseException | None = None
-        self._tasks = [self._task(check) for check in checks]
-        self._left = len(self._tasks)
-        self._lanes = {name: _Lane(size) for name, size in pools.items()}
-        self._waiting: dict[str, list[_Task]] = {}
-        for task in self._tasks:
-            for key in task.waits_for:
-                self._waiting.setdefault(key, []).append(task)
+    def __init__(self, pools: Mapping[str, int], checks: Iterable[Check]) -> None:
+        self._bugs: list[BaseException] = []
+        self._pools = {name: Executor(f"doctor {name}", size, self._bugs.append) for name, size in pools.items()}
+        self._lanes = {name: asyncio.Semaphore(size) for name, size in pools.items()}
+        self._tasks = [_Task(check) for check in checks]
+        self._by_key = {task.check.key: task for task in self._tasks}
 
     def run(self, seconds: float, progress: Callable[[int, int, Sequence[str]], None]) -> tuple[Finding, ...]:
         """Runs every check, for so many seconds at most. `progress` is told: done, of how many, and what is out."""
         try:
-            return self._run(seconds, progress)
+            return asyncio.run(self._run(seconds, progress))
         finally:
             for pool in self._pools.values():
+                pool.shutdown()
                 pool.close()
 
-    def _run(self, seconds: float, progress: Callable[[int, int, Sequence[str]], None]) -> tuple[Finding, ...]:
+    async def _run(self, seconds: float, progress: Callable[[int, int, Sequence[str]], None]) -> tuple[Finding, ...]:
         end = time.monotonic() + seconds
-        self._begin([task for task in self._tasks if not task.waits_for])
-        ended = False
-        while not ended and (left := end - time.monotonic()) > 0:
-            with self._changed:
-                ended = self._changed.wait_for(lambda: not self._left or self._bug, min(TICK_SECONDS, left)) is True
-                out = [task.check.subject for task in self._tasks if not task.done]
-            if self._bug is not None:
-                raise self._bug
-            progress(len(self._tasks) - len(out), len(self._tasks), out)
-        with self._changed:
-            for task in self._tasks:
-                if not task.done:
-                    self._give_up(task, seconds)
-                task.done = True  # what comes later is not taken
-            return tuple(finding for task in self._tasks for finding in task.findings)
-
-    def _task(self, check: Check) -> _Task:
-        findings: list[Finding] = []
-
-        def found(finding: Finding) -> None:
-            with self._changed:
-                if not task.done:
-                    findings.append(finding)
-
-        task = _Task(check, Notes(check.area, check.subject, check.steps, found), set(check.after), findings)
-        return task
+        for task in self._tasks:
+            task.ending = asyncio.create_task(self._examine(task))
+        out = self._tasks
+        while out and (left := end - time.monotonic()) > 0:
+            await asyncio.wait(
+                [task.ending for task in out], timeout=min(TICK_SECONDS, left), return_when=asyncio.FIRST_EXCEPTION
+            )
+            for task in out:
+                if task.ending.done():
+                    task.ending.result()  # raises where it was a bug that ended it
+            if self._bugs:
+                raise self._bugs[0]
+            out = [task for task in out if not task.ending.done()]
+            progress(len(self._tasks) - len(out), len(self._tasks), [task.check.subject for task in out])
+        for task in out:
+            self._give_up(task, seconds)
+        return tuple(finding for task in self._tasks for finding in task.findings)
 
     def _give_up(self, task: _Task, seconds: float) -> None:
-        """Tells what a check that is not done was about to find. The caller holds the lock."""
+        """Tells what a check that is not done was about to find."""
         check, left = task.check, list(task.notes.left)
-        if task.running and left:
+        waits_for = [key for key in check.after if not self._by_key[key].ending.done()]
+        if left and any(answer.running() for answer in task.answers):
             step = left.pop(0)
             detail, fix = f"hangs: no end of it within {seconds:.1f} s", HANGS[check.area]
             task.findings.append(Finding(check.area, check.subject, step, Status.FAILED, detail, fix))
             why = f"{step} hangs"
-        elif task.waits_for:
-            why = f"{listed(sorted(task.waits_for))} hangs"
+        elif waits_for:
+            why = f"{listed(sorted(waits_for))} hangs"
         else:
             why = "the time was over before it was its turn"
-        self._skip(task, left, why)
+        task.skip(left, why)
 
-    @staticmethod
-    def _skip(task: _Task, steps: Sequence[str], why: str) -> None:
-        area, subject = task.check.area, task.check.subject
-        task.findings += [Finding(area, subject, step, Status.SKIPPED, why) for step in steps]
+    async def _examine(self, task: _Task) -> str:
+        """Runs a check once it may begin. Returns what kept it from its last step, "" where nothing did."""
+        check = task.check
+        for key in check.after:
+            if problem := await self._by_key[key].ending:
+                task.skip(task.notes.left, f"because {problem}")
+                return problem
+        async with self._lanes[check.lane] if check.lane else nullcontext():
+            await self._drive(task)
+        if not task.notes.left:
+            return ""
+        failed = [it.check for it in task.findings if it.status is Status.FAILED]
+        problem = f"{failed[-1] if failed else task.notes.left[0]} of {check.subject} failed"
+        task.skip(task.notes.left, f"because {problem}")
+        return problem
 
-    # ── driving ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _begin(self, tasks: Sequence[_Task]) -> None:
-        """Begins these checks, and those that can begin because one of them has ended already."""
-        ready = deque(tasks)
-        while ready:
-            task = ready.popleft()
-            with self._changed:
-                if not self._admit(task):
-                    continue
-            task.coroutine = task.check.examine(task.notes)
-            ready.extend(self._drive(task, None))
-
-    def _admit(self, task: _Task) -> bool:
-        """Whether a check may begin now; else it does once another of its lane has ended. The caller holds the lock."""
-        lane = self._lanes.get(task.check.lane)
-        if lane is not None and not lane.free:
-            lane.queue.append(task)
-            return False
-        if lane is not None:
-            lane.free -= 1
-        return True
-
-    def _leave(self, task: _Task) -> list[_Task]:
-        """Who may try to begin now that this check has ended. The caller holds the lock."""
-        lane = self._lanes.get(task.check.lane)
-        if lane is None:
-            return []
-        lane.free += 1
-        return [lane.queue.popleft()] if lane.queue else []
-
-    def _drive(self, task: _Task, results: Sequence[Any] | None) -> Sequence[_Task]:
-        """Goes on with a check until its next calls. Returns who can begin if it has ended."""
-        assert task.coroutine is not None  # noqa: S101 -- it was begun
-        try:
-            # whatever their patience: what hangs is told when the time is over
-            calls: Sequence[Call[Any]] = task.coroutine.send(results).calls
-        except StopIteration:
-            return self._end(task)
-        task.results, task.out = [None] * len(calls), len(calls)
-        for index, call in enumerate(calls):
-            self._pools[call.pool].submit(
-                call.urgency,
-                lambda index=index, call=call: self._make(task, index, call),  # type: ignore[misc]  # bound now
-                lambda: None,
-                finish=call.finish,
-            )
-        return ()
-
-    def _make(self, task: _Task, index: int, call: Call[Any]) -> None:
-        with self._changed:
-            if task.done and not call.finish:
-                return  # the time is over: nothing more is begun
-            task.running += 1
-        result = make(call)
-        with self._changed:
-            task.running -= 1
-            task.results[index] = result
-            task.out -= 1
-            if task.out:
+    async def _drive(self, task: _Task) -> None:
+        """Makes the calls that a check awaits, each in its pool, whatever their patience."""
+        coroutine, results = task.check.examine(task.notes), None
+        while True:
+            try:
+                calls: Sequence[Call[Any]] = coroutine.send(results).calls
+            except StopIteration:
                 return
-        self._begin(self._drive(task, task.results))
+            task.answers = [self._submit(call) for call in calls]
+            results = [await asyncio.wrap_future(answer) for answer in task.answers]
 
-    def _end(self, task: _Task) -> Sequence[_Task]:
-        """Notes what a check came to, and returns who can begin now."""
-        with self._changed:
-            if task.done:
-                return ()
-            problem = ""
-            if task.notes.left:
-                failed = [it.check for it in task.findings if it.status is Status.FAILED]
-                problem = f"{failed[-1] if failed else task.notes.left[0]} of {task.check.subject} failed"
-                self._skip(task, task.notes.left, f"because {problem}")
-            ready = self._done(task, problem) + self._leave(task)
-            self._changed.notify_all()
-            return ready
+    def _submit(self, call: Call[Any]) -> Future[Any]:
+        answer: Future[Any] = Future()
 
-    def _done(self, task: _Task, problem: str) -> list[_Task]:
-        """Which of those that waited for this one can begin; where it has a problem they are skipped."""
-        task.done = True
-        self._left -= 1
-        ready: list[_Task] = []
-        for waiting in self._waiting.pop(task.check.key, []):
-            waiting.waits_for.discard(task.check.key)
-            if waiting.done:
-                continue
-            if problem:
-                self._skip(waiting, waiting.notes.left, f"because {problem}")
-                ready += self._done(waiting, problem)
-            elif not waiting.waits_for:
-                ready.append(waiting)
-        return ready
+        def run() -> None:
+            # cancelled: the time is over, and nothing more is begun
+            if answer.set_running_or_notify_cancel():
+                answer.set_result(make(call))
+            elif call.finish:
+                make(call)
 
-    def _on_bug(self, bug: BaseException) -> None:
-        with self._changed:
-            self._bug = self._bug or bug
-            self._changed.notify_all()
+        self._pools[call.pool].submit(call.urgency, run, lambda: None, finish=call.finish)
+        return answer
 
 
 def advice(reason: Reason) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Findings that differ in their subject alone."""
+    """Findings that differ in their subject alone, with the keys that the JSON has."""
 
     area: Area
     check: str
@@ -52,17 +52,6 @@ class Row:
     status: Status
     detail: str
     fix: str
-
-    def fields(self) -> dict[str, object]:
-        """The row as it stands in the JSON."""
-        return {
-            "area": self.area.value,
-            "check": self.check,
-            "subjects": list(self.subjects),
-            "status": self.status.value,
-            "detail": self.detail,
-            "fix": self.fix,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +93,7 @@ class Report:
             "well": self.well,
             "counts": self.counts,
             "seconds": round(self.seconds, 1),
-            "checks": [row.fields() for row in self.rows],
+            "checks": [asdict(row) for row in self.rows],
         }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from aca_tokend.core.errors import SecretError
 from aca_tokend.core.steps import Call
 from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area
-from aca_tokend.secrets import path_of
+from aca_tokend.secrets import open_to_others, path_of
 from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from aca_tokend.secrets import SecretResolver
 
 RESOLVES = "resolves"
-_OTHERS = 0o007
 
 
 def checks(parts: Parts) -> Iterator[Check]:
@@ -71,6 +69,6 @@ async def _examine(notes: Notes, reference: Reference, resolver: SecretResolver)
 
 def _open_to_others(path: str) -> bool:
     try:
-        return bool(stat.S_IMODE(Path(path).stat().st_mode) & _OTHERS)
+        return open_to_others(Path(path).stat())
     except OSError:
         return False  # it was there a moment ago, and was read

@@ -97,7 +97,7 @@ class Metrics:
                 self._failed(event)
             case Skipped():
                 with self._counting:
-                    self._of(event.token).rotation("skipped")
+                    self._of(event.token).skipped += 1
             case Published():
                 self._published(event)
             case Granted():
@@ -174,15 +174,15 @@ class Metrics:
             counts = self._of(event.token)
             counts.last_success = now
             if isinstance(event, Rotated):
-                counts.rotation("rotated")
+                counts.rotated += 1
             else:
-                counts.rotation("adopted")
+                counts.adopted += 1
                 counts.published_at = now
 
     def _failed(self, event: Failed) -> None:
         with self._counting:
             counts = self._of(event.token)
-            counts.rotation("failed")
+            counts.failed += 1
             if event.failure.step is not Step.PUBLISH:  # each sink that cannot be written has told of it by itself
                 counts.error(event.failure)
 

@@ -43,32 +43,25 @@ class SinkView:
 class TokenView:
     """One token at the moment of looking.
 
-    `rotate_at` is its rotation point and `expires_at` when it expires, in wall seconds as the clock goes now: a clock
-    that was stepped since it was published changes neither. `settled`: an attempt has ended, be it that it waits;
-    before, nobody knows what is published, or a first token is on its way there.
+    `rotate_at` is its rotation point and `expires_at` when it expires, in wall seconds as the clock goes now, both 0
+    where none is held: a clock that was stepped since it was published changes neither. `settled`: an attempt has
+    ended, be it that it waits; before, nobody knows what is published, or a first token is on its way there.
     """
 
     token: str
     document: Document | None
-    rotate_at: float | None
+    rotate_at: float
+    expires_at: float
     suspended: Reason | None
     consecutive_failures: int
     sinks: tuple[SinkView, ...]
-    expires_at: float | None = None
-    settled: bool = False
-
-    @property
-    def expires(self) -> float:
-        """When it expires, in wall seconds; 0 where none is held."""
-        if self.expires_at is not None:
-            return self.expires_at
-        return _seconds(self.document.expires_at) if self.document else 0.0
+    settled: bool
 
     @property
     def valid_until(self) -> float:
         """Until when every reader of this token finds a valid one; 0 where a sink holds none."""
         ours = self.document.expires_at if self.document else None
-        ends = (self.expires if sink.expires_at == ours else _seconds(sink.expires_at) for sink in self.sinks)
+        ends = (self.expires_at if sink.expires_at == ours else _seconds(sink.expires_at) for sink in self.sinks)
         return min(ends, default=0.0)
 
 
@@ -83,34 +76,21 @@ def _one_more(tally: Tally, first: str, second: str) -> Tally:
     return (*tally, (first, second, 1))
 
 
+@dataclass(slots=True)  # no dict for each: there are thousands of tokens
 class Counts:
     """What has been counted of one token. The caller holds a lock for each change."""
 
-    __slots__ = (
-        "counted_until",
-        "errors",
-        "last_success",
-        "published",
-        "published_at",
-        "unavailable_seconds",
-        "valid_until",
-        *ROTATION_RESULTS,  # no dict for them: there are thousands of tokens
-    )
-
-    def __init__(self) -> None:
-        for result in ROTATION_RESULTS:
-            setattr(self, result, 0)
-        self.published: Tally = ()
-        self.errors: Tally = ()
-        self.last_success = 0.0
-        self.published_at = 0.0
-        self.unavailable_seconds = 0.0
-        self.valid_until = 0.0
-        self.counted_until = 0.0
-
-    def rotation(self, result: str) -> None:
-        """Counts an attempt that ended."""
-        setattr(self, result, getattr(self, result) + 1)
+    rotated: int = 0
+    adopted: int = 0
+    failed: int = 0
+    skipped: int = 0
+    published: Tally = ()
+    errors: Tally = ()
+    last_success: float = 0.0
+    published_at: float = 0.0
+    unavailable_seconds: float = 0.0
+    valid_until: float = 0.0
+    counted_until: float = 0.0
 
     def publish(self, sink: str, result: PublishResult) -> None:
         """Counts what became of a publish."""
@@ -178,23 +158,6 @@ def _one(value: Callable[[Row], float]) -> Callable[[Row], Iterable[tuple[str, f
     return lambda row: (("", value(row)),)
 
 
-def _issued(row: Row) -> float:
-    return row.view.document.issued_at.timestamp() if row.view.document else 0.0
-
-
-def _expires(row: Row) -> float:
-    return row.view.expires
-
-
-def _ttl(row: Row) -> float:
-    return _expires(row) - row.now if row.view.document else 0.0
-
-
-def _tolerance(row: Row) -> float:
-    rotate_at = row.view.rotate_at
-    return 0.0 if rotate_at is None or row.view.document is None else _expires(row) - rotate_at
-
-
 def _suspended(row: Row) -> Iterator[tuple[str, float]]:
     for reason in SUSPENDING_REASONS:
         yield f',reason="{reason}"', int(row.view.suspended == reason)
@@ -231,26 +194,30 @@ def _sink_issued(row: Row) -> Iterator[tuple[str, float]]:
 FAMILIES = tuple(
     Family(name, "counter" if name.endswith("_total") else "gauge", meaning, samples)
     for name, meaning, samples in (
-        ("token_issued_timestamp_seconds", "When the current token was issued; 0 while there is none.", _one(_issued)),
+        (
+            "token_issued_timestamp_seconds",
+            "When the current token was issued; 0 while there is none.",
+            _one(lambda row: _seconds(row.view.document.issued_at) if row.view.document else 0.0),
+        ),
         (
             "token_expiration_timestamp_seconds",
             "When the current token expires; 0 while there is none.",
-            _one(_expires),
+            _one(lambda row: row.view.expires_at),
         ),
         (
             "token_rotation_timestamp_seconds",
             "The rotation point of the current token; 0 while there is none.",
-            _one(lambda row: row.view.rotate_at or 0.0),
+            _one(lambda row: row.view.rotate_at),
         ),
         (
             "token_ttl_seconds",
             "The life left to the current token when scraped: negative once it has expired, 0 while there is none.",
-            _one(_ttl),
+            _one(lambda row: row.view.expires_at - row.now if row.view.document else 0.0),
         ),
         (
             "token_outage_tolerance_seconds",
             "How long the endpoint may be out from the rotation point on: expiration minus rotation point.",
-            _one(_tolerance),
+            _one(lambda row: row.view.expires_at - row.view.rotate_at),
         ),
         (
             "token_ready",

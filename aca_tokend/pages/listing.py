@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from aca_tokend.core.outcome import Step
@@ -86,11 +86,6 @@ class Listing:
     refreshing: bool
 
     @property
-    def now(self) -> datetime:
-        """When all this was so."""
-        return self.page.now
-
-    @property
     def worst(self) -> TokenStatus | None:
         """The token that the page begins with; None where none is in trouble."""
         return self.first if self.first is not None and self.first.state in ILL else None
@@ -121,11 +116,6 @@ class Listing:
         return sum(self.page.counts[state] for state in ILL)
 
     @property
-    def ill_link(self) -> str:
-        """The page of the tokens in trouble."""
-        return address(Query(frozenset(ILL)), refreshing=self.refreshing)
-
-    @property
     def troubles(self) -> list[Trouble]:
         """What is in trouble beside tokens, first what needs a person."""
         daemon = self.page.daemon
@@ -144,7 +134,9 @@ class Listing:
     def servers(self) -> list[Server]:
         """A line on each endpoint and Vault."""
         endpoints = [Server(f"Endpoint {one.name}", _endpoint(one), one.summary is None) for one in self.page.endpoints]
-        vaults = [Server(f"Vault {one.name}", _vault(one, self.now), one.summary is None) for one in self.page.vaults]
+        vaults = [
+            Server(f"Vault {one.name}", _vault(one, self.page.now), one.summary is None) for one in self.page.vaults
+        ]
         return endpoints + vaults
 
     # ── links ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -156,46 +148,27 @@ class Listing:
             Choice(
                 state,
                 self.page.counts[state],
-                self._link(states=frozenset() if self.query.states == {state} else frozenset({state})),
+                self.link(page=1, states=set() if self.query.states == {state} else {state}),
                 state in self.query.states,
             )
             for state in State
         ]
 
-    @property
-    def here(self) -> str:
-        """This very page."""
-        return address(self.query, refreshing=self.refreshing)
-
-    @property
-    def paused(self) -> str:
-        """This page, without refreshing itself."""
-        return address(self.query, refreshing=False)
-
-    @property
-    def resumed(self) -> str:
-        """This page, refreshing itself."""
-        return address(self.query, refreshing=True)
-
-    @property
-    def everything(self) -> str:
-        """All tokens."""
-        return self._link(states=frozenset(), search="")
+    def link(self, *, refreshing: bool | None = None, **changes: Any) -> str:  # noqa: ANN401 -- as the query has it
+        """This page with another query; it loads itself again where this one does, unless told otherwise."""
+        return address(replace(self.query, **changes), refreshing=self.refreshing if refreshing is None else refreshing)
 
     @property
     def before(self) -> str:
         """The page before, empty on the first."""
         page = min(self.page.page - 1, self.page.pages)
-        return address(replace(self.query, page=page), refreshing=self.refreshing) if page >= 1 else ""
+        return self.link(page=page) if page >= 1 else ""
 
     @property
     def after(self) -> str:
         """The next page, empty on the last."""
         page = self.page.page + 1
-        return address(replace(self.query, page=page), refreshing=self.refreshing) if page <= self.page.pages else ""
-
-    def _link(self, **changes: frozenset[State] | str) -> str:
-        return address(replace(self.query, page=1, **changes), refreshing=self.refreshing)  # type: ignore[arg-type]  # each key has its own type
+        return self.link(page=page) if page <= self.page.pages else ""
 
 
 def _trouble(what: str, one: EndpointStatus | VaultStatus) -> Trouble:

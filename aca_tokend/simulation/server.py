@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from aca_tokend.core.errors import GrantError, GrantRejected, GrantUnavailable, VerifyError
+from aca_tokend.core.errors import GrantError, VerifyError
 from aca_tokend.core.grant import Grant
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
@@ -202,7 +202,7 @@ class Server:
             _, minted = self._mint(endpoint, credentials, sent)
             minted.lost = True
             self.watch.granted(endpoint, minted)
-        error = GrantUnavailable(reason, f"{self.name} answered {reason}", retry_after_seconds=self.retry_after)
+        error = GrantError(reason, f"{self.name} answered {reason}", retry_after_seconds=self.retry_after)
         error.status = status
         raise error
 
@@ -222,7 +222,7 @@ class Server:
         self.world.answered()
         self.watch.refused(endpoint, credentials, reason)
         status = 401 if reason is Reason.INVALID_CLIENT else 400
-        error: GrantError = GrantRejected(reason, f"{self.name} answered {status} {reason}")
+        error = GrantError(reason, f"{self.name} answered {status} {reason}")
         error.status = status
         raise error
 

@@ -30,16 +30,11 @@ NO_TERMINAL_WIDTH = 4000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What there is to show, the JSON of it, and whether it needs a person."""
+    """What there is to show, the JSON of it, and the exit code."""
 
     shown: RenderableType
     read: Any
-    needs_a_person: bool
-
-    @property
-    def code(self) -> int:
-        """The exit code."""
-        return 1 if self.needs_a_person else 0
+    code: int
 
 
 def address(admin: AdminConfig | None, url: str, client: tuple[str, str]) -> Address:
@@ -52,9 +47,9 @@ def ask(address: Address, name: str | None, width: int) -> Answer:
     """Asks once. Raises AskError."""
     if name is None:
         status, read = ask_all(address)
-        return Answer(picture.page(status, width), read, status.needs_a_person)
+        return Answer(picture.page(status, width), read, int(status.needs_a_person))
     one, read = ask_one(address, name)
-    return Answer(picture.one(one), read, one.token.needs_a_person)
+    return Answer(picture.one(one), read, int(one.token.needs_a_person))
 
 
 def show(address: Address, name: str | None, *, as_json: bool) -> int:

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
+from aca_tokend.core.config import origin
 from aca_tokend.core.errors import TokendError
 from aca_tokend.core.status import ERROR, MOST_PER_PAGE, STATUS, TOKEN, VERSION, StatusPage, TokenPage
 
@@ -76,16 +78,10 @@ class Address:
     def parse(cls, url: str) -> Address:
         """What somebody wrote as --url. Raises AskError."""
         try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            parts, port = urlsplit(""), None
-        plain = not (parts.username or parts.password or parts.query or parts.fragment or parts.path.strip("/"))
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or not url.isprintable():
-            message = "--url: is not the address of a listener; write scheme, host and port: http://127.0.0.1:9464"
-            raise AskError(message)
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        return cls(f"{parts.scheme}://{host}" + (f":{port}" if port else ""))
+            return cls(origin(url))
+        except PydanticCustomError as error:
+            message = f"--url: {error.message()}"
+            raise AskError(message) from None
 
 
 def ask_all(address: Address) -> tuple[StatusPage, Any]:

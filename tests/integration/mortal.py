@@ -5,21 +5,19 @@ from __future__ import annotations
 import ctypes
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from aca_tokend import daemon, log, service
 from aca_tokend.config_files import load
 
 
-@dataclass(slots=True)
 class Mortal(daemon.Daemon):
     """Runs like any other, until it is told to lose the thread that begins attempts."""
 
     def start(self, *, once: bool = False) -> None:
         """Starts, and is ready to be told before anybody can know that it runs."""
         signal.signal(signal.SIGUSR1, lambda *_: self._end_thread())
-        super(Mortal, self).start(once=once)
+        super().start(once=once)
 
     def _end_thread(self) -> None:
         scheduler = self.scheduler._scheduler

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from aca_tokend.clock import SystemClock
 from aca_tokend.config_files import load
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.vault_policy import policies
@@ -137,7 +137,7 @@ class Examined:
     """What the doctor said: its rows and its exit code, after both of its outputs were searched for secrets."""
 
     def __init__(self, clinic: Clinic, path: Path, capsys: pytest.CaptureFixture[str], *, grant: bool = False) -> None:
-        self.code = doctor(load(path), time.monotonic(), grant=grant, as_json=True)
+        self.code = doctor(load(path), SystemClock().monotonic(), grant=grant, as_json=True)
         captured = capsys.readouterr()
         self.report = json.loads(captured.out)
         for secret in clinic.secrets():
@@ -447,24 +447,6 @@ def test_a_policy_that_lacks_something(clinic: Clinic, capsys: pytest.CaptureFix
     row = examined.of("secret/data/aca/lacks", "policy")
     assert row["detail"] == "not allowed: create, update"
     assert "aca-tokend policy --vault main" in row["fix"]
-
-
-def test_record_of_a_client(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
-    """An earlier version's attempt record of a client is named once where it may be read, and else nothing is said."""
-    path = clinic.config("client-record", "client-record-2")
-    kept = "secret/aca/client-record.client-attempts"
-    for name in ("client-record", "client-record-2"):
-        clinic.client.secrets.kv.v2.create_or_update_secret(
-            f"aca/{name}.client-attempts", {"x": {}}, mount_point="secret"
-        )
-    examined = Examined(clinic, path, capsys)
-    rows = [row for row in examined.rows if row["check"] == "attempt record"]
-    assert [(row["subjects"], row["status"]) for row in rows] == [([kept], "ok")]
-
-    clinic.log_in_with(policies(load(path))[0])
-    examined = Examined(clinic, path, capsys)
-    assert [row for row in examined.rows if row["check"] == "attempt record"] == []
-    assert (examined.report["counts"]["failed"], examined.report["counts"]["warn"]) == (0, 0)
 
 
 def test_many_tokens_without_a_policy(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:

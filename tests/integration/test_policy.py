@@ -242,7 +242,7 @@ def test_in_a_namespace(bao: Bao) -> None:
 def test_readers(bao: Bao) -> None:
     """A reader's policy reads the token and neither its records nor its password, and without it nothing is read."""
     config, _, base = bao.config()
-    (policy,) = policies(config, reader="bookings")
+    (policy,) = policies(config, reader=config.tokens[0])
     place = config.tokens[0].publish[0]
     assert isinstance(place, VaultPublish)
     bao.root.secrets.kv.v2.create_or_update_secret(place.path, {"x": "y"}, mount_point="secret")
@@ -273,7 +273,7 @@ def test_reader_gets_nothing_else(bao: Bao) -> None:
     assert daemon.process.wait(120) == 0, daemon.text
     kv = bao.root.secrets.kv.v2
     kv.create_or_update_secret(f"{base}/other", {"access_token": "canary-of-another"}, mount_point="secret")
-    (policy,) = policies(config, reader="bookings")
+    (policy,) = policies(config, reader=config.tokens[0])
     token = bao.log_in_with(policy, f"{base}-reader")
 
     def ask(method: str, place: str, body: object = None) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aca_tokend.core.errors import GrantRejected, GrantUnavailable, LookError, PublishError
+from aca_tokend.core.errors import GrantError, LookError, PublishError
 from aca_tokend.core.grant import Credentials, Grant
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
@@ -89,12 +89,12 @@ class Server(ScriptedEndpoint):
         machine = self.machine
         machine.clock.advance(0.01)  # no two tokens are issued in one moment
         if machine.down:
-            raise GrantUnavailable(Reason.UNAVAILABLE, "503")
+            raise GrantError(Reason.UNAVAILABLE, "503")
         for reason in machine.refuses:
             if reason is not Reason.INVALID_SCOPE or credentials.scope == "admin":
                 self.process.refused[reason, credentials.username] += 1
                 machine.refused[reason, name] += 1
-                raise GrantRejected(reason, "refused")
+                raise GrantError(reason, "refused")
         return Grant(Secret(f"t-{random.random()}"), int(LIFETIME), LIFETIME, credentials.scope, 200, None, 0.0)  # noqa: S311
 
 

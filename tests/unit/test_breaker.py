@@ -17,7 +17,7 @@ from aca_tokend.core.breaker import (
     Outage,
     Wake,
 )
-from aca_tokend.core.errors import GrantRejected, GrantUnavailable
+from aca_tokend.core.errors import GrantError
 from aca_tokend.core.outcome import EndpointDown, EndpointRecovered, Reason
 from aca_tokend.rotation.decide import SAME_LOOK_SECONDS
 from tests.fakes import Crowd
@@ -193,7 +193,7 @@ def test_replica_that_recovers_by_adopting_is_fresh_at_once() -> None:
     second = Crowd(50, clock=first.clock, sinks=first.sinks)
     second.run_for(5)
     for crowd in (first, second):
-        crowd.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "503")
+        crowd.endpoint.broken = GrantError(Reason.UNAVAILABLE, "503")
     Crowd.run_together([first, second], 6500)
     for crowd in (first, second):
         crowd.endpoint.broken = None
@@ -309,7 +309,7 @@ def test_outage_of_a_crowd() -> None:
     crowd.run_for(30)
     before = len(crowd.endpoint.asked)
     assert before == 200
-    crowd.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "503")
+    crowd.endpoint.broken = GrantError(Reason.UNAVAILABLE, "503")
     crowd.run_for(6000)
     during = len(crowd.endpoint.asked) - before
     assert during < 2000, "30 a minute at the most, beside those that opened the breaker"
@@ -334,11 +334,11 @@ def test_outage_tells_who_waits() -> None:
     assert breaker.outage(11.0) is None
 
 
-@pytest.mark.parametrize("answer", [None, GrantRejected(Reason.INVALID_GRANT, "acaengine.main: invalid_grant")])
-def test_endpoint_tells_of_itself(answer: GrantRejected | None) -> None:
+@pytest.mark.parametrize("answer", [None, GrantError(Reason.INVALID_GRANT, "acaengine.main: invalid_grant")])
+def test_endpoint_tells_of_itself(answer: GrantError | None) -> None:
     """Each request that fails while it is open tells how many wait; the next answer, or refusal, how many go on."""
     crowd = Crowd(10)
-    crowd.endpoint.broken = GrantUnavailable(Reason.CONNECT_FAILED, "acaengine.main: no connection")
+    crowd.endpoint.broken = GrantError(Reason.CONNECT_FAILED, "acaengine.main: no connection")
     crowd.run_for(30.0)
     down = [event for event in crowd.events if isinstance(event, EndpointDown)]
     assert (down[0].endpoint, down[0].waiting, down[0].expired) == ("main", THRESHOLD, THRESHOLD)

@@ -169,12 +169,13 @@ def test_shards_in_check_and_resume(tmp_path: Path) -> None:
     assert all(f"file:{tmp_path}/{name}.json: attempts" in cleared for name in ("rooms-7", "b", "signage", "bookings"))
 
 
-def test_resume_of_an_unknown_token(config: Path) -> None:
-    """`resume` of a token that is not configured exits 2 and names the nearest one."""
-    result = call("resume", "booking", "--config", str(config))
+@pytest.mark.parametrize("arguments", [("resume", "booking"), ("policy", "--reader", "booking")])
+def test_unknown_token(config: Path, arguments: tuple[str, ...]) -> None:
+    """A token that is not configured is refused with exit code 2, and the nearest one is named."""
+    result = call(*arguments, "--config", str(config))
 
     assert result.returncode == 2
-    assert "did you mean bookings?" in result.stderr
+    assert "there is no token 'booking' in this configuration; did you mean bookings?" in result.stderr
 
 
 def test_resume_where_the_record_cannot_be_written(config: Path) -> None:

@@ -400,9 +400,7 @@ class Reloading(Rig):
         super().__init__(self.dice)
         self.main = main
         main.write_text(toml("bookings", "foyer"))
-        self.daemon.source = Source(
-            main, self.daemon.config, self.daemon.config, self.daemon.logger, self.daemon._observe_reload
-        )
+        self.daemon.source = Source(main, self.daemon.config, self.daemon.logger, self.daemon._observe_reload)
         self.reload()
 
     def reload(self, *names: str) -> None:

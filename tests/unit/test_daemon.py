@@ -278,7 +278,7 @@ def of_two_tokens(main: Path) -> Daemon:
     """A daemon that has not started, with this file as its configuration; a reload reads it again."""
     main.write_text(TWO_TOKENS)
     daemon = Daemon(config_files.load(main))
-    daemon.source = Source(main, daemon.config, daemon.config, daemon.logger, daemon._observe_reload)
+    daemon.source = Source(main, daemon.config, daemon.logger, daemon._observe_reload)
     return daemon
 
 

@@ -16,12 +16,13 @@ import pytest
 from rich.console import Console
 
 from aca_tokend import sinks
+from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import EnvReference, parse
 from aca_tokend.core.errors import InternalError, ReachError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
 from aca_tokend.core.token import Account
-from aca_tokend.doctor import LIMIT_SECONDS, Clock, accounts, endpoints, files, hastened, picture, reach, targets
+from aca_tokend.doctor import LIMIT_SECONDS, accounts, endpoints, files, hastened, picture, reach, targets
 from aca_tokend.doctor.examination import Check, Examination, Notes
 from aca_tokend.doctor.findings import Area, Finding, Report, Status, listed
 from aca_tokend.parts import Parts
@@ -224,20 +225,6 @@ def test_what_never_began_is_skipped() -> None:
             check("a", "first", "second", work=hang.work), check("b", "x", work=well("x")), hang=hang, size=1
         )
     assert found["b", "x"] == (Status.SKIPPED, "the time was over before it was its turn")
-
-
-def test_what_comes_late_is_not_taken() -> None:
-    """A check that ends after the time changes nothing any more."""
-    ended = threading.Event()
-
-    async def late(notes: Notes) -> None:
-        await hang.work(notes)
-        ended.set()
-
-    with Hang() as hang:
-        found = Examination({"pool": 1}, [check("a", "first", "second", work=late)]).run(SHORT, hang.progress)
-    assert ended.wait(PLENTY)
-    assert [(it.check, it.status) for it in found] == [("first", Status.OK), ("second", Status.FAILED)]
 
 
 def test_no_more_at_once_than_the_pool_takes() -> None:
@@ -516,7 +503,7 @@ def config(publish: dict[str, Any], **endpoint: object) -> Config:
 
 
 def parts_of(config: Config) -> Parts:
-    return Parts(config, Clock(), lambda _event: None)
+    return Parts(config, SystemClock(), lambda _event: None)
 
 
 def examine_files(publish: dict[str, Any]) -> dict[str, Finding]:
@@ -610,22 +597,6 @@ def test_account_that_cannot_be_resolved(tmp_path: Path) -> None:
     assert (found.status, found.detail) == (Status.SKIPPED, "whose token it should be cannot be resolved")
 
 
-@pytest.mark.parametrize("to", ["file", "directory"])
-def test_record_of_a_client(tmp_path: Path, to: str) -> None:
-    """An earlier version's attempt record of a client is named as one that can be removed, and stays where it is."""
-    place: dict[str, Any] = {"path": str(tmp_path / "bookings.json")}
-    record = tmp_path / ".bookings.json.client-attempts"
-    if to == "directory":
-        place = {"to": to, "path": str(tmp_path), "files": {"token": {"format": "token"}}}
-        record = tmp_path / ".client-attempts"
-    assert targets.RECORD not in examine_files(place)
-    record.write_text("{}")
-    found = examine_files(place)[targets.RECORD]
-    assert (found.subject, found.status) == (str(record), Status.OK)
-    assert "can be removed" in found.detail
-    assert record.read_text() == "{}"
-
-
 def test_an_owner_that_there_is_none(tmp_path: Path) -> None:
     """An unknown owner is a failure of its own, and the directory is still said to be well."""
     found = examine_files({"path": str(tmp_path / "bookings.json"), "owner": "no-such-user"})
@@ -677,7 +648,7 @@ def test_no_attempt_is_begun_without_time_for_it() -> None:
     """An attempt for which too little time is left is skipped, with what to do: once begun it must be counted."""
     whole = config({"path": "/x"}, timeout="4s")
     parts = parts_of(whole)
-    (only,) = accounts.checks(parts, whole, Clock(), time.monotonic() + 5.0)
+    (only,) = accounts.checks(parts, whole, SystemClock(), SystemClock().monotonic() + 5.0)
     (found,) = Examination(parts.pools(), [replace(only, after=())]).run(PLENTY, lambda *_: None)
     assert (found.status, found.check) == (Status.SKIPPED, "grant")
     assert found.detail == "not tried: too little time is left for a whole attempt; call the doctor again"
@@ -686,5 +657,5 @@ def test_no_attempt_is_begun_without_time_for_it() -> None:
 def test_a_daemons_claim_is_respected() -> None:
     """How long a claim of a daemon counts goes by the daemon's timeout, not by the shorter one of the doctor."""
     whole = config({"path": "/x"}, timeout="30s")
-    (only,) = accounts.checks(parts_of(hastened(whole)), whole, Clock(), time.monotonic() + PLENTY)
+    (only,) = accounts.checks(parts_of(hastened(whole)), whole, SystemClock(), SystemClock().monotonic() + PLENTY)
     assert only.examine.keywords["token"].wiring.rules.lease_seconds == 61.0  # type: ignore[attr-defined]  # it is a partial

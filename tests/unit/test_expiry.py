@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from aca_tokend.core.errors import GrantUnavailable
+from aca_tokend.core.errors import GrantError
 from aca_tokend.core.outcome import Expired, Reason, Step
 from aca_tokend.expiry import Expiries
 from tests.fakes import Bench, MemorySink, token_config
@@ -26,7 +26,7 @@ def test_token_that_expires() -> None:
     bench, expiries = rotated(), Expiries()
     document = bench.document
     assert document is not None
-    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.endpoint.broken = GrantError(Reason.UNAVAILABLE, "acaengine.main: 503")
     bench.run_for(7199.0)
     assert news(bench, expiries) == []
 
@@ -42,7 +42,7 @@ def test_token_that_expires() -> None:
     bench.endpoint.broken = None
     bench.run_for(600.0)
     assert news(bench, expiries) == []
-    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.endpoint.broken = GrantError(Reason.UNAVAILABLE, "acaengine.main: 503")
     bench.run_for(7200.0)
     assert len(news(bench, expiries)) == 1
 
@@ -66,7 +66,7 @@ def test_places_are_told_of_once_each() -> None:
     """While one place of two is served again and the other is not, nothing new is told; if it expires again, it is."""
     places = [MemorySink(), MemorySink(name="file:/run/aca/bookings.json", kind="file", pool="file")]
     bench, expiries = rotated(*places), Expiries()
-    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.endpoint.broken = GrantError(Reason.UNAVAILABLE, "acaengine.main: 503")
     bench.run_for(7200.0)
     assert [it.sinks for it in news(bench, expiries)] == [(places[0].name, places[1].name)]
 
@@ -75,7 +75,7 @@ def test_places_are_told_of_once_each() -> None:
     bench.run_for(100.0)
     assert places[0].writes == 2
     assert news(bench, expiries) == []
-    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.endpoint.broken = GrantError(Reason.UNAVAILABLE, "acaengine.main: 503")
     bench.run_for(7200.0)
     assert [it.sinks for it in news(bench, expiries)] == [(places[0].name, places[1].name)]
 
@@ -85,7 +85,7 @@ def test_token_of_the_account_from_before() -> None:
     before, expiries = rotated(), Expiries()
     config = token_config().model_copy(update={"username": "svc-other"})
     bench = Bench(clock=before.clock, sinks=before.sinks, config=config)
-    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.endpoint.broken = GrantError(Reason.UNAVAILABLE, "acaengine.main: 503")
     bench.run_for(7100.0)
     assert news(bench, expiries) == []
 
@@ -97,7 +97,7 @@ def test_token_of_the_account_from_before() -> None:
 def test_what_is_not_told() -> None:
     """Nothing is told of a token that was never published, nor of one whose server lets it expire each time."""
     bench, expiries = Bench(), Expiries()
-    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.endpoint.broken = GrantError(Reason.UNAVAILABLE, "acaengine.main: 503")
     bench.run_for(60.0)
     assert news(bench, expiries) == []
 
@@ -106,7 +106,7 @@ def test_what_is_not_told() -> None:
     for _ in range(60):
         short.run_for(1.0)
         assert news(short, expiries) == []
-    short.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    short.endpoint.broken = GrantError(Reason.UNAVAILABLE, "acaengine.main: 503")
     short.run_for(20.0)
     assert len(news(short, expiries)) == 1, "but where it fails besides"
 
@@ -116,7 +116,7 @@ def test_adopted_token_that_has_expired_before_the_start() -> None:
     before = rotated()
     before.clock.advance(9000.0)
     bench = Bench(clock=before.clock, sinks=before.sinks)
-    bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    bench.endpoint.broken = GrantError(Reason.UNAVAILABLE, "acaengine.main: 503")
     expiries = Expiries()
     assert news(bench, expiries) == []
 

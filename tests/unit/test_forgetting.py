@@ -16,7 +16,7 @@ import pytest
 
 from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import EndpointConfig, EnvReference, TokenAuth
-from aca_tokend.core.errors import GrantError, GrantRejected, PublishError, SecretError
+from aca_tokend.core.errors import GrantError, PublishError, SecretError
 from aca_tokend.core.grant import Credentials
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
@@ -210,7 +210,7 @@ def test_a_refused_write_is_let_go_of(status: int) -> None:
 
 
 def grant_refused(bench: Rotation) -> None:
-    bench.endpoint.answers.append(GrantRejected(Reason.INVALID_GRANT, "no"))
+    bench.endpoint.answers.append(GrantError(Reason.INVALID_GRANT, "no"))
 
 
 def record_missing(bench: Rotation) -> None:
@@ -219,7 +219,7 @@ def record_missing(bench: Rotation) -> None:
 
 def poll_fails(bench: Rotation) -> None:
     """A suspended token that looks whether it may go on, and cannot read its record."""
-    bench.endpoint.broken = GrantRejected(Reason.INVALID_GRANT, "no")
+    bench.endpoint.broken = GrantError(Reason.INVALID_GRANT, "no")
     bench.run_for(600)
     assert bench.facts.suspension is not None
     bench.clock.advance(3600)

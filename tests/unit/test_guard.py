@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aca_tokend.core.errors import GrantRejected, GrantUnavailable, PublishError
+from aca_tokend.core.errors import GrantError, PublishError
 from aca_tokend.core.guard import (
     PROVEN_SECONDS,
     SEND_WITHIN_SECONDS,
@@ -56,8 +56,8 @@ ENTRY = {
     "reason": "invalid_grant",
     "changed_at": "2026-11-24T00:00:00Z",
 }
-WRONG = GrantRejected(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
-DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
+WRONG = GrantError(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
+DOWN = GrantError(Reason.UNAVAILABLE, "acaengine main: 503")
 FOREVER = token_config(retry_rejected="0s")
 
 
@@ -276,7 +276,7 @@ def test_what_is_no_record_is_refused(entry: object) -> None:
 def test_restarts_spend_no_further_attempt(reason: Reason) -> None:
     """However often a daemon with a wrong password or scope is restarted, two attempts are made in all."""
     bench = Bench(config=FOREVER)
-    bench.endpoint.broken = GrantRejected(reason, "refused")
+    bench.endpoint.broken = GrantError(reason, "refused")
     for _ in range(10):
         bench.attempt()
         bench.clock.advance(100)
@@ -618,7 +618,7 @@ def test_client_secret_that_stops_working_under_three_replicas() -> None:
     Crowd.run_together(crowds, 7200 * 3)  # each leads some of the tokens by now, and has proven the client
     assert all(crowd.endpoint.asked for crowd in crowds)
     for crowd in crowds:
-        crowd.endpoint.broken = GrantRejected(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
+        crowd.endpoint.broken = GrantError(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
         crowd.endpoint.asked.clear()
     Crowd.run_together(crowds, 3000)
 
@@ -638,7 +638,7 @@ def test_client_secret_that_stops_working_under_three_replicas() -> None:
 def test_what_refusals_say_of_the_client(reason: Reason, proves: bool) -> None:
     """A refused user proves the client, which is looked at first; a refusal that may come before that does not."""
     bench = Bench(config=FOREVER)
-    bench.endpoint.broken = GrantRejected(reason, "refused")
+    bench.endpoint.broken = GrantError(reason, "refused")
     bench.attempt()
 
     assert bench.shared.known(known(bench.token, bench)).client.proven() is proves
@@ -647,7 +647,7 @@ def test_what_refusals_say_of_the_client(reason: Reason, proves: bool) -> None:
 def test_wrong_client_secret_spends_two_attempts_for_all_its_users() -> None:
     """One wrong client secret is tried twice by a process, not twice for each of its users, and by the same user."""
     crowd = Crowd(20)
-    crowd.endpoint.broken = GrantRejected(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
+    crowd.endpoint.broken = GrantError(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
     for _ in range(3):
         crowd.run_for(600)
         crowd.restart()
@@ -829,7 +829,7 @@ def test_refused_scope_without_a_record() -> None:
     """A scope that is refused is asked for twice by a process, though that cannot be noted."""
     bench = Bench(config=FOREVER)
     bench.attempt()
-    bench.endpoint.broken = GrantRejected(Reason.INVALID_SCOPE, "refused")
+    bench.endpoint.broken = GrantError(Reason.INVALID_SCOPE, "refused")
     bench.sinks[0].record_errors.extend([Reason.PERMISSION_DENIED] * 1000)
     bench.run_for(20_000)
 
@@ -842,7 +842,7 @@ def test_refused_scope_beside_a_record_that_was_cleared_before() -> None:
     bench.attempt()
     bench.sinks[0].records["attempts"] = (9, {})
     bench.sinks[0].write_record = refusing  # type: ignore[method-assign]  # planted
-    bench.endpoint.broken = GrantRejected(Reason.INVALID_SCOPE, "refused")
+    bench.endpoint.broken = GrantError(Reason.INVALID_SCOPE, "refused")
     bench.run_for(20_000)
 
     assert len(bench.endpoint.asked) == 1 + 2
@@ -856,7 +856,7 @@ def refusing(name: str, fields: Mapping[str, object], stamp: object) -> object:
 def refuse_scope(crowd: Crowd, scope: str) -> None:
     """Refuses what is asked for now if it is for that scope."""
     if crowd.endpoint.asked[-1].scope == scope:
-        raise GrantRejected(Reason.INVALID_SCOPE, "refused")
+        raise GrantError(Reason.INVALID_SCOPE, "refused")
 
 
 # ── what became of a record ───────────────────────────────────────────────────────────────────────────────────────────

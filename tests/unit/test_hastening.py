@@ -7,14 +7,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 from aca_tokend.core.config import EnvReference, VerifyConfig
-from aca_tokend.core.errors import GrantUnavailable, VerifyError
+from aca_tokend.core.errors import GrantError, VerifyError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation.changes import Change
 from aca_tokend.rotation.managed import Reconfigured, Woken
 from tests.fakes import Bench, FakeClock, token_config, wired
 
-LIMITED = GrantUnavailable(Reason.RATE_LIMITED, "acaengine main: 429", retry_after_seconds=3600.0)
-DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
+LIMITED = GrantError(Reason.RATE_LIMITED, "acaengine main: 429", retry_after_seconds=3600.0)
+DOWN = GrantError(Reason.UNAVAILABLE, "acaengine main: 503")
 REFUSED = VerifyError(Reason.TOKEN_REFUSED, "401")
 
 

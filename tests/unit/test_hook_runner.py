@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aca_tokend.core.config import FilePublish
-from aca_tokend.core.errors import GrantUnavailable
+from aca_tokend.core.errors import GrantError
 from aca_tokend.core.outcome import Granted, HookRan, Published, PublishResult, Reason, Step
 from aca_tokend.core.policy import HOOK_SPACING_SECONDS
 from aca_tokend.core.secret import Secret
@@ -108,7 +108,7 @@ def test_nothing_written_nothing_run(rig: Rig) -> None:
     """A sink that holds what the hook was run for asks for nothing, and an attempt without need runs nothing."""
     rig.bench.attempt()
     rig.run()
-    rig.bench.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
+    rig.bench.endpoint.broken = GrantError(Reason.UNAVAILABLE, "acaengine main: 503")
     rig.bench.clock.advance(5000)
     rig.bench.attempt()
     assert rig.bench.failures

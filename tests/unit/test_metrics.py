@@ -108,7 +108,8 @@ def view(token: str = "bookings", held: Document | None = None, **changes: objec
     base = TokenView(
         token=token,
         document=held,
-        rotate_at=START + 60 if held else None,
+        rotate_at=START + 60 if held else 0.0,
+        expires_at=held.expires_at.timestamp() if held else 0.0,
         suspended=None,
         consecutive_failures=0,
         sinks=(published,),
@@ -704,13 +705,8 @@ class Halted(TokenView):
 
     @property
     def valid_until(self) -> float:
-        """What unavailable time is reckoned by."""
-        return self._halt("reckoning")
-
-    @property
-    def expires(self) -> float:
-        """What a line of the page is written from."""
-        return self._halt("writing")
+        """What unavailable time is reckoned by, and then a line of the page is written from."""
+        return self._halt("writing" if "reckoning" in self.at else "reckoning")
 
     def _halt(self, where: str) -> float:
         if where not in self.at:
@@ -723,7 +719,7 @@ class Halted(TokenView):
 def test_scrape_holds_up_no_rotation() -> None:
     """However long a scrape takes, rotations tell of what they do meanwhile: it holds no lock that they need."""
     base = view(held=document())
-    middle = Halted(base.token, base.document, base.rotate_at, None, 0, base.sinks, settled=True)
+    middle = Halted(base.token, base.document, base.rotate_at, base.expires_at, None, 0, base.sinks, settled=True)
     metrics = Metrics(lambda: [view("first"), middle, view("last")], lambda: START, ["main"], {"main": "approle"})
 
     def rotate() -> None:

@@ -165,7 +165,7 @@ def test_nobody_to_tell() -> None:
     notifier.ready()
     notifier.stop()
 
-    assert not any(thread.is_alive() for thread in notifier.threads)
+    assert not notifier.threads
 
 
 @pytest.mark.parametrize(

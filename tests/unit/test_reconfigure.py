@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aca_tokend.core.errors import GrantRejected, GrantUnavailable, VerifyError
+from aca_tokend.core.errors import GrantError, VerifyError
 from aca_tokend.core.guard import SeenRecord, parse_record
 from aca_tokend.core.outcome import Adopted, Published, Reason, Resumed
 from aca_tokend.core.token import Document
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 VAULT = {"to": "vault", "mount": "secret", "path": "aca/t0"}
 FILE = {"to": "file", "path": "/run/aca/t0.json"}
 OTHER_FILE = {"to": "file", "path": "/run/aca/other.json"}
-REFUSED = GrantRejected(Reason.INVALID_GRANT, "refused")
+REFUSED = GrantError(Reason.INVALID_GRANT, "refused")
 UNTRIED = VerifyError(Reason.PROXY_FAILED, "no way through")
-HELD_OFF = GrantUnavailable(Reason.RATE_LIMITED, "later", retry_after_seconds=300.0)
+HELD_OFF = GrantError(Reason.RATE_LIMITED, "later", retry_after_seconds=300.0)
 
 
 def file(name: str = "file:/run/aca/t0.json") -> MemorySink:
@@ -390,7 +390,7 @@ def failing() -> tuple[Rig, Bench]:
     rig = Rig(clock=Running())
     bench = rig.rotate()
     rig.clock.advance(6000.0)
-    bench.endpoint.answers.append(GrantUnavailable(Reason.PROXY_FAILED, "no way through"))
+    bench.endpoint.answers.append(GrantError(Reason.PROXY_FAILED, "no way through"))
     bench.attempt()
     rig.change(rotation={"max_rejections": 3})
     assert (len(bench.endpoint.asked), bench.failures) == (2, 1)

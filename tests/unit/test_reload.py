@@ -46,7 +46,7 @@ class Files:
         self.main.write_text(text)
         loaded = load(self.main)
         self.told, self.observed = Told(), list[bool]()
-        self.source = Source(self.main, loaded, loaded, self.told, self.observed.append)
+        self.source = Source(self.main, loaded, self.told, self.observed.append)
 
 
 def test_source_that_says_the_same(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aca_tokend.core.config import EnvReference, VaultReference
-from aca_tokend.core.errors import GrantRejected, GrantUnavailable, VerifyError
+from aca_tokend.core.errors import GrantError, VerifyError
 from aca_tokend.core.outcome import (
     Adopted,
     Failed,
@@ -35,9 +35,9 @@ from tests.fakes import Bench, Crowd, FakeSecrets, MemorySink, at, drive, token_
 if TYPE_CHECKING:
     from aca_tokend.core.steps import Call
 
-DOWN = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
-WRONG = GrantRejected(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
-WRONG_CLIENT = GrantRejected(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
+DOWN = GrantError(Reason.UNAVAILABLE, "acaengine main: 503")
+WRONG = GrantError(Reason.INVALID_GRANT, "acaengine main: invalid_grant")
+WRONG_CLIENT = GrantError(Reason.INVALID_CLIENT, "acaengine main: invalid_client")
 
 
 def two_sinks() -> list[MemorySink]:
@@ -276,7 +276,7 @@ def test_two_rejections_suspend() -> None:
         (WRONG_CLIENT, "CLIENT_SECRET"),
     ],
 )
-def test_changed_credential_resumes(refusal: GrantRejected, changed: str) -> None:
+def test_changed_credential_resumes(refusal: GrantError, changed: str) -> None:
     """A suspended token resumes within 5 seconds of any part of its credential changing, and publishes."""
     references = {"username": EnvReference(env="USERNAME"), "client_id": EnvReference(env="CLIENT_ID")}
     bench = Bench(config=token_config(retry_rejected="0s").model_copy(update=references))
@@ -327,7 +327,7 @@ def test_rejections_of_a_changed_credential_count_anew() -> None:
 def test_transient_failures_never_suspend() -> None:
     """However often the endpoint is down, limits or fails, the token is not suspended."""
     bench = Bench()
-    bench.endpoint.broken = GrantUnavailable(Reason.RATE_LIMITED, "429", retry_after_seconds=30.0)
+    bench.endpoint.broken = GrantError(Reason.RATE_LIMITED, "429", retry_after_seconds=30.0)
     bench.attempt()
     bench.run_for(3600)
 
@@ -993,7 +993,7 @@ def test_who_waited_for_the_client_looks_once() -> None:
 def test_who_waits_for_a_client_that_stays_unproven_is_not_woken_each_time() -> None:
     """While attempts with a client fail without a verdict, each wakes a few of its tokens, not all that wait."""
     crowd = Crowd(100)
-    crowd.endpoint.broken = GrantUnavailable(Reason.FORBIDDEN, "the gateway answered 403")
+    crowd.endpoint.broken = GrantError(Reason.FORBIDDEN, "the gateway answered 403")
 
     def meanwhile() -> None:
         while crowd.next_due <= crowd.clock.now:  # while this request is out, whoever is due comes, and waits

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import VerifyConfig
-from aca_tokend.core.errors import GrantError, GrantRejected, VerifyError
+from aca_tokend.core.errors import GrantError, VerifyError
 from aca_tokend.core.outcome import Reason, Suspended
 from aca_tokend.rotation.changes import Changes, compare
 from aca_tokend.rotation.decide import Action, Rest, decide
@@ -128,7 +128,7 @@ def test_a_token_that_came_back_keeps_its_turn() -> None:
 def test_a_corrected_scope_is_tried_at_once() -> None:
     """A token that is suspended for its scope looks at once whether another scope that a reload brings may be asked."""
     bench = Bench()
-    bench.endpoint.answers.extend([GrantRejected(Reason.INVALID_SCOPE, "no")] * 2)
+    bench.endpoint.answers.extend([GrantError(Reason.INVALID_SCOPE, "no")] * 2)
     bench.run_for(300.0)
     assert bench.facts.suspension is not None
     old = example().model_copy(update={"tokens": (bench.token.wiring.config,)})
@@ -203,7 +203,7 @@ def test_a_suspension_outlasts_a_token_that_waited_to_be_tried() -> None:
     bench.endpoint.verify_error = VerifyError(Reason.UNAVAILABLE, "503")
     bench.run_for(0.35 * 7200.0)
     assert bench.facts.pending is not None
-    bench.endpoint.broken = GrantRejected(Reason.INVALID_GRANT, "no")
+    bench.endpoint.broken = GrantError(Reason.INVALID_GRANT, "no")
     bench.run_for(0.6 * 7200.0)
 
     assert bench.sinks[0].content != first

@@ -9,7 +9,7 @@ import pytest
 
 from aca_tokend.core.config import FileReference
 from aca_tokend.core.demand import Load
-from aca_tokend.core.errors import GrantRejected, GrantUnavailable, Problem, VerifyError
+from aca_tokend.core.errors import GrantError, Problem, VerifyError
 from aca_tokend.core.login import LoggedIn, LoginFailed, RenewalFailed
 from aca_tokend.core.outcome import ADVICE, Failure, Published, Reason, Step
 from aca_tokend.core.secret import Secret
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from aca_tokend.core.status import TokenPage
 
 CANARY = "canary-status-51d0"
-REFUSED = GrantRejected(Reason.INVALID_GRANT, "acaengine.main (…) answered 400 invalid_grant", request_id="r-9")
-DOWN = GrantUnavailable(Reason.CONNECT_FAILED, "acaengine.main (…): no connection")
+REFUSED = GrantError(Reason.INVALID_GRANT, "acaengine.main (…) answered 400 invalid_grant", request_id="r-9")
+DOWN = GrantError(Reason.CONNECT_FAILED, "acaengine.main (…): no connection")
 
 
 def rotated() -> Seen:
@@ -140,7 +140,7 @@ def test_changed_credential_in_files() -> None:
 def test_suspended_for_good() -> None:
     """Where no cautious attempt is allowed, none is announced; where no credential helps, none is asked for."""
     seen = Seen(Bench(config=token_config(retry_rejected="0s")))
-    seen.bench.endpoint.broken = GrantRejected(Reason.UNSUPPORTED_GRANT_TYPE, "acaengine.main: unsupported_grant_type")
+    seen.bench.endpoint.broken = GrantError(Reason.UNSUPPORTED_GRANT_TYPE, "acaengine.main: unsupported_grant_type")
     seen.bench.run_for(60)
     token = seen.token
     assert token.suspended is not None
@@ -462,7 +462,7 @@ def test_endpoint_that_is_down() -> None:
 def test_endpoint_that_attempts_do_not_mend() -> None:
     """An endpoint whose certificate does not hold needs a person; a refused credential says nothing against it."""
     seen = due(rotated())
-    seen.bench.endpoint.broken = GrantUnavailable(Reason.TLS_FAILED, "acaengine.main: TLS failed")
+    seen.bench.endpoint.broken = GrantError(Reason.TLS_FAILED, "acaengine.main: TLS failed")
     seen.bench.attempt()
     page = seen.page()
     assert page.endpoints[0].needs_a_person

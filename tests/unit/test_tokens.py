@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.errors import GrantUnavailable
+from aca_tokend.core.errors import GrantError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import LOCAL
 from aca_tokend.rotation.admission import FIRST_SECONDS, NEXT_TO_TRY
@@ -155,7 +155,7 @@ def test_vault_that_is_back_is_told_to_whom_it_concerns() -> None:
     rig = Rig()
     rig.attempt("one")
     rig.clock.advance(6000.0)
-    rig.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine main: 503")
+    rig.endpoint.broken = GrantError(Reason.UNAVAILABLE, "acaengine main: 503")
     rig.attempt("two")
     rig.schedule.due = dict.fromkeys(rig.schedule.due, math.inf)
 

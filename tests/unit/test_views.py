@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aca_tokend.core.errors import GrantUnavailable
+from aca_tokend.core.errors import GrantError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation.hook_runner import HookState
 from aca_tokend.views import due_per_second, token_view
@@ -23,7 +23,7 @@ def test_view_of_what_readers_find() -> None:
     before.sinks[0].look_errors.clear()
     config = token_config().model_copy(update={"username": "svc-other"})
     another = Bench(clock=before.clock, sinks=before.sinks, config=config)
-    another.endpoint.broken = GrantUnavailable(Reason.UNAVAILABLE, "acaengine.main: 503")
+    another.endpoint.broken = GrantError(Reason.UNAVAILABLE, "acaengine.main: 503")
     another.attempt()
     seen = token_view(another.token, 0.0)
     assert (seen.document, seen.sinks[0].expires_at) == (None, ends)

@@ -4,7 +4,7 @@ Pure: `aca_tokend.config_files` reads the files. A secret is a reference here, a
 be one.
 """
 
-from aca_tokend.core.config._addresses import plain_http
+from aca_tokend.core.config._addresses import origin, plain_http
 from aca_tokend.core.config._auth import (
     AppRoleAuth,
     CertAuth,
@@ -27,7 +27,6 @@ from aca_tokend.core.config._publish import (
 from aca_tokend.core.config._references import (
     EnvReference,
     FileReference,
-    LocalReference,
     PublicFileReference,
     Reference,
     VaultReference,
@@ -56,7 +55,6 @@ __all__ = [
     "JwtAuth",
     "KubernetesAuth",
     "LdapAuth",
-    "LocalReference",
     "LogConfig",
     "PublicFileReference",
     "Reference",
@@ -71,6 +69,7 @@ __all__ = [
     "VaultReference",
     "VerifyConfig",
     "after_of",
+    "origin",
     "parse",
     "plain_http",
     "references",

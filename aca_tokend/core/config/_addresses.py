@@ -42,8 +42,8 @@ def server(url: object) -> str | None:
         return None
 
 
-def _url(value: str) -> str:
-    """Scheme, host and port, without the last slash."""
+def origin(value: str) -> str:
+    """Scheme, host and port, without the last slash. Raises PydanticCustomError."""
     fix = 'write it as "https://host.example.com", with :port where needed'
     if not re.match(r"https?://", value):
         refuse("does not begin with https:// or http://", fix)
@@ -85,12 +85,12 @@ def _can_be(host: str) -> bool:
 def _nodes(value: object) -> str | tuple[str, ...]:
     """One server, or the nodes of one cluster."""
     if isinstance(value, str):
-        return _url(value)
+        return origin(value)
     if not isinstance(value, list | tuple) or not all(isinstance(node, str) for node in value):
         refuse("must be text or an array of text", 'write it as "https://host.example.com"')
     if not value:
         refuse("names no server", 'write it as "https://host.example.com"')
-    nodes = tuple(_url(node) for node in value)
+    nodes = tuple(origin(node) for node in value)
     for node in nodes:
         if sum(server(node) == server(other) for other in nodes) > 1:
             refuse(f"names {node} twice", "name each node once")
@@ -98,7 +98,7 @@ def _nodes(value: object) -> str | tuple[str, ...]:
 
 
 def _optional_url(value: str) -> str:
-    return _url(value) if value else value
+    return origin(value) if value else value
 
 
 def _request_path(value: str) -> str:
@@ -137,7 +137,7 @@ def _listen(value: str) -> str:
     return value
 
 
-Url = Annotated[str, AfterValidator(_url)]
+Url = Annotated[str, AfterValidator(origin)]
 Nodes = Annotated[str | tuple[str, ...], PlainValidator(_nodes, json_schema_input_type=str | tuple[str, ...])]
 OptionalUrl = Annotated[str, AfterValidator(_optional_url)]
 RequestPath = Annotated[str, AfterValidator(_request_path)]

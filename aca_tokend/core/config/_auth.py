@@ -1,6 +1,6 @@
 """`[vault.NAME.auth]`: one table for each method of log-in."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, PlainValidator
 
@@ -99,21 +99,4 @@ class LdapAuth(Table):
 
 _Tables = TokenAuth | AppRoleAuth | KubernetesAuth | JwtAuth | CertAuth | UserpassAuth | LdapAuth
 
-Auth = Annotated[
-    _Tables,
-    PlainValidator(
-        table_by(
-            "method",
-            {
-                "token": TokenAuth,
-                "approle": AppRoleAuth,
-                "kubernetes": KubernetesAuth,
-                "jwt": JwtAuth,
-                "cert": CertAuth,
-                "userpass": UserpassAuth,
-                "ldap": LdapAuth,
-            },
-        ),
-        json_schema_input_type=_Tables,
-    ),
-]
+Auth = Annotated[_Tables, PlainValidator(table_by("method", get_args(_Tables)), json_schema_input_type=_Tables)]

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from aca_tokend.core.config._wrong import kind_of, refuse, toml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
     from pydantic import ValidationInfo
 
     from aca_tokend.core.config._table import Table
 
 
-def table_by(key: str, tables: Mapping[str, type[Table]]) -> Callable[[object, ValidationInfo], object]:
-    """A validator that reads a table as the one of `tables` that its `key` names."""
+def table_by(key: str, kinds: Iterable[type[Table]]) -> Callable[[object, ValidationInfo], object]:
+    """A validator that reads a table as the one of these kinds whose default for `key` it says."""
+    tables = {kind.model_fields[key].default: kind for kind in kinds}
     forms = f"{key} = " + " or ".join(toml(name) for name in tables)
 
     def read(value: object, info: ValidationInfo) -> object:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 
-from aca_tokend.core.config._kinds import Duration, FilePath, Text
+from aca_tokend.core.config._kinds import Duration, FilePath, Text, written
 from aca_tokend.core.config._table import Table
 from aca_tokend.core.config._wrong import kind_of, refuse
 
@@ -20,9 +20,7 @@ class CommandHook(Table):
         description="The program and its arguments, each a text of its own; there is no shell. No secret belongs here.",
         examples=[["nginx", "-s", "reload"]],
     )
-    timeout: Annotated[float, Duration(0.1, 60)] = Field(
-        default=10.0, description="How long it may run before it is ended."
-    )
+    timeout: Annotated[float, Duration(0.1, 60)] = written("10s", description="How long it may run before it is ended.")
 
     @field_validator("command")
     @classmethod
@@ -47,8 +45,8 @@ class SignalHook(Table):
 After = CommandHook | SignalHook
 
 
-def _read(value: object, info: ValidationInfo) -> After:
-    if isinstance(value, CommandHook | SignalHook):
+def _read(value: object, info: ValidationInfo) -> After | None:
+    if value is None or isinstance(value, CommandHook | SignalHook):
         return value
     if not isinstance(value, dict):
         refuse(f"must be a table, not {kind_of(value)}", _FORMS)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import core_schema
 
 from aca_tokend.core.config._wrong import did_you_mean, kind_of, refuse
@@ -29,15 +29,12 @@ DAY = 24 * HOUR
 YEAR = 366 * DAY
 
 
-class Seconds(float):
-    """A default that is validated like what a file says, and yet is no number from a file."""
-
-    __slots__ = ()
-
-
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """Marks seconds from `low` to `high`, with `zero` also 0. A file has them as `"10s"`; code may give the number."""
+    """Marks seconds from `low` to `high`, with `zero` also 0.
+
+    A file has them as `"10s"`, and so has a default; code may give the number.
+    """
 
     low: float
     high: float
@@ -53,16 +50,10 @@ class Duration:
         """Describes the text."""
         return {"type": "string", "pattern": PATTERN}
 
-    def written(self, value: float) -> str:
-        """The value as it stands in the file."""
-        return format_duration(value)
-
     def _read(self, value: object, info: ValidationInfo) -> object:
         fix = 'write it as whole numbers with units, such as "10s", "2h30m" or "500ms"'
         if not isinstance(value, str):
-            if info.context is None or isinstance(value, Seconds):
-                return value
-            refuse(f"must be a duration, not {kind_of(value)}", fix)
+            return value if info.context is None else refuse(f"must be a duration, not {kind_of(value)}", fix)
         try:
             seconds = parse_duration(value)
         except ValueError as error:
@@ -73,42 +64,30 @@ class Duration:
         return seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """Marks permission bits, written as `"0640"`.
+def written(text: str, **about: Any) -> Any:  # noqa: ANN401 -- as pydantic has it
+    """A field whose default stands here as it would in a file."""
+    return Field(default=text, **about)
+
+
+def _mode(value: object, info: ValidationInfo) -> object:
+    """Reads permission bits, written as `"0640"`.
 
     A reader needs to read and nothing more, so only the owner may write and nobody may execute: whoever could write
     would get around the rule that an older token never replaces a newer one. Reading is allowed even to all, because in
     a pod the volume, not the mode, is often what keeps others out.
     """
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """Reads the text before pydantic looks at the number."""
-        return core_schema.with_info_before_validator_function(self._read, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        """Describes the text."""
-        return {"type": "string", "pattern": "^0[46][04][04]$"}
-
-    def written(self, value: int) -> str:
-        """The value as it stands in the file."""
-        return f"{value:04o}"
-
-    def _read(self, value: object, info: ValidationInfo) -> object:
-        fix = 'write it as a zero and three octal digits in quotes, such as "0640"'
-        if not isinstance(value, str):
-            return value if info.context is None else refuse(f"must be text, not {kind_of(value)}", fix)
-        if not re.fullmatch("0[0-7]{3}", value):
-            refuse("is not a file mode", fix)
-        if re.search("[2367]", value[2:]):
-            refuse("lets others write the file", 'leave writing to the owner: "0640", or "0644" where all may read')
-        if re.search("[1357]", value):
-            refuse("lets the file be executed", 'give no more than reading and writing, such as "0640"')
-        if value[1] not in "46":
-            refuse("keeps the owner from reading the file", 'let the owner read and write, such as "0640"')
-        return int(value, 8)
+    fix = 'write it as a zero and three octal digits in quotes, such as "0640"'
+    if not isinstance(value, str):
+        return value if info.context is None else refuse(f"must be text, not {kind_of(value)}", fix)
+    if not re.fullmatch("0[0-7]{3}", value):
+        refuse("is not a file mode", fix)
+    if re.search("[2367]", value[2:]):
+        refuse("lets others write the file", 'leave writing to the owner: "0640", or "0644" where all may read')
+    if re.search("[1357]", value):
+        refuse("lets the file be executed", 'give no more than reading and writing, such as "0640"')
+    if value[1] not in "46":
+        refuse("keeps the owner from reading the file", 'let the owner read and write, such as "0640"')
+    return int(value, 8)
 
 
 def visible(value: str) -> str:
@@ -242,6 +221,7 @@ Scope = Annotated[str, AfterValidator(_scope)]
 OptionalFile = Annotated[str, AfterValidator(_file)]
 DirectoryPath = Annotated[str, AfterValidator(_directory)]
 FileName = Annotated[str, AfterValidator(_file_name)]
+FileMode = Annotated[int, BeforeValidator(_mode), WithJsonSchema({"type": "string", "pattern": "^0[46][04][04]$"})]
 FilePath = Annotated[str, AfterValidator(_needed_file)]
 SecretFile = Annotated[str, AfterValidator(_secret_file)]
 Mount = Annotated[str, AfterValidator(mount)]

@@ -202,11 +202,8 @@ def _read_token(
 
 
 def _compact(table: T, shared: dict[object, Any]) -> T:
-    """The same table, smaller: what thousands of tokens say alike is one object, and their keys are kept once.
-
-    A table whose values are set one by one shares its keys with the others of its kind (PEP 412); pydantic's do not.
-    """
-    compact = table.__class__.__new__(table.__class__)
+    """The same table, smaller: what thousands of tokens say alike is one object."""
+    values: dict[str, Any] = {}
     for name, value in table:
         if isinstance(value, _SHARED):
             value = shared.setdefault(value, value)  # noqa: PLW2901 -- the same value
@@ -214,12 +211,9 @@ def _compact(table: T, shared: dict[object, Any]) -> T:
             value = shared.setdefault((), value)  # noqa: PLW2901 -- nobody writes into it
         elif isinstance(value, tuple):
             value = tuple(_compact(item, shared) for item in value)  # noqa: PLW2901 -- the same value
-        object.__setattr__(compact, name, value)
+        values[name] = value
     noted = table.model_fields_set
-    object.__setattr__(compact, "__pydantic_fields_set__", shared.setdefault(frozenset(noted), noted))
-    object.__setattr__(compact, "__pydantic_extra__", None)
-    object.__setattr__(compact, "__pydantic_private__", None)
-    return compact
+    return table.model_construct(shared.setdefault(frozenset(noted), noted), **values)
 
 
 def _override(

@@ -1,12 +1,23 @@
 """`[[tokens.publish]]`: one table for each kind of place."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator
 
 from aca_tokend.core.config._choice import table_by
 from aca_tokend.core.config._hooks import After, AfterField
-from aca_tokend.core.config._kinds import DirectoryPath, FileName, FilePath, KvPath, Mode, Mount, Owner, Published, Text
+from aca_tokend.core.config._kinds import (
+    DirectoryPath,
+    FileMode,
+    FileName,
+    FilePath,
+    KvPath,
+    Mount,
+    Owner,
+    Published,
+    Text,
+    written,
+)
 from aca_tokend.core.config._references import defined
 from aca_tokend.core.config._table import Table
 from aca_tokend.core.config._wrong import did_you_mean, listed, refuse
@@ -33,7 +44,6 @@ class VaultPublish(Table):
         default="",
         description="The `[vault.NAME]` to write to; left out, the only one, else `main`.",
         examples=["main"],
-        validate_default=True,
     )
     mount: Mount = Field(description="Where the KV engine is mounted.", examples=["secret"])
     path: KvPath = Field(description="Path of the secret below the mount.", examples=["aca/bookings"])
@@ -98,7 +108,6 @@ _TEMPLATE: Any = Field(
     default="",
     description='Jinja2 that makes the file, with `format = "template"`.',
     examples=["Authorization: {{ authorization }}"],
-    validate_default=True,
 )
 
 
@@ -109,8 +118,8 @@ class FilePublish(Table):
     path: FilePath = Field(description="Absolute path of the file.", examples=["/run/aca/bookings.json"])
     format: Format = _FORMAT
     template: Template = _TEMPLATE
-    mode: Annotated[int, Mode()] = Field(
-        default=0o640, description="Permissions of the file. Only the owner may write, and nobody may execute."
+    mode: FileMode = written(
+        "0640", description="Permissions of the file. Only the owner may write, and nobody may execute."
     )
     owner: Owner = Field(default="", description="User the file belongs to; left out, the daemon's.", examples=["aca"])
     group: Owner = Field(default="", description="Group the file belongs to; left out, the daemon's.", examples=["www"])
@@ -139,8 +148,8 @@ class DirectoryPublish(Table):
     files: Annotated[dict[FileName, FormatConfig], Field(min_length=1)] = Field(
         description="The files, by name.", examples=[{"token": {"format": "token"}}]
     )
-    mode: Annotated[int, Mode()] = Field(
-        default=0o640, description="Permissions of the files. Only the owner may write, and nobody may execute."
+    mode: FileMode = written(
+        "0640", description="Permissions of the files. Only the owner may write, and nobody may execute."
     )
     owner: Owner = Field(default="", description="User the files belong to; left out, the daemon's.", examples=["aca"])
     group: Owner = Field(default="", description="Group the files belong to; left out, the daemon's.", examples=["www"])
@@ -162,10 +171,4 @@ def after_of(publish: AnyPublish) -> After | None:
     return None if isinstance(publish, VaultPublish) else publish.after
 
 
-Publish = Annotated[
-    AnyPublish,
-    PlainValidator(
-        table_by("to", {"vault": VaultPublish, "file": FilePublish, "directory": DirectoryPublish}),
-        json_schema_input_type=AnyPublish,
-    ),
-]
+Publish = Annotated[AnyPublish, PlainValidator(table_by("to", get_args(AnyPublish)), json_schema_input_type=AnyPublish)]

@@ -71,7 +71,7 @@ class VaultReference(Table):
         description="The value's place as `mount/path#field`, without the `data/` of the HTTP API.",
         examples=["secret/aca/bookings#password"],
     )
-    vault_name: Name = Field(default="main", description="The `[vault.NAME]` to ask.", validate_default=True)
+    vault_name: Name = Field(default="main", description="The `[vault.NAME]` to ask.")
 
     @field_validator("vault")
     @classmethod

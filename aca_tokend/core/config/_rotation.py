@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from aca_tokend.core.config._kinds import DAY, HOUR, YEAR, Duration, Seconds
+from aca_tokend.core.config._kinds import DAY, HOUR, YEAR, Duration, written
 from aca_tokend.core.config._table import Table
 from aca_tokend.core.config._wrong import refuse
 from aca_tokend.core.durations import format_duration
@@ -15,10 +15,8 @@ from aca_tokend.core.durations import format_duration
 class BackoffConfig(Table):
     """How long to wait after a failure: a random time up to a limit, which doubles with each failure in a row."""
 
-    initial: Annotated[float, Duration(0.01, HOUR)] = Field(default=1.0, description="The limit after one failure.")
-    cap: Annotated[float, Duration(0.01, DAY)] = Field(
-        default=Seconds(60), description="The limit never grows beyond this.", validate_default=True
-    )
+    initial: Annotated[float, Duration(0.01, HOUR)] = written("1s", description="The limit after one failure.")
+    cap: Annotated[float, Duration(0.01, DAY)] = written("1m", description="The limit never grows beyond this.")
 
     @field_validator("cap")
     @classmethod
@@ -44,24 +42,21 @@ class RotationConfig(Table):
         lt=1,
         description="The rotation point comes up to this share earlier, drawn once for each token.",
     )
-    min_interval: Annotated[float, Duration(0.1, DAY)] = Field(
-        default=10.0,
-        description="No token is asked for sooner than this after one that works, whatever the server says.",
+    min_interval: Annotated[float, Duration(0.1, DAY)] = written(
+        "10s", description="No token is asked for sooner than this after one that works, whatever the server says."
     )
-    assumed_lifetime: Annotated[float, Duration(1, YEAR)] = Field(
-        default=Seconds(HOUR), description="Lifetime of a token for which the server names none.", validate_default=True
+    assumed_lifetime: Annotated[float, Duration(1, YEAR)] = written(
+        "1h", description="Lifetime of a token for which the server names none."
     )
-    max_lifetime: Annotated[float, Duration(1, 10 * YEAR)] = Field(
-        default=Seconds(31 * DAY),
-        description="What is published and is valid for longer than this from issue is not adopted.",
-        validate_default=True,
+    max_lifetime: Annotated[float, Duration(1, 10 * YEAR)] = written(
+        "31d", description="What is published and is valid for longer than this from issue is not adopted."
     )
     backoff: BackoffConfig = Field(default=BackoffConfig(), description="How long to wait after a failure.")
     max_rejections: int = Field(
         default=2, ge=1, le=10, description="After so many rejections of an unchanged credential a token is suspended."
     )
-    retry_rejected: Annotated[float, Duration(1, YEAR, zero=True)] = Field(
-        default=HOUR, description='A suspended token is tried again after this time all the same; `"0s"` means never.'
+    retry_rejected: Annotated[float, Duration(1, YEAR, zero=True)] = written(
+        "1h", description='A suspended token is tried again after this time all the same; `"0s"` means never.'
     )
 
     @field_validator("assumed_lifetime")

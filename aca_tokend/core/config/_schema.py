@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from aca_tokend.core.config._table import Table, written_default
+from aca_tokend.core.config._table import Table
 from aca_tokend.core.config._tokens import Config
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _complete(model: type[Table], key: str, rule: dict[str, Any], table: dict[st
     rule["description"] = field.description
     if field.is_required():
         return
-    default = written_default(field)
+    default = field.default
     if key in {"to", "method"}:
         # what tells one kind of table from another is never left out
         table.setdefault("required", []).insert(0, key)

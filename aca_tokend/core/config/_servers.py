@@ -1,12 +1,13 @@
 """The tables of the daemon itself and of the servers it talks to. Keys stand in the order of the reference."""
 
+from functools import partial
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from aca_tokend.core.config._addresses import Host, Listen, Nodes, OptionalUrl, RedirectHost, TokenPath, Url, plain_http
 from aca_tokend.core.config._auth import Auth, CertAuth
-from aca_tokend.core.config._kinds import Duration, Namespace, OptionalFile
+from aca_tokend.core.config._kinds import Duration, Namespace, OptionalFile, written
 from aca_tokend.core.config._table import Table
 from aca_tokend.core.config._wrong import refuse
 
@@ -14,57 +15,18 @@ Timeout = Annotated[float, Duration(0.01, 600)]
 Concurrency = Annotated[int, Field(ge=1, le=256)]
 
 
-def _paired(value: str, info: ValidationInfo) -> str:
-    """Validates `tls_key`, which comes after `tls_cert`."""
-    if info.data.get("tls_cert") and not value:
-        refuse("missing beside tls_cert", "add tls_key, or leave tls_cert out")
-    return _beside_cert(value, info)
-
-
 def _beside_cert(value: str, info: ValidationInfo) -> str:
+    """Validates what comes after `tls_cert` and means nothing without it."""
     if value and info.data.get("tls_cert") == "":
         refuse("does nothing without tls_cert", f"add tls_cert, or leave {info.field_name} out")
     return value
 
 
-class AdminConfig(Table):
-    """The pages for Prometheus, probes and people."""
-
-    listen: Listen = Field(
-        default="127.0.0.1:9464",
-        description='Address and port of the pages; port 0 takes a free one, `""` turns them off.',
-    )
-    tls_cert: OptionalFile = Field(
-        default="", description="Certificate chain (PEM). With it the pages are served over TLS."
-    )
-    tls_key: OptionalFile = Field(default="", description="Private key (PEM) of `tls_cert`.", validate_default=True)
-    tls_client_ca: OptionalFile = Field(
-        default="",
-        description="CA certificates (PEM). With them only clients with a certificate of these are served.",
-        validate_default=True,
-    )
-    show_usernames: bool = Field(default=True, description="Whether the pages show user names.")
-
-    @field_validator("tls_key")
-    @classmethod
-    def _paired(cls, value: str, info: ValidationInfo) -> str:
-        return _paired(value, info)
-
-    @field_validator("tls_client_ca")
-    @classmethod
-    def _beside_cert(cls, value: str, info: ValidationInfo) -> str:
-        return _beside_cert(value, info)
-
-
-class LogConfig(Table):
-    """What is logged, and how."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Less severe lines are not written."
-    )
-    format: Literal["auto", "json", "console"] = Field(
-        default="auto", description="`auto` means `console` on a terminal and `json` elsewhere."
-    )
+def _paired(value: str, info: ValidationInfo) -> str:
+    """Validates `tls_key`."""
+    if info.data.get("tls_cert") and not value:
+        refuse("missing beside tls_cert", "add tls_key, or leave tls_cert out")
+    return _beside_cert(value, info)
 
 
 def _encrypted(value: bool, info: ValidationInfo, key: str, what: str) -> bool:
@@ -77,6 +39,41 @@ def _encrypted(value: bool, info: ValidationInfo, key: str, what: str) -> bool:
             at=key,
         )
     return value
+
+
+BesideCert = Annotated[OptionalFile, AfterValidator(_beside_cert)]
+TlsKey = Annotated[OptionalFile, AfterValidator(_paired)]
+PlainHttpToEndpoint = Annotated[bool, AfterValidator(partial(_encrypted, key="url", what="passwords"))]
+PlainHttpToVault = Annotated[bool, AfterValidator(partial(_encrypted, key="address", what="tokens and secrets"))]
+
+
+class AdminConfig(Table):
+    """The pages for Prometheus, probes and people."""
+
+    listen: Listen = Field(
+        default="127.0.0.1:9464",
+        description='Address and port of the pages; port 0 takes a free one, `""` turns them off.',
+    )
+    tls_cert: OptionalFile = Field(
+        default="", description="Certificate chain (PEM). With it the pages are served over TLS."
+    )
+    tls_key: TlsKey = Field(default="", description="Private key (PEM) of `tls_cert`.")
+    tls_client_ca: BesideCert = Field(
+        default="",
+        description="CA certificates (PEM). With them only clients with a certificate of these are served.",
+    )
+    show_usernames: bool = Field(default=True, description="Whether the pages show user names.")
+
+
+class LogConfig(Table):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Less severe lines are not written."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`auto` means `console` on a terminal and `json` elsewhere."
+    )
 
 
 class EndpointConfig(Table):
@@ -95,20 +92,14 @@ class EndpointConfig(Table):
         description="Proxy between us and the server. Proxies of the environment are not used.",
         examples=["http://proxy.example.com:3128"],
     )
-    timeout: Timeout = Field(
-        default=10.0, description="Limit of a whole request, from connecting to the last byte of the answer."
+    timeout: Timeout = written(
+        "10s", description="Limit of a whole request, from connecting to the last byte of the answer."
     )
     max_concurrency: Concurrency = Field(default=8, description="Most requests to this server at one time.")
-    allow_plain_http: bool = Field(
+    allow_plain_http: PlainHttpToEndpoint = Field(
         default=False,
         description="Allows `http://` to another machine, where everybody on the way can read passwords and tokens.",
-        validate_default=True,
     )
-
-    @field_validator("allow_plain_http")
-    @classmethod
-    def _encrypted(cls, value: bool, info: ValidationInfo) -> bool:
-        return _encrypted(value, info, "url", "passwords")
 
 
 class VaultConfig(Table):
@@ -128,22 +119,16 @@ class VaultConfig(Table):
     )
     ca_file: OptionalFile = Field(default="", description="CA certificates (PEM) to trust instead of the system's.")
     tls_cert: OptionalFile = Field(default="", description="Certificate chain (PEM) to show to the server.")
-    tls_key: OptionalFile = Field(default="", description="Private key (PEM) of `tls_cert`.", validate_default=True)
-    timeout: Timeout = Field(default=5.0, description="Limit of connecting, asking and the whole of an answer.")
+    tls_key: TlsKey = Field(default="", description="Private key (PEM) of `tls_cert`.")
+    timeout: Timeout = written("5s", description="Limit of connecting, asking and the whole of an answer.")
     max_concurrency: Concurrency = Field(default=8, description="Most requests to this Vault at one time.")
-    allow_plain_http: bool = Field(
+    allow_plain_http: PlainHttpToVault = Field(
         default=False,
         description="Allows `http://` to another machine, where everybody on the way can read tokens and secrets.",
-        validate_default=True,
     )
     auth: Auth = Field(
         description="How to log in.", examples=[{"method": "token", "token": {"file": "/run/secrets/aca/vault-token"}}]
     )
-
-    @field_validator("tls_key")
-    @classmethod
-    def _paired(cls, value: str, info: ValidationInfo) -> str:
-        return _paired(value, info)
 
     @field_validator("auth")
     @classmethod
@@ -154,11 +139,6 @@ class VaultConfig(Table):
                 'add tls_cert and tls_key to the table above, such as tls_cert = "/run/secrets/aca/tls.crt"',
             )
         return value
-
-    @field_validator("allow_plain_http")
-    @classmethod
-    def _encrypted(cls, value: bool, info: ValidationInfo) -> bool:
-        return _encrypted(value, info, "address", "tokens and secrets")
 
     @property
     def addresses(self) -> tuple[str, ...]:

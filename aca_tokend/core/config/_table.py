@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-from aca_tokend.core.config._kinds import Duration, Mode
 from aca_tokend.core.config._wrong import KIND, did_you_mean, kind_of, nearest, toml, wrong
 
 if TYPE_CHECKING:
@@ -32,7 +31,9 @@ _BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at mos
 class Table(BaseModel):
     """A table of the configuration file."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, validate_default=True
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -94,13 +95,4 @@ def _translated(table: type[Table], detail: ErrorDetails) -> PydanticCustomError
 
 
 def _sample(field: FieldInfo) -> str:
-    return toml(field.examples[0] if field.examples else written_default(field))
-
-
-def written_default(field: FieldInfo) -> object:
-    """What a key that is left out would say if it were written."""
-    for rule in field.metadata:
-        if isinstance(rule, Duration | Mode):
-            return rule.written(field.default)
-    default: object = field.default
-    return default
+    return toml(field.examples[0] if field.examples else field.default)

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from aca_tokend.core.config._addresses import RequestPath
-from aca_tokend.core.config._kinds import DAY, Duration, Name, Scope, Text
+from aca_tokend.core.config._kinds import DAY, Duration, Name, Scope, Text, written
 from aca_tokend.core.config._publish import Publish, VaultPublish
 from aca_tokend.core.config._references import Reference, SecretReference, TextOrReference, VaultReference, defined
 from aca_tokend.core.config._rotation import RotationConfig
@@ -23,8 +23,8 @@ class VerifyConfig(Table):
         description="Path that answers 2xx to a token that works, and 401 to one that does not.",
         examples=["/api/engine/v2/users/current"],
     )
-    every: Annotated[float, Duration(1, DAY, zero=True)] = Field(
-        default=0.0,
+    every: Annotated[float, Duration(1, DAY, zero=True)] = written(
+        "0s",
         description='How often the token in use is tried too; one that died early is replaced. `"0s"` means never.',
     )
 
@@ -37,7 +37,6 @@ class TokenConfig(Table):
         default="",
         description="The `[acaengine.NAME]` that grants it; may be left out where there is only one.",
         examples=["main"],
-        validate_default=True,
     )
     authority: Text = Field(description="Id of the authority the account belongs to.", examples=["authority-ID"])
     username: TextOrReference = Field(description="User name of the account.", examples=["svc-bookings"])
