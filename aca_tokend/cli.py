@@ -88,8 +88,9 @@ def run(
 
 
 @app.command()
-def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def check(config: ConfigOption = DEFAULT_CONFIG, log_format: LogFormatOption = None) -> None:
     """Check the configuration without connecting to anything."""
+    del log_format
     loaded = _load(config)
     count = len(loaded.tokens)
     shards = ""
@@ -107,6 +108,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
 def status(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="All of this token alone.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
+    log_format: LogFormatOption = None,
     *,
     watching: Annotated[bool, typer.Option("--watch", help="Ask again every 2 seconds until interrupted.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the daemon answers.")] = False,
@@ -119,6 +121,7 @@ def status(
     key: Annotated[str, typer.Option("--key", metavar="FILE", help="Its key (PEM), where that is another file.")] = "",
 ) -> None:
     """Ask the running daemon how its tokens are; exits 1 if something needs a person."""
+    del log_format
     if watching and (as_json or not sys.stdout.isatty()):
         _refuse("--watch: needs a terminal, and goes without --json; leave --watch out and call again")
     if key and not cert:
@@ -217,6 +220,7 @@ def doctor(
 @app.command()
 def policy(
     config: ConfigOption = DEFAULT_CONFIG,
+    log_format: LogFormatOption = None,
     *,
     reader: Annotated[
         str | None, typer.Option("--reader", metavar="NAME", help="For a reader of this token, not the daemon.")
@@ -224,6 +228,7 @@ def policy(
     vault: Annotated[str | None, typer.Option("--vault", metavar="NAME", help="For this [vault.NAME] alone.")] = None,
 ) -> None:
     """Print the least Vault policy for this configuration."""
+    del log_format
     loaded = _load(config)
     from aca_tokend.core.errors import TokendError
     from aca_tokend.core.vault_policy import policies

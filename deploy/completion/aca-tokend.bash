@@ -13,12 +13,12 @@ _aca_tokend() {
   fi
   case ${COMP_WORDS[1]} in
     run) words="--help --config --log-format --once" ;;
-    check) words="--help --config" ;;
-    status) words="--help --config --watch --json --url --cert --key" ;;
+    check) words="--help --config --log-format" ;;
+    status) words="--help --config --log-format --watch --json --url --cert --key" ;;
     resume) words="--help --config --log-format" ;;
     simulate) words="--help --outage --config --log-format --endpoint --at --for --lifetime --replicas --seed --json" ;;
     doctor) words="--help --config --log-format --grant --json" ;;
-    policy) words="--help --config --reader --vault" ;;
+    policy) words="--help --config --log-format --reader --vault" ;;
     schema) words="--help" ;;
     demo) words="--help --for" ;;
     *) return ;;
