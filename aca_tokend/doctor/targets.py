@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.config import VaultPublish
+from aca_tokend.core.config import DirectoryPublish, FilePublish, VaultPublish
 from aca_tokend.core.errors import LookError, SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
@@ -19,29 +20,45 @@ from aca_tokend.rotation.standing import Standing, standing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aca_tokend.core.config import AnyPublish
     from aca_tokend.doctor.examination import Notes
     from aca_tokend.parts import Parts
     from aca_tokend.rotation.managed import Wiring
 
-TARGET = "target"
+TARGET, RECORD = "target", "attempt record"
+# Earlier versions kept one for each client, beside the first place of its first token.
+CLIENT_RECORD = "client-attempts"
 # What the checks of owner, policy and KV version say better.
 _TOLD = {"file": {Reason.OWNER_NOT_SET}, "vault": {Reason.PERMISSION_DENIED, Reason.MOUNT_MISSING}}
 
 
 def checks(parts: Parts) -> Iterator[Check]:
     """One for each place. For a file, `directory` and `owner` of it come first."""
-    resolver = Resolver(parts.secrets)
+    resolver, clients = Resolver(parts.secrets), set()
     for token in parts.config.tokens:
-        wiring = parts.wire(token)
+        wiring, client = parts.wire(token), (token.acaengine, token.client_id)
         for number, (place, sink) in enumerate(zip(token.publish, wiring.sinks, strict=True)):
             in_vault = isinstance(place, VaultPublish)
             area, subject = (Area.VAULT, sink.name) if in_vault else (Area.FILE, place.path)
             after = log_ins(place, token.username, token.client_id) + (() if in_vault else (subject,))
-            examine = partial(_examine, wiring=wiring, number=number, resolver=resolver)
+            first = not number and client not in clients
+            examine = partial(_examine, wiring=wiring, number=number, resolver=resolver, first=first)
             yield Check(area, subject, (TARGET,), examine, after)
+        clients.add(client)
 
 
-async def _examine(notes: Notes, wiring: Wiring, number: int, resolver: Resolver) -> None:
+async def _examine(notes: Notes, wiring: Wiring, number: int, resolver: Resolver, *, first: bool) -> None:
+    sink, place = wiring.sinks[number], wiring.config.publish[number]
+    await _target(notes, wiring, number, resolver)
+    if first:
+        with suppress(LookError):  # a policy for this version does not name it
+            record = await Call(sink.pool, lambda: sink.read_record(CLIENT_RECORD))
+            if record.fields is not None:
+                detail = "of an earlier version: nothing reads it any more, and it can be removed"
+                notes.also(_record_of(place)).ok(RECORD, detail)
+
+
+async def _target(notes: Notes, wiring: Wiring, number: int, resolver: Resolver) -> None:
     sink = wiring.sinks[number]
     try:
         seen = await Call(sink.pool, sink.look)
@@ -68,3 +85,15 @@ async def _examine(notes: Notes, wiring: Wiring, number: int, resolver: Resolver
             notes.warn(TARGET, f"will not be replaced: {why}", advice(Reason.FOREIGN_DOCUMENT))
         case _:
             notes.ok(TARGET, "holds a token")
+
+
+def _record_of(place: AnyPublish) -> str:
+    """Where the record of a client was kept beside this place, as people name it."""
+    match place:
+        case FilePublish():
+            directory, _, name = place.path.rpartition("/")
+            return f"{directory}/.{name}.{CLIENT_RECORD}"
+        case DirectoryPublish():
+            return f"{place.path}/.{CLIENT_RECORD}"
+        case _:
+            return f"{place.mount}/{place.path}.{CLIENT_RECORD}"

@@ -449,6 +449,24 @@ def test_a_policy_that_lacks_something(clinic: Clinic, capsys: pytest.CaptureFix
     assert "aca-tokend policy --vault main" in row["fix"]
 
 
+def test_record_of_a_client(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
+    """An earlier version's attempt record of a client is named once where it may be read, and else nothing is said."""
+    path = clinic.config("client-record", "client-record-2")
+    kept = "secret/aca/client-record.client-attempts"
+    for name in ("client-record", "client-record-2"):
+        clinic.client.secrets.kv.v2.create_or_update_secret(
+            f"aca/{name}.client-attempts", {"x": {}}, mount_point="secret"
+        )
+    examined = Examined(clinic, path, capsys)
+    rows = [row for row in examined.rows if row["check"] == "attempt record"]
+    assert [(row["subjects"], row["status"]) for row in rows] == [([kept], "ok")]
+
+    clinic.log_in_with(policies(load(path))[0])
+    examined = Examined(clinic, path, capsys)
+    assert [row for row in examined.rows if row["check"] == "attempt record"] == []
+    assert (examined.report["counts"]["failed"], examined.report["counts"]["warn"]) == (0, 0)
+
+
 def test_many_tokens_without_a_policy(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
     """Three hundred tokens that may nothing are a handful of rows."""
     path = clinic.config(*(f"many-{number}" for number in range(300)))

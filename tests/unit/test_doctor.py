@@ -597,6 +597,22 @@ def test_account_that_cannot_be_resolved(tmp_path: Path) -> None:
     assert (found.status, found.detail) == (Status.SKIPPED, "whose token it should be cannot be resolved")
 
 
+@pytest.mark.parametrize("to", ["file", "directory"])
+def test_record_of_a_client(tmp_path: Path, to: str) -> None:
+    """An earlier version's attempt record of a client is named as one that can be removed, and stays where it is."""
+    place: dict[str, Any] = {"path": str(tmp_path / "bookings.json")}
+    record = tmp_path / ".bookings.json.client-attempts"
+    if to == "directory":
+        place = {"to": to, "path": str(tmp_path), "files": {"token": {"format": "token"}}}
+        record = tmp_path / ".client-attempts"
+    assert targets.RECORD not in examine_files(place)
+    record.write_text("{}")
+    found = examine_files(place)[targets.RECORD]
+    assert (found.subject, found.status) == (str(record), Status.OK)
+    assert "can be removed" in found.detail
+    assert record.read_text() == "{}"
+
+
 def test_an_owner_that_there_is_none(tmp_path: Path) -> None:
     """An unknown owner is a failure of its own, and the directory is still said to be well."""
     found = examine_files({"path": str(tmp_path / "bookings.json"), "owner": "no-such-user"})
