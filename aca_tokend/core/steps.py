@@ -71,8 +71,8 @@ class Calls(Generic[T]):
     """Calls that run side by side. Awaiting them gives one result or `ReasonedError` each, in their order.
 
     Attributes:
-        patience: for how many seconds the attempt waits for a call that was begun, to about a second, or for a pool
-            that begins none. What has not answered by then gives `BUSY`; its answer goes to `Call.late`.
+        patience: for how many seconds the attempt waits for a call that was begun, or for a pool that begins none. What
+            has not answered by then gives `BUSY`; its answer goes to `Call.late`.
     """
 
     calls: Sequence[Call[T]]

@@ -89,7 +89,7 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
                 heapq.heappush(self._waiting, (urgency, next(self._order), finish, run, drop))
                 if self._idle >= len(self._waiting):
                     self._ready.notify()
-                elif self._threads < self.size:
+                elif self._threads < self._most():
                     self._add_thread()
                 return
         drop()
@@ -118,18 +118,24 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         for entry in dropped:
             entry[4]()
 
-    def relieve(self) -> None:
-        """Adds threads for what waits behind calls that hang. Called now and then."""
-        if self._hung_seconds < math.inf:
-            self.resize(self.size)
+    def relieve(self) -> float:
+        """Adds threads for what waits behind calls that hang. Returns when the next of those that run will hang."""
+        if self._hung_seconds == math.inf:
+            return math.inf
+        now = self._now()
+        self.resize(self.size)
+        return min((at for at in self._hung_from() if at > now), default=math.inf)
 
     def _most(self) -> int:
         """How many threads there may be."""
         if self._hung_seconds == math.inf:
             return self.size
-        before = self._now() - self._hung_seconds
-        hung = sum(since < before for since in list(self._busy_since.values()))
-        return self.size + min(hung, MOST_HUNG)
+        now = self._now()
+        return self.size + min(sum(at <= now for at in self._hung_from()), MOST_HUNG)
+
+    def _hung_from(self) -> list[float]:
+        """From when on each call that runs counts as hung, unless it has ended by then."""
+        return [since + self._hung_seconds for since in list(self._busy_since.values())]
 
     def _add_thread(self) -> None:
         """Where the machine gives no further thread, the pool goes on with those that it has."""

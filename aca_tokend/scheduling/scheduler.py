@@ -25,7 +25,7 @@ from apscheduler.schedulers.base import BaseScheduler
 
 from aca_tokend.core.steps import BUSY, HUNG_SECONDS, LOCAL, Duty, make
 from aca_tokend.scheduling.executor import Executor
-from aca_tokend.scheduling.job_store import NEVER, JobStore, Timer
+from aca_tokend.scheduling.job_store import LOOK_SECONDS, NEVER, JobStore, Timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
 # A token this long past its time without having been handed to a pool is lost.
 OVERDUE_SECONDS = 15.0
-# How often attempts are looked over for those that have waited as long as they have patience.
-PATIENCE_SECONDS = 1.0
-# The work that does so; no token has a name with a space in it.
+# The work that looks attempts over for those whose patience is over; no token has a name with a space in it.
 _PATIENCE = "patience of attempts"
 # The pool of the room's own, in which attempts go on that lost patience. No call names it, so one thread is enough.
 _OWN = "default"
@@ -47,7 +45,7 @@ _OWN = "default"
 class _Round:
     """Calls that an attempt handed out together, when each began (0: it waits in its pool), and the attempt's patience.
 
-    It is not looked at before `until`.
+    It does not end before `until`.
 
     `finishing`: how many of those that are out a stop waits for.
     """
@@ -151,6 +149,7 @@ class RotationScheduler:
         self._scheduler = _Scheduler(self._store, self._pools[_OWN], on_bug)
         self._under_way: dict[str, _Task] = {}
         self._late: dict[_Round, str] = {}
+        self._patience_ends = math.inf  # no attempt loses patience, and no pool needs relief, before
         self._numbers = itertools.count()
         self._stopping = False
         self._job = partial(self._begin)
@@ -159,7 +158,8 @@ class RotationScheduler:
 
     def start(self) -> None:
         """Starts what was put on schedule so far."""
-        self.keep(Duty(_PATIENCE, _OWN, self._lose_patience, lambda: -math.inf), self._clock.monotonic())
+        work = Duty(_PATIENCE, _OWN, self._lose_patience, lambda: -math.inf)
+        self.keep(work, self._clock.monotonic() + LOOK_SECONDS)  # what begins says when it is needed
         self._scheduler.start()
 
     def keep(self, work: Work, at: float) -> None:
@@ -299,7 +299,9 @@ class RotationScheduler:
                 return  # it was taken off the schedule after it was queued
             task = self._under_way[work.name] = _Task(next(self._numbers), work, work.attempt())
         if work.pool != _OWN:
-            self._on_lag(max(self._clock.monotonic() - timer.at, 0.0))
+            now = self._clock.monotonic()
+            self._on_lag(max(now - timer.at, 0.0))
+            self._look_by(now + HUNG_SECONDS)
         self._drive(task, None, work.pool)
 
     def _begin_at_last(self, work: Work) -> None:
@@ -333,9 +335,9 @@ class RotationScheduler:
 
     def _open(self, task: _Task, handed: Calls[Any]) -> _Round:
         calls, patience = handed.calls, handed.patience
-        until, finishing = self._clock.monotonic() + patience, sum(call.finish for call in calls)
-        count = len(calls)
-        task.round = _Round([BUSY] * count, calls, [0.0] * count, count, until, patience, finishing)
+        now, finishing, count = self._clock.monotonic(), sum(call.finish for call in calls), len(calls)
+        task.round = _Round([BUSY] * count, calls, [0.0] * count, count, now + patience, patience, finishing)
+        self._look_by(now + min(patience, HUNG_SECONDS))
         return task.round
 
     def _hand_out(self, task: _Task, round_: _Round, calls: Sequence[Call[Any]]) -> None:
@@ -380,33 +382,53 @@ class RotationScheduler:
                 self._under_way.pop(task.work.name, None)
                 self._lock.notify_all()
 
-    async def _lose_patience(self) -> float:
-        """Work of our own, once a second: no call has a timer of its own."""
-        self._go_on_without()
-        return self._clock.monotonic() + PATIENCE_SECONDS
+    # ── patience ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _go_on_without(self) -> None:
-        """Drives on, without the answers that are out, the attempts that have waited long enough for them."""
-        for pool in self._pools.values():
-            pool.relieve()
+    def _look_by(self, at: float) -> None:
+        """Has attempts looked over at this moment, unless they will be sooner: no call has a timer of its own."""
+        if at < self._patience_ends:
+            with self._lock:
+                self._patience_ends = min(at, self._patience_ends)
+                self.hasten(_PATIENCE, at)
+
+    async def _lose_patience(self) -> float:
+        """Work of our own, which comes again when the next patience may end."""
+        at = self._go_on_without()
+        with self._lock:
+            self._patience_ends = min(at, self._patience_ends)
+            return min(self._patience_ends, self._clock.monotonic() + LOOK_SECONDS)
+
+    def _go_on_without(self) -> float:
+        """Drives on, without the answers that are out, the attempts that have waited long enough for them.
+
+        Returns when the next may have.
+        """
+        self._patience_ends = math.inf  # before anything is looked at: what is handed out from now on says so itself
+        at = min(pool.relieve() for pool in self._pools.values())
         now, lost = self._clock.monotonic(), []
         with self._lock:
             for task in self._under_way.values():
-                if (round_ := task.round) is not None and round_.until <= now and self._hangs(round_, now):
-                    task.round = None
-                    lost.append((task, round_))
-                    if round_.finishing:
-                        self._late[round_] = task.work.name
+                if (round_ := task.round) is None:
+                    continue
+                ends = self._patience_of(round_)
+                if ends > now:
+                    at = min(at, ends)
+                    continue
+                task.round = None
+                lost.append((task, round_))
+                if round_.finishing:
+                    self._late[round_] = task.work.name
         for task, round_ in lost:
             self._drive(task, round_.take_results(), "")
+        return at
 
-    def _hangs(self, round_: _Round, now: float) -> bool:
-        """Whether no answer that is out will come soon. In the queue of a pool that begins calls one will."""
+    def _patience_of(self, round_: _Round) -> float:
+        """Until when an answer that is out may come soon. In the queue of a pool that begins calls one will."""
+        ends = round_.until
         for call, began, result in zip(round_.calls, round_.began, round_.results, strict=True):
-            since = began or self._pools[call.pool].last_began
-            if result is BUSY and since + round_.patience > now:
-                return False
-        return True
+            if result is BUSY:
+                ends = max(ends, (began or self._pools[call.pool].last_began) + round_.patience)
+        return ends
 
     def _end(self, task: _Task, next_at: float) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING
 
@@ -134,6 +135,30 @@ def test_pool_without_any_thread_is_told_of(pool: Executor, no_more_threads: Cal
     no_more_threads()
     with pytest.raises(RuntimeError, match="thread"):
         pool.submit(0.0, nothing, nothing)
+
+
+def test_next_call_to_count_as_hung_is_told(bugs: list[BaseException]) -> None:
+    """A pool tells when it needs relief again: once the next call that runs has hung; never, where all have."""
+    now = [1000.0]
+    pool = Executor("local", 1, bugs.append, lambda: now[0], 2.0)
+    started, release = threading.Semaphore(0), threading.Event()
+    assert pool.relieve() == math.inf
+    pool.submit(0.0, lambda: held(started, release), nothing)
+    assert started.acquire(timeout=GENEROUS)
+    assert pool.relieve() == 1002.0
+
+    pool.submit(0.0, lambda: held(started, release), nothing)
+    now[0] = 1002.0
+    pool.relieve()
+    assert started.acquire(timeout=GENEROUS)
+    assert pool.relieve() == 1004.0
+
+    now[0] = 1004.0
+    assert pool.relieve() == math.inf
+    pool.submit(0.0, started.release, nothing)
+    assert started.acquire(timeout=GENEROUS), "where all have hung, what comes next begins at once"
+    release.set()
+    assert not bugs
 
 
 def test_idle_threads_end(bugs: list[BaseException]) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from aca_tokend.core.errors import InternalError, LookError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.core.steps import BUSY, Call, Calls, Duty
+from aca_tokend.core.steps import BUSY, HUNG_SECONDS, Call, Calls, Duty
+from aca_tokend.scheduling.job_store import LOOK_SECONDS
 from aca_tokend.scheduling.scheduler import RotationScheduler
 
 if TYPE_CHECKING:
@@ -590,15 +591,59 @@ def test_stop_drops_a_late_call_and_not_the_attempt_that_went_on(rig: Rig) -> No
     assert not ran.is_set()
 
 
+def test_calls_that_hang_leave_their_places_to_others(rig: Rig) -> None:
+    """What waits behind a call that hangs in a pool for calls on this machine begins, though nothing else happens."""
+    started, release, ran = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    async def hanging() -> float:
+        await Call("file:/mnt", lambda: held(started, release))
+        return math.inf
+
+    async def waiting() -> float:
+        await Call("file:/mnt", ran.set)
+        return math.inf
+
+    rig.scheduler.set_pools({"file:/mnt": 1})
+    rig.scheduler.start()
+    rig.keep("hanging", hanging)
+    assert started.acquire(timeout=GENEROUS)
+    rig.keep("waiting", waiting)
+    wait_until(lambda: rig.waits_for_one("waiting"))
+    assert not ran.is_set()
+    rig.clock.slept += 2 * HUNG_SECONDS
+    rig.scheduler.redraw()
+
+    assert ran.wait(GENEROUS)
+    release.set()
+
+
+def test_nothing_is_looked_over_while_nothing_is_under_way(rig: Rig) -> None:
+    """Once the last attempt is over, nobody looks again for one that lost patience."""
+
+    async def attempt() -> float:
+        await Calls([Call("a", lambda: None), Call("b", lambda: None)], patience=PATIENCE_SECONDS)
+        return math.inf
+
+    rig.scheduler.start()
+    rig.keep("one", attempt)
+    assert rig.scheduler.wait_until_done(GENEROUS)
+    rig.clock.slept += PATIENCE_SECONDS
+    rig.scheduler.redraw()
+
+    job = rig.scheduler._store.lookup_job("patience of attempts")
+    wait_until(lambda: job.trigger.at > rig.clock.monotonic() + PATIENCE_SECONDS)
+
+
 def test_own_work_is_no_lag(rig: Rig) -> None:
     """The work of the scheduler's own, which looks after patience, is no attempt that begins late."""
     rig.scheduler.start()
     job = rig.scheduler._store.lookup_job("patience of attempts")
     began = job.trigger.at
+    rig.clock.slept += 2 * LOOK_SECONDS
+    rig.scheduler.redraw()
     wait_until(lambda: job.trigger.at > began)
 
     assert rig.lags == []
-    assert rig.scheduler.wait_until_done(GENEROUS)
 
 
 def test_lost_job_is_overdue(rig: Rig) -> None:
