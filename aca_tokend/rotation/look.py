@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import InternalError, ReasonedError, contained
@@ -13,7 +15,7 @@ from aca_tokend.rotation.standing import Standing, fenced, holds, readable, riva
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from aca_tokend.core.ports import Clock
     from aca_tokend.core.token import Seen
@@ -31,21 +33,22 @@ CONFLICTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Looker:
-    """Reads places."""
+    """Reads places. `numbers`: those of calls at places, each of which is used once."""
 
     clock: Clock
     rng: random.Random
     observe: Callable[[Event], None]
     late: LateAnswer
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     async def look(self, token: ManagedToken, numbers: tuple[int, ...]) -> Facts:
         """Reads these places, and returns what is known then."""
         facts, wiring, began = token.facts, token.wiring, self.clock.monotonic()
         finish = facts.undelivered  # what was granted would be lost otherwise
-        idents = [next(token.numbers) for _ in numbers]
+        idents = [next(self.numbers) for _ in numbers]
         calls = []
         for number, ident in zip(numbers, idents, strict=True):
-            sink, late = wiring.sinks[number], late_for(self.late, token, ident)
+            sink, late = wiring.sinks[number], partial(self.late, token, ident)
             calls.append(Call(sink.pool, sink.look, FIRST if finish else token.urgency, finish=finish, late=late))
         results = await Calls(calls, PATIENCE_SECONDS)
         for number, ident, result in zip(numbers, idents, results, strict=True):
@@ -117,11 +120,6 @@ class Looker:
             return facts
         tell(self.observe, wiring, facts, number, failure)
         return facts.with_place(number, failures=place.failures + 1, reported=failure)
-
-
-def late_for(late: LateAnswer, token: ManagedToken, ident: int) -> Callable[[object], None]:
-    """What becomes of the answer of a call at a place for which nobody waits any longer."""
-    return lambda result: late(token, ident, result)
 
 
 def tell(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import ReasonedError
@@ -11,7 +12,7 @@ from aca_tokend.core.outcome import Adopted, Event, PublishResult, Rotated, Step
 from aca_tokend.core.steps import BUSY, FIRST, Call, Calls
 from aca_tokend.rotation.decide import need_at
 from aca_tokend.rotation.facts import Busy, Held, Wrote
-from aca_tokend.rotation.look import PATIENCE_SECONDS, Looker, late_for, tell
+from aca_tokend.rotation.look import PATIENCE_SECONDS, Looker, tell
 from aca_tokend.rotation.standing import holds
 
 if TYPE_CHECKING:
@@ -104,13 +105,13 @@ class Publisher:
         facts, wiring = token.facts, token.wiring
         held = facts.current
         assert held is not None  # noqa: S101 -- what was decided on
-        idents = [next(token.numbers) for _ in numbers]
+        idents = [next(self.looker.numbers) for _ in numbers]
         calls = []
         for number, ident in zip(numbers, idents, strict=True):
             seen, sink = facts.places[number].seen, wiring.sinks[number]
             assert seen is not None  # noqa: S101 -- only places that were read are written
             run = _writing(sink, held.document, seen, self.clock)
-            late = late_for(self.looker.late, token, ident)
+            late = partial(self.looker.late, token, ident)
             calls.append(Call(sink.pool, run, FIRST, finish=True, late=late))
         results = await Calls(calls, PATIENCE_SECONDS)
         for number, ident, result in zip(numbers, idents, results, strict=True):
