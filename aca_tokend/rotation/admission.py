@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from aca_tokend.core.breaker import Breaker, Outage, Wake
 from aca_tokend.core.outcome import Reason
@@ -114,17 +114,20 @@ class Credential:
 
     While it is not proven one request is under way at a time, else no more than may be refused: a password that stops
     working is sent no more often than that, however many tokens use it.
+
+    Most are one token's alone, so little is kept where nobody waits, and one lock serves all.
     """
 
+    fingerprint: str = ""
     accepted_at: float = -math.inf  # never, where it was refused since
     refusals: int = 0
     refused_at: float = -math.inf
     reason: Reason | None = None
     _cleared_at: float = -math.inf
-    _sighted: dict[Attempts, float] = field(default_factory=dict)
-    _under_way: dict[int, float] = field(default_factory=dict)  # since when
+    _sighted: tuple[tuple[Attempts, float], ...] = ()
+    _under_way: tuple[tuple[int, float], ...] = ()  # since when
     _waiting: dict[str, float] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def proven(self, since: float = -math.inf) -> bool:
         """Whether it was accepted when last tried, and not before `since`."""
@@ -151,14 +154,15 @@ class Credential:
             if permit is not None:
                 if self.wait(rules, now) > 0.0:
                     return False
-                self._under_way[id(permit)] = now
+                self._under_way = (*self._under_way, (id(permit), now))
             self._waiting.pop(facts.name, None)
             return True
 
     def answered(self, permit: object, rules: Rules, now: float, verdict: Reason | bool | None) -> list[Wake]:
         """A request ended: accepted, refused for a reason, or without a verdict. Returns the tokens that go on."""
         with self._lock:
-            since = self._under_way.pop(id(permit), now)
+            since = dict(self._under_way).get(id(permit), now)
+            self._under_way = tuple(it for it in self._under_way if it[0] != id(permit))
             everybody = verdict is True
             if verdict is True and since >= self.refused_at:  # else nobody knows which of the two answers came later
                 self.accepted_at, self.refusals = since, 0
@@ -187,7 +191,10 @@ class Credential:
 
     def sighted(self, attempts: Attempts, now: float) -> float:
         """When this entry of a record was first seen by this process."""
-        return self._sighted.setdefault(attempts, now)
+        with self._lock:
+            seen = {attempts: now, **dict(self._sighted)}
+            self._sighted = tuple(seen.items())
+            return seen[attempts]
 
     def _refused(self, reason: Reason, refusals: int, at: float) -> None:
         self.refusals, self.refused_at, self.reason, self.accepted_at = refusals, at, reason, -math.inf

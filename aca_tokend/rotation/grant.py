@@ -104,6 +104,7 @@ class Granter:
         assert facts.identity is not None  # noqa: S101 -- what was decided on
         if resolved.account != facts.identity.account:
             return identified(facts, resolved.identity(moment.now))  # another account may need no grant
+        resolved = replace(resolved, account=facts.identity.account)  # the same text, which is then kept once
         answered = await self._ask(token, resolved)
         match answered:
             case Wait():

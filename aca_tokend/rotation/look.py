@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from aca_tokend.rotation.standing import Standing, fenced, holds, readable, riva
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from aca_tokend.core.ports import Clock
     from aca_tokend.core.token import Document, Seen
@@ -32,12 +33,13 @@ CONFLICTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Looker:
-    """Reads places."""
+    """Reads places. `numbers`: those of calls at places, each of which is used once."""
 
     clock: Clock
     rng: random.Random
     observe: Callable[[Event], None]
     late: LateAnswer
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     async def look(self, token: ManagedToken, numbers: tuple[int, ...]) -> Facts:
         """Reads these places, and returns what is known then."""
@@ -56,7 +58,7 @@ class Looker:
         finish = writing is not None or token.facts.undelivered  # what was granted would be lost otherwise
         urgency, calls, busy = FIRST if finish else token.urgency, [], []
         for number, run in runs.items():
-            busy.append(Busy(next(token.numbers), writing))
+            busy.append(Busy(next(self.numbers), writing))
             late = partial(self.late, token, busy[-1].number)
             calls.append(Call(token.wiring.sinks[number].pool, run, urgency, finish=finish, late=late))
         results = await Calls(calls, PATIENCE_SECONDS)

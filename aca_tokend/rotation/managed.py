@@ -5,14 +5,10 @@ Its own attempts alone write it, one at a time. Everybody else reads it, and put
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import TokenConfig
     from aca_tokend.core.guard import Rules
@@ -94,8 +90,7 @@ class ManagedToken:
 
     wiring: Wiring
     facts: Facts
-    inbox: deque[Message] = field(default_factory=deque)
-    numbers: Iterator[int] = field(default_factory=itertools.count)
+    inbox: list[Message] = field(default_factory=list)  # seldom more than one, where each deque has room for 64
 
     @property
     def name(self) -> str:

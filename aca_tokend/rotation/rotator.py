@@ -137,7 +137,7 @@ class Rotator:
     def _take_in(self, token: ManagedToken, began: float) -> None:
         """Takes in what others had to say, in its order. What it makes due is due in this attempt."""
         while token.inbox:
-            message = token.inbox.popleft()
+            message = token.inbox.pop(0)
             if isinstance(message, Reconfigured):
                 before = token.wiring
                 if before.gate is not message.wiring.gate:

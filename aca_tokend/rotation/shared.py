@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from aca_tokend.core.guard import REMEMBERED, Rules
 from aca_tokend.core.outcome import Reason
 from aca_tokend.rotation.admission import FIRST_SECONDS, Client, Credential, Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Iterable
 
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.config import Reference, TokenConfig
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     # An application: its endpoint, and its id as it is configured.
     ClientKey = tuple[str, str | Reference]
+
+
+T = TypeVar("T")
 
 
 class Known(NamedTuple):
@@ -42,7 +45,10 @@ class Shared:
         self._gates: dict[str, Gate] = {}
         self._clients: dict[ClientKey, Client] = {}
         self._rules: dict[Rules, Rules] = {}  # equal ones are one: there are thousands of tokens
-        self._credentials: dict[Hashable, tuple[tuple[str, Credential], ...]] = {}  # by whose they are: the latest
+        # the latest by whose they are
+        self._users: dict[str, tuple[Credential, ...]] = {}
+        self._scopes: dict[str, tuple[Credential, ...]] = {}
+        self._applications: dict[tuple[str, str], tuple[Credential, ...]] = {}
         self._queued: dict[str, Known] = {}  # the tokens that wait for another's request, or were woken after it
         self._lock = threading.Lock()
 
@@ -65,9 +71,12 @@ class Shared:
 
     def known(self, resolved: Resolved) -> Known:
         """What is known of a credential."""
-        user = self._credential(resolved.account, resolved.credential)
-        scope = self._credential((resolved.account, "scoped"), resolved.scoped)
-        return Known(user, scope, self._credential((resolved.host, resolved.credentials.client_id), resolved.client))
+        application = (resolved.host, resolved.credentials.client_id)
+        return Known(
+            self._credential(self._users, resolved.account, resolved.credential),
+            self._credential(self._scopes, resolved.account, resolved.scoped),
+            self._credential(self._applications, application, resolved.client),
+        )
 
     def queue(self, token: str, known: Known, now: float) -> list[Wake]:
         """This token waits for another's request. Returns who goes on where it waited with another credential."""
@@ -79,14 +88,14 @@ class Shared:
         """An attempt of this token ended without waiting for another's. If it was its turn, another's comes."""
         return [wake for credential in self._queued.pop(token, ()) for wake in credential.passed(token, now)]
 
-    def _credential(self, owner: Hashable, fingerprint: str) -> Credential:
-        for known, credential in self._credentials.get(owner, ()):
-            if known == fingerprint:
-                return credential
+    def _credential(self, known: dict[T, tuple[Credential, ...]], owner: T, fingerprint: str) -> Credential:
         with self._lock:
-            latest = dict(self._credentials.get(owner, ())[1 - REMEMBERED :])  # the oldest of too many is forgotten
-            credential = latest.setdefault(fingerprint, Credential())
-            self._credentials[owner] = tuple(latest.items())
+            latest = known.get(owner, ())
+            for credential in latest:
+                if credential.fingerprint == fingerprint:
+                    return credential
+            credential = Credential(fingerprint)
+            known[owner] = (*latest[1 - REMEMBERED :], credential)  # the oldest of too many is forgotten
             return credential
 
     def forget_endpoint(self, name: str) -> None:

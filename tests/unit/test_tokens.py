@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import GrantError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import LOCAL
-from aca_tokend.rotation.admission import FIRST_SECONDS, NEXT_TO_TRY
+from aca_tokend.rotation.admission import FIRST_SECONDS, NEXT_TO_TRY, Credential
 from aca_tokend.rotation.changes import Change, Changes
 from aca_tokend.rotation.facts import Place
-from aca_tokend.rotation.managed import Reconfigured, VaultBack, Woken
+from aca_tokend.rotation.managed import ManagedToken, Reconfigured, VaultBack, Woken
 from aca_tokend.rotation.rotator import Rotator
 from aca_tokend.rotation.shared import Shared
 from aca_tokend.rotation.tokens import BACK_SPREAD_SECONDS, Tokens
@@ -165,3 +166,22 @@ def test_vault_that_is_back_is_told_to_whom_it_concerns() -> None:
     assert not rig.tokens.by_name["one"].inbox
     assert list(rig.tokens.by_name["two"].inbox) == [VaultBack()]
     assert rig.clock.now <= rig.schedule.due["two"] <= rig.clock.now + BACK_SPREAD_SECONDS
+
+
+def test_token_at_rest_keeps_no_room_for_what_seldom_comes() -> None:
+    """There are thousands: an empty inbox, or a credential that no other token uses, takes little memory."""
+    rig, permit, count = Rig(), object(), 500
+    facts, wiring = rig.tokens.by_name["one"].facts, rig.tokens.by_name["one"].wiring
+    tracemalloc.start()
+    try:
+        tokens = [ManagedToken(wiring, facts) for _ in range(count)]
+        of_tokens, _ = tracemalloc.get_traced_memory()
+        credentials = [Credential() for _ in range(count)]
+        for credential in credentials:
+            credential.enter(facts, wiring.rules, rig.clock.now, permit)
+            credential.answered(permit, wiring.rules, rig.clock.now, True)
+        of_credentials, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert of_tokens / len(tokens) < 250
+    assert (of_credentials - of_tokens) / len(credentials) < 350
