@@ -101,7 +101,7 @@ class Opener:
                 if position == len(addresses) - 1:
                     raise
             except OSError as exc:
-                problem = system_problem(exc)
+                problem = problem_of(exc)
         raise TransportError(Reason.CONNECT_FAILED, f"no connection{problem}")
 
     def _encrypted(self, stream: Stream, origin: Origin, name: str, deadline: Deadline) -> Stream:
@@ -113,7 +113,7 @@ class Opener:
             stream.close()
             if not isinstance(exc, OSError | ValueError):
                 raise
-            raise TransportError(Reason.TLS_FAILED, f"TLS failed: {tls_problem(exc)}") from exc
+            raise TransportError(Reason.TLS_FAILED, f"TLS failed{problem_of(exc)}") from exc
 
 
 class _Names:
@@ -166,16 +166,11 @@ def _system_addresses(host: str, port: int) -> Sequence[str]:
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-def tls_problem(exc: BaseException) -> str:
-    """What is wrong with TLS, in words of ours or of OpenSSL's own list."""
+def problem_of(exc: BaseException) -> str:
+    """What went wrong, in words of ours, of the system or of OpenSSL's own list; none where there are none."""
     if isinstance(exc, ssl.SSLCertVerificationError):
-        return exc.verify_message.rstrip(".")
-    reason = exc.reason or "" if isinstance(exc, ssl.SSLError) else ""
-    if "CERTIFICATE_REQUIRED" in reason:
-        return "the server demands a client certificate"
-    return reason.replace("_", " ").lower() or "the server broke it off"
-
-
-def system_problem(exc: OSError) -> str:
-    """What the system says, to be put behind what failed."""
-    return f": {os.strerror(exc.errno).lower()}" if exc.errno else ""
+        return f": {exc.verify_message.rstrip('.')}"
+    if isinstance(exc, ssl.SSLError):
+        reason = (exc.reason or "the server broke it off").replace("_", " ").lower()
+        return ": the server demands a client certificate" if "certificate required" in reason else f": {reason}"
+    return f": {os.strerror(exc.errno).lower()}" if isinstance(exc, OSError) and exc.errno else ""

@@ -17,7 +17,7 @@ import h11
 
 from aca_tokend.core.errors import TransportError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.net.opening import system_problem, tls_problem
+from aca_tokend.net.opening import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -188,7 +188,7 @@ def _read_head(http: h11.Connection, stream: Stream, deadline: Deadline) -> h11.
     """The head of the answer, after all interim ones. Raises one of _FAILURES."""
     received = 0
     while not isinstance(event := http.next_event(), h11.Response):
-        if event is h11.NEED_DATA:
+        if not isinstance(event, h11.InformationalResponse):
             data = stream.receive(deadline)
             received += len(data)
             if received > _LARGEST_HEAD:
@@ -236,7 +236,6 @@ def _failure(exc: Exception) -> TransportError:
     if isinstance(exc, TransportError):
         return TransportError(exc.reason, exc.message, sent=True)
     if isinstance(exc, ssl.SSLError):
-        return TransportError(Reason.TLS_FAILED, f"TLS failed: {tls_problem(exc)}", sent=True)
-    problem = system_problem(exc) if isinstance(exc, OSError) else ""
-    message = f"the connection ended before a whole answer in HTTP{problem}"
+        return TransportError(Reason.TLS_FAILED, f"TLS failed{problem_of(exc)}", sent=True)
+    message = f"the connection ended before a whole answer in HTTP{problem_of(exc)}"
     return TransportError(Reason.CONNECTION_LOST, message, sent=True)
