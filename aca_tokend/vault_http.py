@@ -22,13 +22,13 @@ from aca_tokend.core.answer import LONGEST_RETRY_AFTER_SECONDS
 from aca_tokend.core.errors import ReasonedError, TransportError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.vault_answers import absent_of, is_token
+from aca_tokend.net.messages import Request
 from aca_tokend.net.streams import Deadline
-from aca_tokend.net.transport import Request
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import VaultConfig
     from aca_tokend.core.secret import Secret
-    from aca_tokend.net.transport import Response
+    from aca_tokend.net.messages import Response
     from aca_tokend.vault_nodes import Nodes
 
 # The only sentences that are looked for in the errors and warnings of an answer.

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
-import ssl
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import h11
+
 from aca_tokend.core.errors import TransportError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.net.streams import Tcp, Tls
+from aca_tokend.net import messages
+from aca_tokend.net.streams import Tcp, Tls, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from aca_tokend.net.trust import Trust
 
     LookUp = Callable[[str, int], Sequence[str]]
-    Tunnel = Callable[[Stream, str, Deadline], None]
 
 _PORTS = {"https": 443, "http": 80}
 
@@ -67,8 +67,8 @@ class Opener:
         self._trust = trust
         self._names = _Names(look_up or _system_addresses)
 
-    def open(self, origin: Origin, tls_name: str, tunnel: Tunnel, deadline: Deadline) -> Stream:
-        """A connection for requests to `origin`. `tunnel` has a proxy connect us to a place. Raises TransportError."""
+    def open(self, origin: Origin, tls_name: str, deadline: Deadline) -> Stream:
+        """A connection for requests to `origin`, which shows a certificate for this name. Raises TransportError."""
         if self.proxy is None:
             return self._encrypted(self._connected(origin, deadline), origin, tls_name, deadline)
         try:
@@ -81,7 +81,7 @@ class Opener:
         if not origin.tls:
             return stream
         try:
-            tunnel(stream, origin.place, deadline)
+            _tunnel(stream, origin.place, deadline)
         except BaseException:
             stream.close()
             raise
@@ -166,11 +166,13 @@ def _system_addresses(host: str, port: int) -> Sequence[str]:
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-def problem_of(exc: BaseException) -> str:
-    """What went wrong, in words of ours, of the system or of OpenSSL's own list; none where there are none."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return f": {exc.verify_message.rstrip('.')}"
-    if isinstance(exc, ssl.SSLError):
-        reason = (exc.reason or "the server broke it off").replace("_", " ").lower()
-        return ": the server demands a client certificate" if "certificate required" in reason else f": {reason}"
-    return f": {os.strerror(exc.errno).lower()}" if isinstance(exc, OSError) and exc.errno else ""
+def _tunnel(stream: Stream, place: str, deadline: Deadline) -> None:
+    """Has a proxy connect us to a place. Raises TransportError."""
+    http = messages.connection()
+    try:
+        stream.send(messages.written(http, messages.Request("CONNECT", place, [("Host", place)])), deadline)
+        connected = messages.read_head(http, stream, deadline).status_code == 200 and not http.trailing_data[0]  # noqa: PLR2004
+    except (OSError, h11.ProtocolError):
+        connected = False
+    if not connected:
+        raise TransportError(Reason.PROXY_FAILED, "the proxy refused to connect to the server")

@@ -27,7 +27,7 @@ LONG = 30.0
 
 def opened(origin: Origin, seconds: float, look_up: Callable[[str, int], Sequence[str]] | None = None) -> Stream:
     opener = Opener(Trust(""), look_up=look_up)
-    return opener.open(origin, origin.host, lambda *_: None, Deadline.after(seconds))
+    return opener.open(origin, origin.host, Deadline.after(seconds))
 
 
 def reason(origin: Origin, seconds: float, look_up: Callable[[str, int], Sequence[str]] | None = None) -> Reason:
@@ -117,7 +117,7 @@ def test_a_resolver_that_hangs_holds_one_thread_of_its_own() -> None:
 
     def connect(seconds: float) -> Reason:
         with pytest.raises(TransportError) as caught:
-            opener.open(origin, origin.host, lambda *_: None, Deadline.after(seconds))
+            opener.open(origin, origin.host, Deadline.after(seconds))
         return caught.value.reason
 
     with ThreadPoolExecutor(4) as pool:
