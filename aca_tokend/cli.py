@@ -312,9 +312,5 @@ def _refuse(message: str) -> NoReturn:
 
 
 def main() -> None:
-    """The console script."""
-    from aca_tokend.process import harden, save_memory
-
-    harden()
-    save_memory()
+    """The command that was called."""
     app()

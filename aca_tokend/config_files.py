@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from aca_tokend.core.config import parse
 from aca_tokend.core.errors import ConfigError, Problem
+from aca_tokend.regular_file import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,11 +23,16 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import Config
 
+# Ten thousand tokens take a few. Of a file that goes on for ever no more is read.
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+
 _UNREADABLE = {
     errno.ENOENT: ("does not exist", "create it, or name the right one"),
     errno.ENOTDIR: ("does not exist", "create it, or name the right one"),
     errno.EACCES: ("may not be read", "let the daemon's user read it"),
     errno.EISDIR: ("is a directory", "name a file"),
+    errno.ENXIO: ("is not a regular file", "name a file"),
+    errno.EFBIG: (f"holds more than {MAX_CONFIG_BYTES} bytes", "name the right file"),
     errno.ELOOP: ("is a symbolic link to itself", "let it point to a file"),
 }
 # How tomllib's messages begin (the rest may repeat what is in the file), and what to do.
@@ -101,8 +107,7 @@ def folders(path: str | Path, include: Sequence[str]) -> set[str]:
 def _text(file: str) -> str | Problem:
     """What is in the file, or why it cannot be had."""
     try:
-        with open(file, "rb") as opened:  # noqa: PTH123 - the path is a string throughout
-            content = opened.read()
+        content, _ = read_regular(file, MAX_CONFIG_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         code = error.errno if isinstance(error, OSError) else errno.ENOENT
         name = errno.errorcode.get(code or 0, "I/O error")

@@ -1,8 +1,8 @@
 """How lines are written: structlog for ours, and the same renderer for the lines of libraries.
 
 One line per event, JSON or for people. A line that cannot be written is dropped: logging never raises into a rotation.
-No line shows a secret: `Secret` renders as `<secret>`, so does whatever stands under the name of one, and tracebacks
-carry no local variables. What is written of rotations stands in event_log.py; docs/logs.md has every event.
+No line shows a secret: `Secret` renders as `<secret>`, so does whatever stands under the name of one, and no exception
+is written. What is written of rotations stands in event_log.py; docs/logs.md has every event.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict, Processor, WrappedLogger
 
-# These say at INFO and DEBUG what they send, or what we say ourselves; neither belongs in our log.
-CAPPED = ("apscheduler", "asyncio", "httpcore", "httpx", "hvac", "requests", "urllib3", "watchfiles")
+# The libraries that repeat nothing from outside. What others have to say may be an answer of a server, or what we sent.
+SAFE = frozenset({"apscheduler"})
 
 SECRET_NAMES = frozenset(
     {
@@ -64,8 +64,6 @@ def set_level(level: str) -> None:
     """Changes which lines are written, from now on."""
     threshold = logging.getLevelNamesMapping()[level.upper()]
     logging.getLogger().setLevel(threshold)
-    for name in CAPPED:
-        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
     structlog.configure(
         processors=[structlog.stdlib.add_log_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -79,6 +77,7 @@ class _Handler(logging.StreamHandler["TextIO"]):
 
     def __init__(self, stream: TextIO, style: str) -> None:
         super().__init__(stream)
+        self.addFilter(_may_be_written)
         terminal = _is_terminal(stream)
         console = style == "console" or (style == "auto" and terminal)
         self.setFormatter(
@@ -99,6 +98,14 @@ class _Handler(logging.StreamHandler["TextIO"]):
             self.flush()
 
 
+def _may_be_written(record: logging.LogRecord) -> bool:
+    """Whether a line is ours, or a warning of a library that is known to be safe. No exception is shown with either."""
+    record.exc_info = None  # its text may be from outside
+    if isinstance(record.msg, dict):  # as structlog hands it on
+        return True
+    return record.levelno >= logging.WARNING and record.name.partition(".")[0] in SAFE
+
+
 def _is_terminal(stream: TextIO) -> bool:
     try:
         return stream.isatty()
@@ -107,18 +114,11 @@ def _is_terminal(stream: TextIO) -> bool:
 
 
 def _for_machines() -> list[Processor]:
-    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    return [
-        structlog.processors.ExceptionRenderer(tracebacks),
-        _redact,
-        structlog.processors.JSONRenderer(default=str),
-    ]
+    return [_redact, structlog.processors.JSONRenderer(default=str)]
 
 
 def _for_people(*, colors: bool) -> list[Processor]:
-    # Its default for exceptions is Rich's traceback, which shows local variables.
-    plain = structlog.dev.plain_traceback
-    return [_redact, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, sort_keys=False)]
+    return [_redact, structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False)]
 
 
 def _arrange(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -130,8 +130,8 @@ def _arrange(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """The last defence: hides what is a secret or is called like one. Makes times readable on its way."""
-    return {key: value if key == "exc_info" else _shown(key, value) for key, value in event.items()}
+    """The last defence: hides what is a secret or is called like one, and exceptions. Makes times readable too."""
+    return {key: _shown(key, value) for key, value in event.items() if key != "exc_info"}
 
 
 def _shown(key: object, value: object) -> object:

@@ -112,12 +112,19 @@ class Parts:
         self.endpoints[name] = HttpTokenEndpoint(name, self.config.acaengine[name])
 
     def _build_vault(self, name: str) -> None:
-        self.vaults[name] = VaultSession(
+        vault = self.config.vault[name]
+
+        def on_login(event: LoginEvent) -> None:
+            # a session that a reload left may answer late, which says nothing of the Vault that has its name by now
+            if self.vaults.get(name) is session and self.config.vault.get(name) == vault:
+                self.on_login(event)
+
+        session = self.vaults[name] = VaultSession(
             name,
-            self.config.vault[name],
+            vault,
             self.secrets.resolve,
             wall=self.clock.wall,
-            on_login=self.on_login,
+            on_login=on_login,
             monotonic=self.clock.monotonic,
         )
 

@@ -6,6 +6,7 @@ reference. Nothing is cached but which files have been warned of.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -17,6 +18,7 @@ from aca_tokend.core.config import EnvReference, FileReference, PublicFileRefere
 from aca_tokend.core.errors import SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
+from aca_tokend.regular_file import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 MAX_SECRET_BYTES = 64 * 1024
 
 _OTHERS = 0o007
+_UNREADABLE = {
+    errno.EISDIR: "is a directory",
+    errno.ENXIO: "is not a regular file",
+    errno.EFBIG: f"holds more than {MAX_SECRET_BYTES} bytes",
+}
 
 
 class VaultReader(Protocol):
@@ -76,16 +83,14 @@ class SecretResolver:
 
     def _file(self, reference: FileReference) -> Secret:
         try:
-            content, status = _read(reference)
+            content, status = read_regular(path_of(reference), MAX_SECRET_BYTES)
         except FileNotFoundError as exc:
             raise SecretError(Reason.SECRET_MISSING, f"{reference}: there is no such file") from exc
         except OSError as exc:
-            problem = (exc.strerror or "unreadable").lower()
+            problem = _UNREADABLE.get(exc.errno or 0) or (exc.strerror or "unreadable").lower()
             raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: {problem}") from exc
         if not isinstance(reference, PublicFileReference):
             self._warn_if_open(path_of(reference), status)
-        if len(content) > MAX_SECRET_BYTES:
-            raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: holds more than {MAX_SECRET_BYTES} bytes")
         try:
             return Secret(content.decode("utf-8"))
         except UnicodeDecodeError:
@@ -121,21 +126,6 @@ def _environment(reference: EnvReference) -> Secret:
     if value is None:
         raise SecretError(Reason.SECRET_MISSING, f"{reference}: the variable is not set")
     return Secret(value)
-
-
-def _read(reference: FileReference) -> tuple[bytes, os.stat_result]:
-    # O_NONBLOCK: opening a named pipe would wait for a writer for ever. Symbolic links are followed, as a Kubernetes
-    # volume is made of them; what counts is the file they lead to.
-    descriptor = os.open(path_of(reference), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: is {kind}")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_SECRET_BYTES + 1), status
-    finally:
-        os.close(descriptor)
 
 
 def _checked(reference: Reference, secret: Secret) -> Secret:

@@ -29,7 +29,7 @@ from aca_tokend.core.status import (
     TokenStatus,
 )
 from aca_tokend.core.token import moment
-from aca_tokend.rotation.decide import POLL_SECONDS, Rest, decide, grant, identify, poll_seconds, try_pending
+from aca_tokend.rotation.decide import POLL_SECONDS, next_token_at, poll_seconds
 from aca_tokend.rotation.facts import Moment
 from aca_tokend.rotation.standing import readable
 from aca_tokend.status_servers import endpoint_status, vault_status
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from aca_tokend.rotation.facts import Facts
     from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.survey import Subject
-
-# The rules that lead to another token.
-_FOR_A_TOKEN = (identify, try_pending, grant)
 
 
 def status_page(subject: Subject, query: Query) -> StatusPage:
@@ -176,12 +173,9 @@ def _waits(facts: Facts) -> list[str]:
 def _next_attempt(subject: Subject, facts: Facts) -> float | None:
     """When a grant is next asked for, or what failed is tried again; None for never."""
     now = subject.monotonic
-    if facts.suspension is not None:
-        soonest = facts.suspension.cautious_at(facts.config)
-    else:
-        decision = decide(facts, Moment(now, subject.wall, now), _FOR_A_TOKEN)
-        again = [it.trouble.again_at(facts.config) for it in facts.places if it.trouble]
-        soonest = min([decision.until if isinstance(decision, Rest) else now, *again])
+    soonest = next_token_at(facts, Moment(now, subject.wall, now))
+    if facts.suspension is None:
+        soonest = min([soonest, *(it.trouble.again_at(facts.config) for it in facts.places if it.trouble)])
     return max(soonest, now) if soonest < math.inf else None
 
 

@@ -74,6 +74,7 @@ class TokenKeeper:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _key: Secret = field(default_factory=lambda: Secret(os.urandom(16).hex()))
     _login: Login | None = None
+    _doubted: Login | None = None  # one that looked dead to somebody, and could not be replaced
     _held: HoldOff | None = None  # why no log-in is made, None where the last one succeeded
     _error: VaultLoginError = _NOT_TRIED  # how the last one failed
     _keep_at: float = float("inf")
@@ -88,30 +89,31 @@ class TokenKeeper:
     @property
     def expires_at(self) -> float | None:
         """When our token expires, in wall seconds; None where it never does or where we hold none."""
-        login = self._login
+        login = self.current
         return self._in_wall(login.life) if login else None
 
     @property
     def current(self) -> Login | None:
-        """The log-in we have, if any."""
-        return self._login
+        """The log-in we have, if any, and unless it looks dead."""
+        return self._login if self._login is not self._doubted else None
 
     def login(self) -> Login:
         """The log-in we have, else a new one. Raises VaultLoginError."""
         return self._login or self.instead_of(None)
 
     def instead_of(self, old: Login | None) -> Login:
-        """A log-in newer than `old`, which is dead. Raises VaultLoginError.
+        """A log-in newer than `old`, which looks dead. Raises VaultLoginError.
 
-        Of several threads that find `old` of no use one logs in and the others take its outcome, failure included: a
-        Vault that refuses is asked once, not once a thread. Until the hold-off is over it is not asked at all.
+        A policy can make it look so while it serves others: it is kept until there is another. Of several threads that
+        find it of no use one logs in and the others take its outcome, failure included: a Vault that refuses is asked
+        once, not once a thread. Until the hold-off is over it is not asked at all.
         """
         with self._lock:
+            if self._login is old and (self._held is None or self.monotonic() >= self._held.until):
+                self._log_in()
             if self._login is old:
-                self._login = None
-                if self._held is None or self.monotonic() >= self._held.until:
-                    self._log_in()
-            if self._login is not None:
+                self._doubted = old
+            elif self._login is not None:
                 return self._login
             wait = self._held.until - self.monotonic() if self._held else 0.0
         # each thread raises an error of its own: one raised in several threads would gather all their tracebacks
@@ -128,7 +130,7 @@ class TokenKeeper:
                     self._keep_at = now
             if self._login is not None:
                 if now >= self._keep_at:
-                    self._prolong(self._login, now)
+                    self._keep(self._login, now)
             elif self._held is not None and not self._closed:
                 self._log_in_if_it_may_help(now)
             return self._keep_at
@@ -152,11 +154,21 @@ class TokenKeeper:
         if self._lock.acquire(timeout=2 * self.config.timeout):
             login, self._login, self._held, self._keep_at = self._login, None, None, float("inf")
             self._lock.release()
-            if login is not None and login.revocable:
-                with suppress(RequestFailedError):  # then it expires by itself
-                    vault_login.revoke(login)
+            if login is not None:
+                self._end(login)
 
     # ── what is done while the lock is held ───────────────────────────────────────────────────────────────────────
+
+    def _keep(self, login: Login, now: float) -> None:
+        """Replaces our token where it looks dead, and keeps it alive as long as it is not replaced."""
+        look_at = float("inf")
+        if self._doubted is login:
+            if self._log_in_if_it_may_help(now):
+                return
+            look_at = self._keep_at
+        if self._doubted is not login or now >= login.life.due_at(self.draw):
+            self._prolong(login, now)
+        self._keep_at = min(self._keep_at, look_at)
 
     def _prolong(self, login: Login, now: float) -> None:
         """Renews our token, or replaces it while it still serves."""
@@ -257,11 +269,18 @@ class TokenKeeper:
         return False
 
     def _accepted(self, login: Login) -> None:
-        recovered, self._held, self._login = self._held is not None, None, login
-        self._renewal_failures = 0
+        before, recovered = self._login, self._held is not None
+        self._held, self._login, self._renewal_failures = None, login, 0
         self._keep_at = login.life.due_at(self.draw)
+        if before is not None:
+            self._end(before)
         method = self.config.auth.method
         self.tell(LoggedIn(self.name, method, self._in_wall(login.life), self._keep_at, recovered))
+
+    def _end(self, login: Login) -> None:
+        if login.revocable:
+            with suppress(RequestFailedError):  # then it expires by itself
+                vault_login.revoke(login)
 
     def _refused(self, error: VaultLoginError, fault: Fault) -> None:
         now = self.monotonic()

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 REMEMBERED = 8
 # What a record is called beside the place of its token.
 RECORD = "attempts"
+# A proof is good for so many seconds at least, however short the token lives: a claim for each would cost more requests
+# than the rotation itself, and just where those that are due are too many.
+PROVEN_SECONDS = 60.0
 # An attempt that was claimed is sent within so many seconds, or claimed anew; its lease is that longer than a request.
 # At a slow endpoint it waits behind what is more urgent.
 SEND_WITHIN_SECONDS = 30.0
@@ -133,11 +136,12 @@ def proof_ends(held: Document | None) -> datetime:
 
     Far past its rotation point, so that it claims only when it is late, and not at an endpoint that is merely slow; and
     some time before its expiry, so that the others, who hold the same document, can use what was counted for that
-    process while readers still have a token.
+    process while readers still have a token. One that lives for less than `PROVEN_SECONDS` expires before that.
     """
     if held is None:
         return datetime.min.replace(tzinfo=UTC)
-    return held.refresh_after + (held.expires_at - held.refresh_after) * 0.75
+    late = held.refresh_after + (held.expires_at - held.refresh_after) * 0.75
+    return max(late, held.issued_at + timedelta(seconds=PROVEN_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 # Our token is renewed at this share of its life, up to this share of that earlier.
 FRACTION = 2 / 3
 JITTER = 0.1
-# A renewal that gives less than this share of the life before has met the longest life that Vault allows.
-CAPPED_SHARE = 0.9
+# A renewal after which a token ends when it would have ended before has met the longest life that Vault allows. Ends
+# are the same that differ by less than this share of the time between the two, or by what whole seconds make of it.
+SAME_END_SHARE = 0.1
+SAME_END_SECONDS = 1.5
 # Nothing is done for a token more often than this, however short it lives.
 SHORTEST_SECONDS = 0.5
 
@@ -40,7 +42,7 @@ RENEWAL_BACKOFF = BackoffConfig(initial=1.0, cap=30.0)
 class TokenLife:
     """How long our token lives, as Vault said when it was asked at `asked_at`. `ttl_seconds` None: for ever.
 
-    `capped`: a renewal gave it less life than it had before, because its longest life ends; the next one cannot help.
+    `capped`: a renewal did not move its end, because that is the end of its longest life; the next one cannot help.
     """
 
     asked_at: float
@@ -63,7 +65,8 @@ class TokenLife:
         """The life after a renewal that gave `now`."""
         if self.ttl_seconds is None or now.ttl_seconds is None:
             return now
-        return replace(now, capped=now.ttl_seconds < self.ttl_seconds * CAPPED_SHARE)
+        same = max((now.asked_at - self.asked_at) * SAME_END_SHARE, SAME_END_SECONDS)
+        return replace(now, capped=abs(now.expires_at - self.expires_at) < same)
 
     def retry_at(self, failures: int, now: float, draw: float) -> float:
         """When to try again after the `failures`-th renewal running got no answer; sooner as its end comes near."""

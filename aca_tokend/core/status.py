@@ -6,11 +6,11 @@ none leaves or changes its meaning. No field holds a secret.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from aca_tokend.core.outcome import Reason, Step
@@ -51,6 +51,28 @@ class Circuit(StrEnum):
     PROBING = "probing"
 
 
+def _moment(value: datetime) -> datetime:
+    """A moment that can be told in each time zone, and from which others can be counted."""
+    if value.tzinfo is None or not MINYEAR < value.year < MAXYEAR:
+        message = "is no moment"
+        raise ValueError(message)
+    return value
+
+
+def _number(value: float) -> float:
+    """A number that can be rounded and counted from a moment."""
+    if not abs(value) < _FAR:  # NaN is not either
+        message = "is no number that there can be"
+        raise ValueError(message)
+    return value
+
+
+# What is read back may come from anybody who listens there.
+_FAR = 1e12
+_Moment = Annotated[datetime, AfterValidator(_moment)]
+_Number = Annotated[float, AfterValidator(_number)]
+
+
 def _says(text: str) -> Any:  # noqa: ANN401 -- as pydantic has it
     return Field(description=text)
 
@@ -69,7 +91,7 @@ _Names = Annotated[int, _says("How many tokens there are, of all states.")]
 class LastResult:
     """How the last attempt ended."""
 
-    at: Annotated[datetime, _says("When it ended.")]
+    at: Annotated[_Moment, _says("When it ended.")]
     result: Annotated[Result, _says("What became of it.")]
     step: _Step = None
     reason: _Reason = None
@@ -93,8 +115,8 @@ class SinkStatus:
 
     name: Annotated[str, _says("The place, such as `vault:secret/aca/bookings` or `file:/run/aca/bookings.json`.")]
     kind: Annotated[str, _says("`vault` or `file`.")]
-    issued_at: Annotated[datetime | None, _says("When the token that it holds was issued; null for none of ours.")]
-    expires_at: Annotated[datetime | None, _says("When the token that it holds expires; null for none of ours.")]
+    issued_at: Annotated[_Moment | None, _says("When the token that it holds was issued; null for none of ours.")]
+    expires_at: Annotated[_Moment | None, _says("When the token that it holds expires; null for none of ours.")]
     ok: Annotated[bool, _says("Whether it could be read and written when last tried.")]
     step: _Step = None
     reason: _Reason = None
@@ -128,16 +150,16 @@ class TokenStatus:
         str | None, _says("The user name of its account; null with `admin.show_usernames = false`, or while unknown.")
     ]
     scope: Annotated[str, _says("The scope it asks for.")]
-    issued_at: Annotated[datetime | None, _says("When the token that we hold was issued; null while we hold none.")]
-    rotate_at: Annotated[datetime | None, _says("Its rotation point: when it was or is due for a new grant.")]
-    expires_at: Annotated[datetime | None, _says("When it expires.")]
+    issued_at: Annotated[_Moment | None, _says("When the token that we hold was issued; null while we hold none.")]
+    rotate_at: Annotated[_Moment | None, _says("Its rotation point: when it was or is due for a new grant.")]
+    expires_at: Annotated[_Moment | None, _says("When it expires.")]
     safe_until: Annotated[
-        datetime | None, _says("Until when every reader finds a valid token; null where a sink never held one.")
+        _Moment | None, _says("Until when every reader finds a valid token; null where a sink never held one.")
     ]
     next_attempt_at: Annotated[
-        datetime | None, _says("When the next attempt is due; null where none is made by itself, or one is under way.")
+        _Moment | None, _says("When the next attempt is due; null where none is made by itself, or one is under way.")
     ]
-    outage_tolerance_seconds: Annotated[float | None, _says("Expiry minus rotation point.")]
+    outage_tolerance_seconds: Annotated[_Number | None, _says("Expiry minus rotation point.")]
     consecutive_failures: Annotated[int, _says("Failed attempts since the last success.")]
     last: Annotated[LastResult | None, _says("How its last attempt ended; null before the first.")]
     suspended: Annotated[Suspension | None, _says("Why no attempt is made with its credential; null where one is.")]
@@ -155,12 +177,13 @@ class EndpointStatus:
     url: Annotated[str, _says("Its address in the configuration.")]
     up: Annotated[bool | None, _says("Whether it answered the last grant as OAuth servers do; null before the first.")]
     breaker: Annotated[Circuit, _says("How its breaker is.")]
-    held_until: Annotated[datetime | None, _says("Until when no request is sent to it.")]
+    held_until: Annotated[_Moment | None, _says("Until when no request is sent to it.")]
     waiting: Annotated[int, _says("How many tokens wait for it to work again.")]
     tokens: _Names
-    clock_skew_seconds: Annotated[float | None, _says("Its clock minus ours; null while unknown.")]
+    clock_skew_seconds: Annotated[_Number | None, _says("Its clock minus ours; null while unknown.")]
     demand_ratio: Annotated[
-        float | None, _says("Grants due a second as a share of what it gives: above 1 it falls behind. Null: unknown.")
+        _Number | None,
+        _says("Grants due a second as a share of what it gives: above 1 it falls behind. Null: unknown."),
     ]
     needs_a_person: _Person = False
     summary: _Summary = None
@@ -177,7 +200,7 @@ class VaultStatus:
     name: Annotated[str, _says("The name in `[vault.NAME]`.")]
     logged_in: Annotated[bool, _says("Whether we hold a token of our own; the first log-in is made when needed.")]
     method: Annotated[str, _says("How the daemon logs in.")]
-    token_expires_at: Annotated[datetime | None, _says("When our own token expires; null for never, or for none.")]
+    token_expires_at: Annotated[_Moment | None, _says("When our own token expires; null for never, or for none.")]
     failing: Annotated[int, _says("How many tokens have a place there that failed when last tried.")] = 0
     needs_a_person: _Person = False
     summary: _Summary = None
@@ -192,7 +215,7 @@ class ConfigStatus:
     """How the configuration was when it was last read."""
 
     ok: Annotated[bool, _says("Whether it was well; if not, the one before is in effect.")]
-    loaded_at: Annotated[datetime, _says("When the configuration in effect was taken up.")]
+    loaded_at: Annotated[_Moment, _says("When the configuration in effect was taken up.")]
     problems: Annotated[list[str], _says("What is wrong with the files: place, problem, fix.")]
     runbook: _Runbook = None
 
@@ -202,7 +225,7 @@ class DaemonStatus:
     """The process."""
 
     version: Annotated[str, _says("Of the program.")]
-    started_at: Annotated[datetime, _says("When it started.")]
+    started_at: Annotated[_Moment, _says("When it started.")]
     shard: Annotated[int | None, _says("Which shard it is; null without shards.")]
     shards: Annotated[int | None, _says("How many shards there are; null without shards.")]
     tokens: _Names
@@ -216,7 +239,7 @@ class StatusPage:
     """The answer of `/api/v1/status`."""
 
     version: Annotated[int, _says("Of this format: 1.")]
-    now: Annotated[datetime, _says("When this was so, by the daemon's clock.")]
+    now: Annotated[_Moment, _says("When this was so, by the daemon's clock.")]
     needs_a_person: Annotated[bool, _says("Whether anything needs one: a token (also on no page here), or the rest.")]
     need_a_person: Annotated[int, _says("How many tokens need a person, of all tokens.")]
     daemon: Annotated[DaemonStatus, _says("The process that answers.")]
@@ -235,7 +258,7 @@ class TokenPage:
     """The answer of `/api/v1/status/NAME`."""
 
     version: Annotated[int, _says("Of this format: 1.")]
-    now: Annotated[datetime, _says("When this was so, by the daemon's clock.")]
+    now: Annotated[_Moment, _says("When this was so, by the daemon's clock.")]
     daemon: Annotated[DaemonStatus, _says("The process that answers.")]
     token: Annotated[TokenStatus, _says("The token.")]
     endpoint: Annotated[EndpointStatus, _says("The endpoint that grants it.")]
@@ -294,8 +317,8 @@ def parse_query(pairs: Iterable[tuple[str, str]]) -> Query:
     return Query(
         states=frozenset(states),
         search=_search(single.get("q", "")),
-        page=_number("page", single.get("page", "1"), MOST_PAGES),
-        per_page=_number("per_page", single.get("per_page", str(PER_PAGE)), MOST_PER_PAGE),
+        page=_whole("page", single.get("page", "1"), MOST_PAGES),
+        per_page=_whole("per_page", single.get("per_page", str(PER_PAGE)), MOST_PER_PAGE),
     )
 
 
@@ -314,7 +337,7 @@ def _search(text: str) -> str:
     return text
 
 
-def _number(name: str, text: str, most: int) -> int:
+def _whole(name: str, text: str, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
         raise QueryError(name, "is not a number in its range", f"use a whole number from 1 to {most}")
     return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import zlib
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ WALK_AT_LEAST_EVERY_SECONDS = 15.0
 # More would take longer than it saves: the page is mostly the same words.
 PACKING_LEVEL = 1
 
+_ODD_VERSION = re.compile(r"version\s*=\s*(?!\d{1,3}\.\d{1,3}\.\d{1,3}\s*(?:[;,]|$))")
 _EOF = b"# EOF\n"
 
 
@@ -136,7 +138,8 @@ class Metrics:
 
         With `compressed` by gzip, while it is written: ten thousand tokens make 20 MB, which then never exist at once.
         """
-        encode, content_type = choose_encoder(accept)
+        # the library raises on a version that is none, and repeats one in the content type
+        encode, content_type = choose_encoder("" if _ODD_VERSION.search(accept) else accept)
         pieces = self._pieces(encode, openmetrics=content_type.startswith("application/openmetrics-text"))
         if not compressed:
             return b"".join(pieces), content_type

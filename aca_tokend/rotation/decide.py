@@ -313,6 +313,16 @@ def canary(facts: Facts, moment: Moment, _grant: float) -> Action | None:
 
 
 CHAIN: tuple[Rule, ...] = (turn, identify, look, adopt, publish, hook, poll, try_pending, grant, canary)
+# Those of them that lead to another token.
+FOR_A_TOKEN: tuple[Rule, ...] = (identify, try_pending, grant)
+
+
+def next_token_at(facts: Facts, moment: Moment) -> float:
+    """When another token is next asked for or tried, as status and log tell it; infinity for never."""
+    if facts.suspension is not None:
+        return facts.suspension.cautious_at(facts.config)
+    decision = decide(facts, moment, FOR_A_TOKEN)
+    return decision.until if isinstance(decision, Rest) else moment.now
 
 
 def poll_seconds(config: TokenConfig) -> float:

@@ -34,7 +34,7 @@ from aca_tokend.core.token import Document
 from aca_tokend.rotation.credentials import Resolved, Resolver, endpoint_pool
 from aca_tokend.rotation.decide import need_at, needed_at, records_at
 from aca_tokend.rotation.facts import Asked, Held, Recorded, Suspension, Trouble, Waiting, Wrote
-from aca_tokend.rotation.lockout import Denial, Lockout, Permit, Unrecorded, Verdict, Wait, patience
+from aca_tokend.rotation.lockout import Denial, Lockout, Permit, Unrecorded, Verdict, Wait, elsewhere, patience
 from aca_tokend.rotation.standing import of_account
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Granter:
             await self.lockout.settle(wiring, facts, permit)
             if answered is not None:
                 return answered
-        return Wait("claimed_elsewhere", patience(facts, self.clock.monotonic()))
+        return elsewhere(facts, self.clock.monotonic())
 
     async def poll(self, token: ManagedToken, moment: Moment) -> Facts:
         """Resumes a suspended token if its credential changed, or its records allow another attempt."""
@@ -388,7 +388,6 @@ class Granter:
 
     def _wait(self, facts: Facts, wait: Wait) -> Facts:
         until = self.clock.monotonic() + wait.seconds
-        self.observe(Skipped(facts.name, wait.why, wait.seconds, expires_at(facts)))
         return facts._replace(waiting=Waiting(wait.why, until), turn_at=math.inf)
 
     def _held_up(self, wiring: Wiring, facts: Facts, now: float) -> Wait:

@@ -41,6 +41,8 @@ UNPROVEN = frozenset({"client_unproven", "user_unproven"})
 BUSY = "endpoint_busy"
 # What a token waits for that another one's attempt ends.
 TURNS = UNPROVEN | {BUSY}
+# How often a token looks whether another process is done with its claim: it rarely takes longer than a request.
+CLAIMED_AGAIN_SECONDS = 5.0
 # What the server said of a credential: accepted, refused for a reason, or nothing.
 Verdict = Literal[True] | Reason | None
 
@@ -231,7 +233,7 @@ class Lockout:
                 message = f"no attempt without its record: {error.message}"
                 return Unrecorded(Failure(Step.GRANT, error.reason, message, error.retry_after_seconds), claim or mine)
             case Denied(claimed=True, wait_seconds=float(wait)):
-                return Wait("claimed_elsewhere", min(wait, patience(facts, self.clock.monotonic())))
+                return elsewhere(facts, self.clock.monotonic(), wait)
             case Denied(reason, wait):
                 ago = wiring.rules.retry_rejected_seconds - wait if wait is not None else 0.0
                 reason = reason or Reason.ATTEMPTS_SPENT
@@ -333,6 +335,11 @@ class Lockout:
 def own_places(wiring: Wiring, facts: Facts) -> list[Sink]:
     """The places of a token at which no call hangs."""
     return [sink for sink, place in zip(wiring.sinks, facts.places, strict=True) if place.busy is None]
+
+
+def elsewhere(facts: Facts, now: float, wait: float = math.inf) -> Wait:
+    """Another process has claimed an attempt, for `wait` seconds at the longest."""
+    return Wait("claimed_elsewhere", min(wait, patience(facts, now), CLAIMED_AGAIN_SECONDS))
 
 
 def patience(facts: Facts, now: float) -> float:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import contained
-from aca_tokend.core.outcome import Component, Event, Failed, Step
+from aca_tokend.core.outcome import Component, Event, Failed, Skipped, Step
 from aca_tokend.core.policy import URGENT_INTERVAL_SECONDS
 from aca_tokend.rotation.attempts import AttemptRecords
 from aca_tokend.rotation.credentials import Resolver
-from aca_tokend.rotation.decide import Action, Do, Rest, decide, need_at, serviceable_at
+from aca_tokend.rotation.decide import Action, Do, Rest, decide, need_at, next_token_at, serviceable_at
 from aca_tokend.rotation.facts import Moment
 from aca_tokend.rotation.grant import Granter, expires_at
 from aca_tokend.rotation.hook_runner import ask
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.breaker import Wake
     from aca_tokend.core.ports import Clock, Secrets
-    from aca_tokend.rotation.facts import Facts
+    from aca_tokend.rotation.facts import Facts, Waiting
     from aca_tokend.rotation.managed import ManagedToken, Message
 
 # Far above what any attempt needs: look, grant, publish, and three rounds with another writer at each place.
@@ -86,6 +86,7 @@ class Rotator:
         return until
 
     async def _attempt(self, token: ManagedToken, began: float) -> float:
+        waited = token.facts.waiting
         for _ in range(MOST_ACTIONS):
             self._take_in(token, began)
             decision = self.decide(token.facts, self._moment(began))
@@ -97,6 +98,7 @@ class Rotator:
             elif not token.inbox:
                 self._pass_turns(token, began)
                 self._report(token, began, decision.until)
+                self._explain(token, waited)
                 return decision.until
         return began + URGENT_INTERVAL_SECONDS
 
@@ -200,6 +202,13 @@ class Rotator:
             self.observe(
                 Failed(facts.name, failing[0].failure, failing[0].failures, until - now, expires_at(facts), asked=False)
             )
+
+    def _explain(self, token: ManagedToken, before: Waiting | None) -> None:
+        """Where it came to wait for others in this attempt: why, and until when, by the rules themselves."""
+        facts, moment = token.facts, self._moment(self.clock.monotonic())
+        if facts.waiting is not None and facts.waiting is not before:
+            seconds = next_token_at(facts, moment) - moment.now
+            self.observe(Skipped(facts.name, facts.waiting.why, seconds, expires_at(facts)))
 
     def _contain(self, token: ManagedToken, error: Exception, began: float) -> float:
         """What nobody foresaw costs one attempt: it is reported without any value, and tried again by the backoff."""

@@ -129,7 +129,10 @@ def _get(address: Address, path: str) -> tuple[int, bytes]:
             _same_certificate(address, connection.sock)
             connection.request("GET", path, headers={"Accept": "application/json", "Connection": "close"})
             response = stack.enter_context(connection.getresponse())
-            body = response.read(MOST_BYTES + 1)
+            body = bytearray()
+            # piece by piece: a chunk of fewer than no bytes would be read to its end at once
+            while len(body) <= MOST_BYTES and (piece := response.read1(MOST_BYTES)):
+                body += piece
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         raise AskError(_why(address, TimeoutError() if over.is_set() else error, connected=connected)) from error
     if over.is_set() or len(body) > MOST_BYTES:
@@ -139,7 +142,7 @@ def _get(address: Address, path: str) -> tuple[int, bytes]:
             else f"{address.url}: answers without end; see what listens there"
         )
         raise AskError(why)
-    return response.status, body
+    return response.status, bytes(body)
 
 
 def _connection(address: Address) -> http.client.HTTPConnection:

@@ -22,7 +22,7 @@ from aca_tokend.demo.stage import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-PROGRAM = "from aca_tokend.cli import main; main()"
+PROGRAM = "from aca_tokend.__main__ import main; main()"
 # Many times what it takes: the machine may be slow.
 PATIENCE_SECONDS = 120.0
 FIRST_TOKENS = "first tokens published after"

@@ -38,7 +38,7 @@ def watch(kind, details):
         told = [it if isinstance(it, (int, str)) else repr(it) for it in details if type(it).__name__ != "socket"]
         os.write(out, (json.dumps([kind, *told]) + "\\n").encode())
 sys.addaudithook(watch)
-from aca_tokend.cli import main
+from aca_tokend.__main__ import main
 main()
 """
 

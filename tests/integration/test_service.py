@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,8 +24,8 @@ from tests.unit.test_notify import Manager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+INSIDE = Path(__file__).parent / "inside"
 CROWD = 500
 LIMIT = 60.0
 ROTATION = 'min_interval = "1s"\nassumed_lifetime = "60s"\nbackoff = { initial = "200ms", cap = "1s" }'
@@ -124,18 +125,37 @@ def test_service_manager_is_told(stage: Stage, manager: Manager) -> None:
 
 def test_configuration_that_hangs_starves_no_watchdog(stage: Stage, manager: Manager) -> None:
     """While reading the configuration hangs, the daemon is healthy and the watchdog is fed; rotations go on."""
-    config = stage.config(["a"])
-    daemon = stage.daemon(config, environment={"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1000000"})
+    config, flag = stage.config(["a"]), stage.directory / "hangs"
+    hanging = {"PYTHONPATH": str(INSIDE), "HANGING_FOLDER": str(config), "HANGING_FLAG": str(flag)}
+    environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1000000", **hanging}
+    daemon = stage.daemon(config, environment=environment)
     until(manager, "READY=1")
-    fifo = stage.directory / "fifo"
-    os.mkfifo(fifo)
-    fifo.rename(config)
+    flag.touch()
+    config.touch()
 
     # the first reload comes by itself: the files were written a moment ago
     rotations, reloads = len(daemon.events("token_rotated")), [""]
     while len(daemon.events("token_rotated")) < rotations + 2 or reloads[-1] != "RELOADING=1":
         reloads += [line for line in until(manager, "WATCHDOG=1") if line in {"RELOADING=1", "READY=1"}]
     assert daemon.get("/-/healthy")[0] == 200
+    flag.unlink()
+
+
+def test_configuration_that_is_no_file_is_rejected(stage: Stage) -> None:
+    """A pipe among the included files keeps nobody waiting: it is told, changes nothing, and SIGTERM works."""
+    included = stage.directory / "conf.d"
+    included.mkdir()
+    config = stage.config(["a"])
+    config.write_text(f'include = ["{included.name}/*.toml"]\n{config.read_text()}')
+    daemon = stage.daemon(config)
+    daemon.wait_for("token_rotated")
+    os.mkfifo(included / "pipe.toml")
+
+    rejected = daemon.wait_for("config_rejected")
+
+    assert "is not a regular file" in str(rejected)
+    daemon.wait_for("token_rotated", len(daemon.events("token_rotated")) + 1)
+    assert daemon.terminate() == 0
 
 
 def test_dead_scheduler_starves_the_watchdog(stage: Stage, manager: Manager) -> None:

@@ -30,7 +30,7 @@ START = """
 import site, sys
 site.addsitedir("/opt/aca/packages")
 sys.path.insert(0, "/opt/aca/source")
-from aca_tokend.cli import main
+from aca_tokend.__main__ import main
 main()
 """
 

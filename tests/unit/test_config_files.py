@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from typing import TYPE_CHECKING
 
 import pytest
 
-from aca_tokend.config_files import folders, load
+from aca_tokend.config_files import MAX_CONFIG_BYTES, folders, load
 from aca_tokend.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -142,6 +143,23 @@ def test_link_to_itself(tmp_path: Path) -> None:
     """A symbolic link that leads nowhere but to itself is told as such."""
     (tmp_path / "config.toml").symlink_to(tmp_path / "config.toml")
     assert problems(tmp_path / "config.toml") == ["config.toml: is a symbolic link to itself; let it point to a file"]
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """A pipe, a device or a file that is far too large is told at once: nobody waits for it, and it fills no memory."""
+    config = tmp_path / "config.toml"
+    os.mkfifo(config)
+    assert problems(config) == ["config.toml: is not a regular file; name a file"]
+    assert problems("/dev/zero") == ["zero: is not a regular file; name a file"]
+    config.unlink()
+    with config.open("wb") as file:
+        file.truncate(MAX_CONFIG_BYTES + 1)
+    assert problems(config) == [f"config.toml: holds more than {MAX_CONFIG_BYTES} bytes; name the right file"]
+
+    config.unlink()
+    config.write_text('include = ["*.conf"]')
+    os.mkfifo(tmp_path / "more.conf")
+    assert "more.conf: is not a regular file; name a file" in problems(config)
 
 
 def test_impossible_path(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from aca_tokend.core.errors import GrantRejected, GrantUnavailable, PublishError
 from aca_tokend.core.guard import (
+    PROVEN_SECONDS,
     SEND_WITHIN_SECONDS,
     AttemptRecord,
     Attempts,
@@ -25,12 +26,13 @@ from aca_tokend.core.guard import (
     refused,
     succeeded,
 )
-from aca_tokend.core.outcome import Failed, Reason, Resumed, Suspended
+from aca_tokend.core.outcome import Failed, Reason, Resumed, Skipped, Suspended
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, NotADocumentError
 from aca_tokend.rotation.admission import NEXT_TO_TRY
 from aca_tokend.rotation.attempts import AttemptRecords
 from aca_tokend.rotation.credentials import Resolved, Resolver
+from aca_tokend.rotation.lockout import CLAIMED_AGAIN_SECONDS
 from aca_tokend.rotation.managed import ManagedToken
 from tests.changed import replace
 from tests.fakes import Bench, Crowd, FakeClock, FakeSecrets, MemorySink, drive, token_config
@@ -141,6 +143,8 @@ def test_proof_lapses_between_rotation_point_and_expiry() -> None:
     document = Document(Secret("t"), NOW, NOW + 2 * hour, NOW + hour, 7200, "public", "u", "a", "account")
 
     assert proof_ends(document) == NOW + 1.75 * hour
+    brief = replace(document, refresh_after=NOW + timedelta(seconds=5), expires_at=NOW + timedelta(seconds=10))
+    assert proof_ends(brief) == NOW + timedelta(seconds=PROVEN_SECONDS), "no claim for each token of some seconds"
     assert proof_ends(None) < NOW, "who holds no token claims"
 
 
@@ -367,6 +371,22 @@ def test_late_request_is_claimed() -> None:
     bench.sinks[0].record_errors.extend([Reason.PERMISSION_DENIED] * 10)
     bench.attempt()
     assert len(bench.endpoint.asked) == 3
+
+
+def test_claim_of_another_process_is_waited_for_no_longer_than_it_lasts() -> None:
+    """It rarely takes longer than a request: who meets one looks again soon, and the log says when by the rules."""
+    first = Bench(config=token_config(max_rejections=1))
+    second = Bench(clock=first.clock, sinks=first.sinks, config=first.config)
+    first.endpoint.before_answer = lambda: waits.append(second.attempt()) if not waits else None
+    waits: list[float] = []
+    first.attempt()
+
+    (skipped,) = second.told(Skipped)
+    assert (skipped.why, skipped.next_attempt_seconds) == ("claimed_elsewhere", waits[0])
+    assert waits[0] <= CLAIMED_AGAIN_SECONDS
+    second.run_for(CLAIMED_AGAIN_SECONDS)
+    assert second.document == first.document
+    assert not second.endpoint.asked
 
 
 def test_record_that_cannot_be_read() -> None:

@@ -46,6 +46,8 @@ CANARY = "canary-8f14e45f"
 START = 1_800_000_000.0
 SINK = "vault:secret/aca/bookings"
 FILE = "file:/run/aca/bookings.json"
+# Not numbers, or more than one would write; what is no version is not repeated in the content type either.
+ODD_VERSIONS = ("=x", "=2.<b>", "= 1.0", " = 9e99", "=1.0.0.0", "=", "=" + 5000 * "9" + ".0.0", "=1.0.0=2.<b>")
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 PROMISED = """\
@@ -247,7 +249,8 @@ def test_negotiation() -> None:
     assert page.endswith(b"# EOF\n")
     assert page.count(b"# EOF") == 1
 
-    for accept in ("", "*/*", "text/html,*/*;q=0.1"):
+    odd = [f"{kind};version{it}" for kind in ("text/plain", OPENMETRICS.partition(";")[0]) for it in ODD_VERSIONS]
+    for accept in ("", "*/*", "text/html,*/*;q=0.1", *odd):
         page, content_type = world.metrics.exposition(accept)
         assert content_type == "text/plain; version=0.0.4; charset=utf-8"
         assert b"# EOF" not in page

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aca_tokend.core.config import parse
-from aca_tokend.core.errors import HookError
+from aca_tokend.core.errors import HookError, LookError
 from aca_tokend.parts import Parts
 from tests.fakes import FakeClock
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import Config
     from aca_tokend.rotation.managed import Wiring
+    from aca_tokend.vault import VaultSession
 
 Document = dict[str, Any]
 
@@ -50,8 +51,8 @@ class Rig:
     """Parts, and what each token is made of."""
 
     def __init__(self) -> None:
-        self.written = document()
-        self.parts = Parts(self._config(), FakeClock(), lambda _: None)
+        self.written, self.clock = document(), FakeClock()
+        self.parts = Parts(self._config(), self.clock, lambda _: None)
         self.wirings = self._wirings()
 
     def _config(self) -> Config:
@@ -151,6 +152,26 @@ def test_changed_vault_is_not_forgotten(rig: Rig) -> None:
         close()
 
     assert set(rig.parts.vaults) == {"main", "other"}
+
+
+def test_session_that_a_reload_left_tells_nothing(rig: Rig) -> None:
+    """What a session tells after it was left, by an attempt still under way, is not of the Vault that has its name."""
+    told: list[object] = []
+    rig.parts.on_login = told.append
+    old, kept = rig.parts.vaults["other"], rig.written["vault"]["other"]
+
+    def log_in(session: VaultSession) -> int:
+        rig.clock.now += 100.0
+        with pytest.raises(LookError):  # its secret is not set
+            session.read_kv("secret", "aca/bookings")
+        return len(told)
+
+    assert log_in(old) == 1
+    rig.follow(lambda it: it["vault"].pop("other"))
+    assert log_in(old) == 1
+    rig.follow(lambda it: it["vault"].update(other=kept))
+    assert log_in(old) == 1
+    assert log_in(rig.parts.vaults["other"]) == 2
 
 
 def test_reloads_end_what_they_left_alone(rig: Rig) -> None:

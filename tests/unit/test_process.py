@@ -1,4 +1,4 @@
-"""What the process asks of glibc's malloc, in processes of its own; tests/integration/test_security.py has the rest."""
+"""What the process asks of the system, in processes of its own; tests/integration/test_security.py has the rest."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ libc.fflush(None)
 """
 
 
+FIRST = """
+import sys
+from aca_tokend import process
+process.harden = lambda: print(*sys.modules)
+import aca_tokend.__main__
+"""
+
+
 def _told(program: str, *arguments: str) -> str:
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     return done.stdout
@@ -35,3 +43,10 @@ def test_threads_share_one_arena() -> None:
     """Once asked to save memory, malloc keeps one arena for all threads, where it would keep several."""
     assert _told(ARENAS, "no").count("<heap nr=") > 1
     assert _told(ARENAS, "yes").count("<heap nr=") == 1
+
+
+def test_hardened_before_what_takes_time_is_imported() -> None:
+    """While modules are imported, others of the same user must not be able to read the memory already."""
+    loaded = _told(FIRST).split()
+    assert "aca_tokend.process" in loaded
+    assert not {"typer", "click", "rich", "pydantic", "aca_tokend.cli"} & set(loaded)

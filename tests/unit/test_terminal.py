@@ -189,6 +189,24 @@ def test_other_servers_are_not_believed(answer: bytes) -> None:
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "odd"),
+    [
+        ("expires_at", "0001-01-01T00:00:00+23:59"),
+        ("safe_until", "9999-12-31T23:59:59-23:59"),
+        ("rotate_at", "2026-01-01T00:00:00"),
+        ("outage_tolerance_seconds", 10**400),
+        ("outage_tolerance_seconds", "NaN"),
+    ],
+)
+def test_moments_and_numbers_that_nobody_can_tell(key: str, odd: object) -> None:
+    """A moment at the end of time, one without a zone, or a number without end is no answer of a daemon."""
+    page = json.loads(STATUS.dump_json(rotated().page()))
+    page["tokens"][0][key] = odd
+    with ScriptedServer(answers(response(200, json.dumps(page).encode()))) as server:
+        assert "not as this version of aca-tokend does" in refused(server.url)
+
+
 @pytest.mark.parametrize("nonsense", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500])
 def test_what_is_no_http(nonsense: bytes) -> None:
     """Something that speaks no HTTP is told of as such."""
@@ -196,12 +214,13 @@ def test_what_is_no_http(nonsense: bytes) -> None:
         assert "see what listens there, or give --url" in refused(server.url)
 
 
-def test_answer_without_end() -> None:
-    """An answer beyond the size that a page can have is cut off."""
+@pytest.mark.parametrize("framed", [b"\r\n", b"Transfer-Encoding: chunked\r\n\r\n-5\r\n"])
+def test_answer_without_end(framed: bytes) -> None:
+    """An answer beyond the size that a page can have is cut off, also where a chunk has fewer than no bytes."""
 
     def endless(talk: Talk) -> None:
         talk.read_request()
-        talk.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        talk.send(b"HTTP/1.1 200 OK\r\n" + framed)
         piece = b"[" * 1_048_576
         for _ in range(MOST_BYTES // len(piece) + 2):
             talk.send(piece)

@@ -110,6 +110,35 @@ def test_dead_token_and_nothing_better(stub: VaultStub, by_token: Bench) -> None
     assert by_token.session.expires_at is None
 
 
+def test_token_that_looks_dead_serves_until_there_is_another(stub: VaultStub, by_approle: Bench) -> None:
+    """A policy without `default` makes a token look dead at one path: it is kept alive until a log-in succeeds.
+
+    Else a secret id that is used up would fail every token of the Vault, while the one that we hold still works.
+    """
+    stub.always(RENEW, granted())
+    by_approle.read()
+    forbidden = stub.rules.pop(PATH)
+    stub.always(PATH, answer(403, DENIED))
+    stub.always(LOOKUP, answer(403, DENIED))
+    stub.always(LOGIN, answer(400, {"errors": ["invalid secret id"]}))
+    assert by_approle.failure().reason is Reason.VAULT_LOGIN_FAILED
+    assert not by_approle.session.logged_in
+
+    stub.rules[PATH] = forbidden  # a path that is allowed
+    assert by_approle.read().version == 3
+    by_approle.keep_until(600)
+    assert by_approle.read().version == 3
+    assert stub.count(RENEW) > 5
+
+    stub.always(REVOKE, answer(204))
+    stub.always(LOGIN, granted("canary-vault-token-3"))
+    by_approle.keeper.values["SECRET_ID"] = "canary-secret-id-2"
+    by_approle.keep_until(10)
+    by_approle.read()
+    assert stub.asked[-1].token == "canary-vault-token-3"
+    assert [asked.token for asked in stub.asked if asked.path == REVOKE] == [SECOND], "what was superseded is revoked"
+
+
 def test_live_token_that_policy_denies(stub: VaultStub, by_approle: Bench) -> None:
     """A 403 with a token that lives comes from the policy: no log-in is made."""
     stub.always(PATH, answer(403, DENIED))
@@ -272,7 +301,7 @@ def test_nothing_to_keep(stub: VaultStub, by_approle: Bench) -> None:
     assert stub.asked == []
 
 
-@pytest.mark.parametrize("renewal", [granted(seconds=20), answer(400, {"errors": ["canary"]}), answer(403, DENIED)])
+@pytest.mark.parametrize("renewal", [granted(seconds=33), answer(400, {"errors": ["canary"]}), answer(403, DENIED)])
 def test_renewal_that_does_not_help(stub: VaultStub, by_approle: Bench, renewal: bytes) -> None:
     """A renewal that is refused, or meets the longest life, is followed by a log-in while the old token serves."""
     stub.always(RENEW, renewal)
