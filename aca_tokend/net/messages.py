@@ -5,6 +5,7 @@ Head and body are bounded before they are kept, and an answer that is framed in 
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # The most that is read until the head of an answer is whole, interim answers included; and of what stands around the
 # chunks of a body beside a body's own length.
 _LARGEST_HEAD = 65_536
-FAILURES = (TransportError, OSError, h11.ProtocolError)
+_FAILURES = (TransportError, OSError, h11.ProtocolError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,30 @@ def connection() -> h11.Connection:
     return h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
 
 
-def written(http: h11.Connection, request: Request, prefix: str = "") -> bytes:
+def exchange(http: h11.Connection, stream: Stream, request: Request, largest: int, deadline: Deadline) -> Response:
+    """Sends a request and reads its answer, with a body of at most `largest` bytes. Raises TransportError."""
+    data = written(http, request)
+    try:
+        with contextlib.suppress(OSError):  # an answer, or what TLS has to say of it, may be there all the same
+            stream.send(data, deadline)
+        head = read_head(http, stream, deadline)
+    except _FAILURES as exc:
+        raise _failure(exc) from None  # its text may quote the server
+    body, problem = bytearray(), None
+    try:
+        if not _read_body(http, stream, body, largest, deadline):
+            message = f"the answer is larger than {largest} bytes"
+            problem = TransportError(Reason.RESPONSE_TOO_LARGE, message, sent=True)
+    except _FAILURES as exc:
+        problem = _failure(exc)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(head.headers)}
+    return Response(head.status_code, headers, bytes(body[: largest + 1]), problem, stream.certificate)
+
+
+def written(http: h11.Connection, request: Request) -> bytes:
     """A request as bytes. Raises TransportError."""
     try:
-        head = http.send(h11.Request(method=request.method, target=prefix + request.target, headers=request.headers))
+        head = http.send(h11.Request(method=request.method, target=request.target, headers=request.headers))
         body = http.send(h11.Data(request.body))
         http.send(h11.EndOfMessage())
     except (h11.LocalProtocolError, UnicodeError):  # their texts quote a header, which may be a token
@@ -76,7 +97,7 @@ def written(http: h11.Connection, request: Request, prefix: str = "") -> bytes:
 
 
 def read_head(http: h11.Connection, stream: Stream, deadline: Deadline) -> h11.Response:
-    """The head of the answer, after all interim ones. Raises one of FAILURES."""
+    """The head of the answer, after all interim ones. Raises one of _FAILURES."""
     received = 0
     while not isinstance(event := http.next_event(), h11.Response):
         if not isinstance(event, h11.InformationalResponse):
@@ -91,8 +112,8 @@ def read_head(http: h11.Connection, stream: Stream, deadline: Deadline) -> h11.R
     return event
 
 
-def read_body(http: h11.Connection, stream: Stream, body: bytearray, largest: int, deadline: Deadline) -> bool:
-    """Reads the body up to a bit more than `largest` bytes; whether that is all of it. Raises one of FAILURES."""
+def _read_body(http: h11.Connection, stream: Stream, body: bytearray, largest: int, deadline: Deadline) -> bool:
+    """Reads the body up to a bit more than `largest` bytes; whether that is all of it. Raises one of _FAILURES."""
     received = 0
     while len(body) <= largest:
         event = http.next_event()
@@ -109,7 +130,7 @@ def read_body(http: h11.Connection, stream: Stream, body: bytearray, largest: in
     return False
 
 
-def failure(exc: Exception) -> TransportError:
+def _failure(exc: Exception) -> TransportError:
     """The error of a request that was sent."""
     exc.__traceback__ = None  # it leads to what was sent, and h11's errors keep themselves alive
     if isinstance(exc, TransportError):

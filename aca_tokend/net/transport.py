@@ -6,19 +6,17 @@ any failure it is closed.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import h11
 
-from aca_tokend.core.errors import TransportError
-from aca_tokend.core.outcome import Reason
 from aca_tokend.net import messages
-from aca_tokend.net.messages import Request, Response
 
 if TYPE_CHECKING:
+    from aca_tokend.net.messages import Request, Response
     from aca_tokend.net.opening import Opener, Origin
     from aca_tokend.net.streams import Deadline, Stream
 
@@ -40,8 +38,7 @@ class Transport:
         self._kept = kept
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
-        # a proxy is told the whole address of what it is to ask unencrypted
-        self._prefix = f"http://{origin}" if opener.proxy and not origin.tls else ""
+        self._asks_proxy = opener.proxy is not None and not origin.tls
 
     def send(self, request: Request, largest: int, deadline: Deadline, opening: Deadline | None = None) -> Response:
         """Sends a request once, and reads a body of at most `largest` bytes.
@@ -49,18 +46,20 @@ class Transport:
         Where a connection is to be there sooner than the answer, `opening` says when. Raises TransportError where no
         answer came; one that breaks off after its head says so itself.
         """
+        if self._asks_proxy:  # which is told the whole address of what it is to ask
+            request = replace(request, target=f"http://{self._origin}{request.target}")
         idle = self._idle
         connection = self._take(idle)
         if connection is None:
             connection = _Connection(self._opener.open(self._origin, self._tls_name, opening or deadline))
         try:
-            response = connection.ask(request, self._prefix, largest, deadline)
+            response = messages.exchange(connection.http, connection.stream, request, largest, deadline)
             kept = connection.is_done() and self._keep(connection, idle)
         except BaseException:
-            connection.close()
+            connection.stream.close()
             raise
         if not kept:
-            connection.close()
+            connection.stream.close()
         return response
 
     def close(self) -> None:
@@ -68,7 +67,7 @@ class Transport:
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
-            connection.close()
+            connection.stream.close()
 
     def _take(self, idle: list[_Connection]) -> _Connection | None:
         """A connection that was kept and still serves."""
@@ -79,7 +78,7 @@ class Transport:
                 connection = idle.pop()
             if connection.serves():
                 return connection
-            connection.close()
+            connection.stream.close()
 
     def _keep(self, connection: _Connection, idle: list[_Connection]) -> bool:
         """Keeps a connection, unless all were closed since it was taken or opened."""
@@ -94,33 +93,13 @@ class _Connection:
     """A connection to one server."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._http = messages.connection()
+        self.stream = stream
+        self.http = messages.connection()
         self._done_at = 0.0
-        self.close = stream.close
-
-    def ask(self, request: Request, prefix: str, largest: int, deadline: Deadline) -> Response:
-        """Sends a request and reads its answer. Raises TransportError."""
-        data = messages.written(self._http, request, prefix)
-        try:
-            with contextlib.suppress(OSError):  # an answer, or what TLS has to say of it, may be there all the same
-                self._stream.send(data, deadline)
-            head = messages.read_head(self._http, self._stream, deadline)
-        except messages.FAILURES as exc:
-            raise messages.failure(exc) from None  # its text may quote the server
-        body, problem = bytearray(), None
-        try:
-            if not messages.read_body(self._http, self._stream, body, largest, deadline):
-                message = f"the answer is larger than {largest} bytes"
-                problem = TransportError(Reason.RESPONSE_TOO_LARGE, message, sent=True)
-        except messages.FAILURES as exc:
-            problem = messages.failure(exc)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(head.headers)}
-        return Response(head.status_code, headers, bytes(body[: largest + 1]), problem, self._stream.certificate)
 
     def is_done(self) -> bool:
         """Whether it may serve again, which begins now."""
-        http = self._http
+        http = self.http
         if http.our_state is not h11.DONE or http.their_state is not h11.DONE or http.trailing_data[0]:
             return False
         http.start_next_cycle()
@@ -129,4 +108,4 @@ class _Connection:
 
     def serves(self) -> bool:
         """Whether it has not been idle for too long, and nothing came meanwhile, be it an end."""
-        return time.monotonic() - self._done_at < KEEPALIVE_SECONDS and self._stream.quiet()
+        return time.monotonic() - self._done_at < KEEPALIVE_SECONDS and self.stream.quiet()
