@@ -215,6 +215,8 @@ def _refusal(answer: Response, body: dict[str, Any]) -> RequestFailedError:
     lists = [body.get("errors"), body.get("warnings")]
     said = [text for texts in lists if isinstance(texts, list) for text in texts if isinstance(text, str)]
     reason, text = _BY_STATUS.get(status) or _BY_CLASS.get(status // 100) or (Reason.UNEXPECTED_STATUS, "unexpected")
+    if reason is Reason.REQUEST_REFUSED and "errors" not in body:
+        reason = Reason.UNEXPECTED_STATUS  # of something before Vault: it says nothing of what was sent
     for its_status, sentence, its_reason, its_text in _BY_SENTENCE:
         if status == its_status and any(sentence in error for error in said):
             reason, text = its_reason, its_text

@@ -12,6 +12,7 @@ from aca_tokend.core.config import AppRoleAuth, EnvReference
 from aca_tokend.core.errors import PublishError, VaultLoginError
 from aca_tokend.core.login import LoggedIn, LoginFailed, OwnToken, RenewalFailed, Renewed
 from aca_tokend.core.outcome import Reason
+from tests.unit.scripted_server import response
 from tests.unit.vault_bench import FIRST, HELD, LOGIN, LONG, PATH, SECOND, SECRET, SECRET_ID, assert_hidden, bench
 from tests.unit.vault_stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
 
@@ -469,6 +470,15 @@ def test_refused_twice(stub: VaultStub, by_approle: Bench) -> None:
     by_approle.keep_until(5)
     assert by_approle.read().version == 3
     assert stub.count(LOGIN) == 3
+
+
+def test_refused_by_something_before_vault(stub: VaultStub, by_approle: Bench) -> None:
+    """A refusal of a proxy says nothing of the secret id: the log-in is tried again soon."""
+    stub.always(LOGIN, response(400, b"<html>Bad Request"))
+    assert by_approle.failure().reason is Reason.UNEXPECTED_STATUS
+    by_approle.keep_until(300)
+    assert stub.count(LOGIN) > 100
+    assert not any(event.suspended for event in by_approle.told if isinstance(event, LoginFailed))
 
 
 def test_refused_an_hour_ago(stub: VaultStub, by_approle: Bench) -> None:
