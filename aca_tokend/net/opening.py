@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import threading
 from concurrent.futures import Future
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     LookUp = Callable[[str, int], Sequence[str]]
 
 _PORTS = {"https": 443, "http": 80}
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,11 @@ class Origin:
     def of(cls, url: str) -> Origin:
         """The server of an address. Raises ValueError where it is none."""
         parts = urlsplit(url)
-        if parts.scheme not in _PORTS or not parts.hostname or parts.port == 0 or "@" in parts.netloc:
+        named = parts.hostname is not None and _HOST.fullmatch(parts.hostname) is not None
+        if parts.scheme not in _PORTS or not named or parts.port == 0 or "@" in parts.netloc:
             message = "not the address of a server"
             raise ValueError(message)
-        return cls(parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme])
+        return cls(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
 
     @property
     def tls(self) -> bool:

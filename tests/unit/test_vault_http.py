@@ -253,6 +253,8 @@ def test_where_a_redirect_may_lead(nodes: list[VaultStub], allowed: list[str], f
         ("https://a.b.VAULT-internal", True),
         ("https://vault-internal", False),
         ("https://evil-vault-internal", False),
+        ("https://evil.example\\.vault-internal", False),
+        ("https://evil.example#.vault-internal", False),
         ("https://vault-0.vault-internal.evil.example", False),
         ("https://Active.example.com:8443", True),
         ("https://not-active.example.com", False),

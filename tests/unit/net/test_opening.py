@@ -72,7 +72,22 @@ def test_origin(url: str, place: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "h:80", "ftp://h", "http://", "http://u@h", "http://h:0", "http://h:99999", "http://[", "//h"]
+    "url",
+    [
+        "",
+        "h:80",
+        "ftp://h",
+        "http://",
+        "http://u@h",
+        "http://h:0",
+        "http://h:99999",
+        "http://[",
+        "//h",
+        "http://h\\.x",
+        "http://h%2f",
+        "http://é",
+        "http://a b",
+    ],
 )
 def test_no_origin(url: str) -> None:
     """What is not the address of a server is a ValueError, whatever it is."""
