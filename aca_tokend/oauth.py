@@ -20,9 +20,10 @@ from aca_tokend.core.errors import GrantError, ReachError, TransportError, Verif
 from aca_tokend.core.grant import MAX_BODY_BYTES, OK, form, read_answer, read_verification
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.token import fits_in_header
+from aca_tokend.net.messages import Request, Response
 from aca_tokend.net.opening import Opener, Origin
 from aca_tokend.net.streams import Deadline
-from aca_tokend.net.transport import Request, Response, Transport
+from aca_tokend.net.transport import Transport
 from aca_tokend.net.trust import Trust
 
 if TYPE_CHECKING:

@@ -211,7 +211,7 @@ class VaultSession:
             )
             raise call.error(Reason.PERMISSION_DENIED, message) from dead
         except RequestFailedError as failed:
-            message = f"vault {self.name}: {call.path}: {failed.text}"
+            message = f"vault {self.name}: {call.path}: {failed.message}"
             raise call.error(failed.reason, message, retry_after_seconds=failed.retry_after_seconds) from failed
 
     def _send(self, login: Login, call: _Call, send: Callable[[hvac.Client], T]) -> T:

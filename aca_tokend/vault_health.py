@@ -31,7 +31,7 @@ def read_health(config: VaultConfig) -> Health:
             method="GET",
         )
     except RequestFailedError as failed:
-        raise ReachError(failed.reason, failed.text) from failed
+        raise ReachError(failed.reason, failed.message) from failed
     finally:
         nodes.close()
     health = health_of(answer)

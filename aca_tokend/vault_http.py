@@ -19,16 +19,16 @@ from hvac.adapters import Adapter
 
 from aca_tokend import __version__
 from aca_tokend.core.answer import LONGEST_RETRY_AFTER_SECONDS
-from aca_tokend.core.errors import TransportError
+from aca_tokend.core.errors import ReasonedError, TransportError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.vault_answers import absent_of, is_token
+from aca_tokend.net.messages import Request
 from aca_tokend.net.streams import Deadline
-from aca_tokend.net.transport import Request
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import VaultConfig
     from aca_tokend.core.secret import Secret
-    from aca_tokend.net.transport import Response
+    from aca_tokend.net.messages import Response
     from aca_tokend.vault_nodes import Nodes
 
 # The only sentences that are looked for in the errors and warnings of an answer.
@@ -90,28 +90,16 @@ _NO_SESSION = SimpleNamespace(verify=None, cert=None, proxies=None)
 _DELTA_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
-class RequestFailedError(Exception):
+class RequestFailedError(ReasonedError):
     """A request that did not succeed, as a reason and a few words.
 
-    `version` is that of the KV secret which a 404 says is not there to read; None where it says nothing of a secret.
-    `elsewhere`: nothing was done, and another node of the same cluster may do it.
+    Attributes:
+        version: of the KV secret which a 404 says is not there to read; None where it says nothing of a secret.
+        elsewhere: whether nothing was done, and another node of the same cluster may do it.
     """
 
-    def __init__(
-        self,
-        reason: Reason,
-        text: str,
-        *,
-        retry_after_seconds: float | None = None,
-        version: int | None = None,
-        elsewhere: bool = False,
-    ) -> None:
-        super().__init__(text)
-        self.reason = reason
-        self.text = text
-        self.retry_after_seconds = retry_after_seconds
-        self.version = version
-        self.elsewhere = elsewhere
+    version: int | None = None
+    elsewhere: bool = False
 
 
 def client_of(config: VaultConfig, nodes: Nodes, token: Secret | None) -> hvac.Client:
@@ -184,7 +172,8 @@ class _Adapter(Adapter):  # type: ignore[misc]  # hvac publishes no types
         try:
             failed = _meaning(self._nodes.ask(node, request, deadline))
         except TransportError as error:
-            failed = RequestFailedError(error.reason, error.message, elsewhere=not error.sent)
+            failed = RequestFailedError(error.reason, error.message)
+            failed.elsewhere = not error.sent
         if isinstance(failed, RequestFailedError) and (failed.elsewhere or failed.reason in _ILL):
             self._nodes.fails(node)
         else:
@@ -198,8 +187,7 @@ def _of_all(failures: list[tuple[str, RequestFailedError]]) -> RequestFailedErro
     if failed.elsewhere and len(failures) > 1:
         # that one is sealed says more than that another does not answer
         failed = next((it for _, it in failures if it.reason is Reason.VAULT_SEALED), failed)
-        text = "; ".join(f"{node.partition('//')[2]}: {it.text}" for node, it in failures)
-        return RequestFailedError(failed.reason, text, retry_after_seconds=failed.retry_after_seconds, elsewhere=True)
+        failed.message = "; ".join(f"{node.partition('//')[2]}: {it.message}" for node, it in failures)
     return failed
 
 
@@ -232,13 +220,9 @@ def _refusal(answer: Response, body: dict[str, Any]) -> RequestFailedError:
     for its_status, sentence, its_reason, its_text in _BY_SENTENCE:
         if status == its_status and any(sentence in error for error in said):
             reason, text = its_reason, its_text
-    seconds = answer.headers.get("retry-after", "")
-    return RequestFailedError(
-        reason,
-        f"{text} (HTTP {status})",
-        retry_after_seconds=min(float(seconds), LONGEST_RETRY_AFTER_SECONDS)
-        if _DELTA_SECONDS.fullmatch(seconds)
-        else None,
-        version=absent_of(body) if reason is Reason.NOT_FOUND else None,
-        elsewhere=text in _ELSEWHERE,
-    )
+    failed = RequestFailedError(reason, f"{text} (HTTP {status})")
+    if _DELTA_SECONDS.fullmatch(seconds := answer.headers.get("retry-after", "")):
+        failed.retry_after_seconds = min(float(seconds), LONGEST_RETRY_AFTER_SECONDS)
+    failed.version = absent_of(body) if reason is Reason.NOT_FOUND else None
+    failed.elsewhere = text in _ELSEWHERE
+    return failed

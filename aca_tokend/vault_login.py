@@ -175,10 +175,10 @@ def verdict(config: VaultConfig, failed: RequestFailedError) -> Verdict:
 def explained(config: VaultConfig, failed: RequestFailedError) -> str:
     """What happened, and what to look at where Vault refused."""
     if failed.reason in _NOTHING_THERE:
-        return f"{failed.text}; check mount and namespace, and that the method is enabled there"
+        return f"{failed.message}; check mount and namespace, and that the method is enabled there"
     if failed.reason in REFUSED:
-        return f"{failed.text}; {_CHECK[config.auth.method]}"
-    return failed.text
+        return f"{failed.message}; {_CHECK[config.auth.method]}"
+    return failed.message
 
 
 def place(config: VaultConfig) -> str:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aca_tokend.core.config import VaultConfig
+    from aca_tokend.net.messages import Request, Response
     from aca_tokend.net.streams import Deadline
-    from aca_tokend.net.transport import Request, Response
 
 # A secret is 1 MiB at most by default, and what stands around it is small.
 LARGEST_ANSWER = 1_048_576 + 65_536

@@ -145,7 +145,7 @@ class TokenKeeper:
             return vault_login.own_token(self.login().client, self.wall)
         except RequestFailedError as failed:
             what = f"vault {self.name}: our own token"
-            raise self._failed(what, failed, failed.text) from failed
+            raise self._failed(what, failed, failed.message) from failed
 
     def close(self) -> None:
         """Revokes our token if we logged in for it. It logs in no more."""
@@ -200,7 +200,7 @@ class TokenKeeper:
             self._renewal_failures += 1
             self._keep_at = login.life.retry_at(self._renewal_failures, self.monotonic(), self.rng.random())
             if self._renewal_failures == 1:
-                message = f"vault {self.name}: renewal of our token: {failed.text}"
+                message = f"vault {self.name}: renewal of our token: {failed.message}"
                 self.tell(RenewalFailed(self.name, failed.reason, message, self._in_wall(login.life)))
             return True
         self._renewal_failures = 0

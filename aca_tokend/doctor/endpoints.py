@@ -12,6 +12,7 @@ from aca_tokend.core.steps import Call
 from aca_tokend.doctor import reach
 from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area
+from aca_tokend.net.opening import Origin
 from aca_tokend.rotation.credentials import endpoint_pool
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ async def _examine(
 ) -> None:
     pool = endpoint_pool(endpoint)
     # a proxy is what we connect to; it finds the server
-    if not await reach.reach(notes, reach.Place.of(config.proxy or config.url), pool):
+    if not await reach.reach(notes, Origin.of(config.proxy or config.url), pool):
         return
     try:
         answer = await Call(pool, endpoint.authority)

@@ -8,21 +8,22 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from aca_tokend.core.errors import ReachError, TransportError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
 from aca_tokend.doctor.examination import advice
-from aca_tokend.net.trust import Trust
+from aca_tokend.net.opening import Opener
+from aca_tokend.net.streams import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aca_tokend.doctor.examination import Notes
+    from aca_tokend.net.opening import Origin
+    from aca_tokend.net.trust import Trust
 
 NAME, CONNECTION, TLS = "name", "connection", "tls"
 # A step that takes longer than this would leave too little of the doctor's time to the others.
@@ -30,7 +31,6 @@ STEP_SECONDS = 4.0
 # A certificate that ends sooner than this is told of.
 WARN_DAYS = 14.0
 DAY_SECONDS = 86_400.0
-_PORTS = {"https": 443, "http": 80}
 # By what OpenSSL says of a certificate that does not hold.
 _TLS_FIXES = (
     ("expired", "renew the certificate of the server"),
@@ -43,21 +43,7 @@ _TLS_FIXES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a server is: a host name or address, and a port."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: str) -> Place:
-        """The place that a URL of the configuration names."""
-        parts = urlsplit(url)
-        return cls(parts.hostname or "", parts.port or _PORTS[parts.scheme])
-
-
-async def reach(notes: Notes, place: Place, pool: str) -> bool:
+async def reach(notes: Notes, place: Origin, pool: str) -> bool:
     """Tries the name and a connection. Returns whether both are well."""
     try:
         found = await Call(pool, lambda: addresses(place))
@@ -74,7 +60,7 @@ async def reach(notes: Notes, place: Place, pool: str) -> bool:
     return True
 
 
-def addresses(place: Place) -> str:
+def addresses(place: Origin) -> str:
     """The addresses of its name. Raises ReachError."""
     try:
         found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
@@ -84,35 +70,18 @@ def addresses(place: Place) -> str:
     return f"{place.host} is {', '.join(unique)}" if unique != (place.host,) else f"{place.host} is an address"
 
 
-def connect(place: Place) -> str:
+def connect(place: Origin) -> str:
     """Connects and closes. Raises ReachError."""
     with closing(_connected(place)) as connection:
         peer = connection.getpeername()
     return f"{peer[0]} port {peer[1]} answers"
 
 
-def certificate(place: Place, name: str, context: ssl.SSLContext) -> Mapping[str, Any]:
-    """The certificate that the server shows for that name, verified. Raises ReachError."""
-    with closing(_connected(place)) as connection:
-        try:
-            with context.wrap_socket(connection, server_hostname=name) as secured:
-                return secured.getpeercert() or {}
-        except ssl.SSLCertVerificationError as exc:
-            raise ReachError(Reason.TLS_FAILED, f"TLS failed: {exc.verify_message.rstrip('.')}") from exc
-        except ssl.SSLError as exc:
-            raise ReachError(
-                Reason.TLS_FAILED, f"TLS failed: {(exc.reason or 'unknown').replace('_', ' ').lower()}"
-            ) from exc
-        except TimeoutError as exc:
-            raise ReachError(Reason.TIMEOUT, f"TLS failed: no answer within {STEP_SECONDS:g} s") from exc
-        except OSError as exc:
-            raise ReachError(Reason.CONNECTION_LOST, "TLS failed: the connection was closed") from exc
-
-
-def context_of(ca_file: str, tls_cert: str = "", tls_key: str = "") -> ssl.SSLContext:
-    """What to verify a server by, as the adapters do, with the certificate to show to it. Raises ReachError."""
+def certificate(place: Origin, trust: Trust) -> Mapping[str, Any]:
+    """The certificate that the server shows, verified as the adapters do. Raises ReachError."""
     try:
-        return Trust(ca_file, tls_cert, tls_key).context()
+        with closing(Opener(trust).open(place, place.host, Deadline.after(STEP_SECONDS))) as stream:
+            return stream.certificate or {}
     except TransportError as exc:
         raise ReachError(exc.reason, exc.message) from exc
 
@@ -137,7 +106,7 @@ def tell_tls_failure(notes: Notes, error: ReachError) -> None:
     notes.failed(TLS, error.message, fix)
 
 
-def _connected(place: Place) -> socket.socket:
+def _connected(place: Origin) -> socket.socket:
     try:
         return socket.create_connection((place.host, place.port), STEP_SECONDS)
     except TimeoutError as exc:

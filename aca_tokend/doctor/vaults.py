@@ -13,6 +13,8 @@ from aca_tokend.core.vault_policy import daemon_rules
 from aca_tokend.doctor import reach
 from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area
+from aca_tokend.net.opening import Origin
+from aca_tokend.net.trust import Trust
 from aca_tokend.vault_health import read_health
 
 if TYPE_CHECKING:
@@ -76,13 +78,13 @@ def log_ins(*used: object) -> tuple[str, ...]:
 async def _node(notes: Notes, name: str, config: VaultConfig, wall: Callable[[], float]) -> None:
     """One node: can it be reached, does its certificate hold, is it unsealed."""
     pool, address = f"vault.{name}", config.addresses[0]
-    place = reach.Place.of(address)
+    place = Origin.of(address)
     if not await reach.reach(notes, place, pool):
         return
     if reach.TLS in notes.left:
         try:
-            trust = (config.ca_file, config.tls_cert, config.tls_key)
-            shown = await Call(pool, lambda: reach.certificate(place, place.host, reach.context_of(*trust)))
+            trust = Trust(config.ca_file, config.tls_cert, config.tls_key)
+            shown = await Call(pool, lambda: reach.certificate(place, trust))
         except ReachError as error:
             reach.tell_tls_failure(notes, error)
             return

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
-import os
+import re
 import socket
-import ssl
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import h11
+
 from aca_tokend.core.errors import TransportError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.net.streams import Tcp, Tls
+from aca_tokend.net import messages
+from aca_tokend.net.streams import Tcp, Tls, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
     from aca_tokend.net.trust import Trust
 
     LookUp = Callable[[str, int], Sequence[str]]
-    Tunnel = Callable[[Stream, str, Deadline], None]
 
 _PORTS = {"https": 443, "http": 80}
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,11 @@ class Origin:
     def of(cls, url: str) -> Origin:
         """The server of an address. Raises ValueError where it is none."""
         parts = urlsplit(url)
-        if parts.scheme not in _PORTS or not parts.hostname or parts.port == 0 or "@" in parts.netloc:
+        named = parts.hostname is not None and _HOST.fullmatch(parts.hostname) is not None
+        if parts.scheme not in _PORTS or not named or parts.port == 0 or "@" in parts.netloc:
             message = "not the address of a server"
             raise ValueError(message)
-        return cls(parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme])
+        return cls(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
 
     @property
     def tls(self) -> bool:
@@ -67,8 +70,8 @@ class Opener:
         self._trust = trust
         self._names = _Names(look_up or _system_addresses)
 
-    def open(self, origin: Origin, tls_name: str, tunnel: Tunnel, deadline: Deadline) -> Stream:
-        """A connection for requests to `origin`. `tunnel` has a proxy connect us to a place. Raises TransportError."""
+    def open(self, origin: Origin, tls_name: str, deadline: Deadline) -> Stream:
+        """A connection for requests to `origin`, which shows a certificate for this name. Raises TransportError."""
         if self.proxy is None:
             return self._encrypted(self._connected(origin, deadline), origin, tls_name, deadline)
         try:
@@ -81,7 +84,7 @@ class Opener:
         if not origin.tls:
             return stream
         try:
-            tunnel(stream, origin.place, deadline)
+            _tunnel(stream, origin.place, deadline)
         except BaseException:
             stream.close()
             raise
@@ -101,7 +104,7 @@ class Opener:
                 if position == len(addresses) - 1:
                     raise
             except OSError as exc:
-                problem = system_problem(exc)
+                problem = problem_of(exc)
         raise TransportError(Reason.CONNECT_FAILED, f"no connection{problem}")
 
     def _encrypted(self, stream: Stream, origin: Origin, name: str, deadline: Deadline) -> Stream:
@@ -113,7 +116,7 @@ class Opener:
             stream.close()
             if not isinstance(exc, OSError | ValueError):
                 raise
-            raise TransportError(Reason.TLS_FAILED, f"TLS failed: {tls_problem(exc)}") from exc
+            raise TransportError(Reason.TLS_FAILED, f"TLS failed{problem_of(exc)}") from exc
 
 
 class _Names:
@@ -166,16 +169,13 @@ def _system_addresses(host: str, port: int) -> Sequence[str]:
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-def tls_problem(exc: BaseException) -> str:
-    """What is wrong with TLS, in words of ours or of OpenSSL's own list."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return exc.verify_message.rstrip(".")
-    reason = exc.reason or "" if isinstance(exc, ssl.SSLError) else ""
-    if "CERTIFICATE_REQUIRED" in reason:
-        return "the server demands a client certificate"
-    return reason.replace("_", " ").lower() or "the server broke it off"
-
-
-def system_problem(exc: OSError) -> str:
-    """What the system says, to be put behind what failed."""
-    return f": {os.strerror(exc.errno).lower()}" if exc.errno else ""
+def _tunnel(stream: Stream, place: str, deadline: Deadline) -> None:
+    """Has a proxy connect us to a place. Raises TransportError."""
+    http = messages.connection()
+    try:
+        stream.send(messages.written(http, messages.Request("CONNECT", place, [("Host", place)])), deadline)
+        connected = messages.read_head(http, stream, deadline).status_code == 200 and not http.trailing_data[0]  # noqa: PLR2004
+    except (OSError, h11.ProtocolError):
+        connected = False
+    if not connected:
+        raise TransportError(Reason.PROXY_FAILED, "the proxy refused to connect to the server")

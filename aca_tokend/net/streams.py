@@ -166,3 +166,13 @@ class Tls:
 
 
 Stream = Tcp | Tls
+
+
+def problem_of(exc: BaseException) -> str:
+    """What went wrong, in words of ours, of the system or of OpenSSL's own list; none where there are none."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f": {exc.verify_message.rstrip('.')}"
+    if isinstance(exc, ssl.SSLError):
+        reason = (exc.reason or "the server broke it off").replace("_", " ").lower()
+        return ": the server demands a client certificate" if "certificate required" in reason else f": {reason}"
+    return f": {os.strerror(exc.errno).lower()}" if isinstance(exc, OSError) and exc.errno else ""

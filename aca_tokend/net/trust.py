@@ -10,8 +10,6 @@ import stat
 import threading
 from pathlib import Path
 
-import certifi
-
 from aca_tokend.core.errors import TransportError
 from aca_tokend.core.outcome import Reason
 
@@ -53,6 +51,8 @@ class Trust:
 
 def _load_public(context: ssl.SSLContext) -> None:
     """The authorities of the system and those that browsers know."""
+    import certifi  # which most configurations need nothing of
+
     paths = ssl.get_default_verify_paths()
     context.load_verify_locations(certifi.where())
     # `cafile` and `capath` are what the environment says

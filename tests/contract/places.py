@@ -296,13 +296,19 @@ class MemoryPlace:
         """Nothing is open."""
 
 
+# Those of a test, which are closed at its end.
+SESSIONS: list[VaultSession] = []
+
+
 def session_with(address: str, token: str, name: str = "main") -> VaultSession:
     """A session that logs in by this token."""
     auth = TokenAuth(token=EnvReference(env="VAULT_TOKEN"))
-    return VaultSession(
+    session = VaultSession(
         name,
         VaultConfig(address=address, timeout=60.0, auth=auth),
         lambda _: Secret(token),
         wall=time.time,
         on_login=lambda *_: None,
     )
+    SESSIONS.append(session)
+    return session

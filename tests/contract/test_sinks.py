@@ -23,6 +23,7 @@ from aca_tokend.sinks import FileSink, KvSink, build
 from aca_tokend.sinks.kv import Version
 from aca_tokend.sinks.mounts import pool_of
 from aca_tokend.vault import VaultSession
+from tests.contract import places
 from tests.contract.conftest import CANARY_ROOT, running
 from tests.contract.places import DirectoryPlace, FilePlace, MemoryPlace, Vault1Place, VaultPlace, session_with
 
@@ -37,6 +38,14 @@ if TYPE_CHECKING:
 
 CANARY = "canary-access-token-81c2"
 ISSUED = datetime(2026, 11, 24, 6, 0, 0, 250_000, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _closed_sessions() -> Iterator[None]:
+    """No session of a test keeps its connections."""
+    yield
+    while places.SESSIONS:
+        places.SESSIONS.pop().close()
 
 
 @pytest.fixture(params=["vault", "vault1", "file", "env", "template", "directory", "memory"])

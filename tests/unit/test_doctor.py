@@ -25,6 +25,7 @@ from aca_tokend.core.token import Account
 from aca_tokend.doctor import LIMIT_SECONDS, accounts, endpoints, files, hastened, picture, reach, targets
 from aca_tokend.doctor.examination import Check, Examination, Notes
 from aca_tokend.doctor.findings import Area, Finding, Report, Status, listed
+from aca_tokend.net.opening import Origin
 from aca_tokend.parts import Parts
 from tests.unit.file_writer import document
 
@@ -463,21 +464,8 @@ def test_authority(status: int, well: bool) -> None:
 def test_a_name_that_is_none() -> None:
     """A host name that cannot be one does not resolve."""
     with pytest.raises(ReachError) as failed:
-        reach.addresses(reach.Place("x" * 80 + ".example.com", 443))
+        reach.addresses(Origin("https", "x" * 80 + ".example.com", 443))
     assert failed.value.reason is Reason.NAME_NOT_RESOLVED
-
-
-@pytest.mark.parametrize(
-    ("url", "place"),
-    [
-        ("https://aca.example.com", ("aca.example.com", 443)),
-        ("http://[::1]:8200", ("::1", 8200)),
-        ("http://proxy.example.com", ("proxy.example.com", 80)),
-    ],
-)
-def test_place_of_a_url(url: str, place: tuple[str, int]) -> None:
-    """A URL names a host and a port, if only by its scheme."""
-    assert reach.Place.of(url) == reach.Place(*place)
 
 
 # ── configurations ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,8 +16,8 @@ from aca_tokend.core.config import EnvReference, TokenAuth, VaultConfig
 from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
+from aca_tokend.net.messages import Request
 from aca_tokend.net.opening import Origin
-from aca_tokend.net.transport import Request
 from aca_tokend.vault import VaultSession
 from aca_tokend.vault_nodes import LARGEST_ANSWER, Nodes
 from tests.unit.scripted_server import Authority, ScriptedServer, response
@@ -253,6 +253,8 @@ def test_where_a_redirect_may_lead(nodes: list[VaultStub], allowed: list[str], f
         ("https://a.b.VAULT-internal", True),
         ("https://vault-internal", False),
         ("https://evil-vault-internal", False),
+        ("https://evil.example\\.vault-internal", False),
+        ("https://evil.example#.vault-internal", False),
         ("https://vault-0.vault-internal.evil.example", False),
         ("https://Active.example.com:8443", True),
         ("https://not-active.example.com", False),

@@ -27,7 +27,7 @@ LONG = 30.0
 
 def opened(origin: Origin, seconds: float, look_up: Callable[[str, int], Sequence[str]] | None = None) -> Stream:
     opener = Opener(Trust(""), look_up=look_up)
-    return opener.open(origin, origin.host, lambda *_: None, Deadline.after(seconds))
+    return opener.open(origin, origin.host, Deadline.after(seconds))
 
 
 def reason(origin: Origin, seconds: float, look_up: Callable[[str, int], Sequence[str]] | None = None) -> Reason:
@@ -72,7 +72,22 @@ def test_origin(url: str, place: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "h:80", "ftp://h", "http://", "http://u@h", "http://h:0", "http://h:99999", "http://[", "//h"]
+    "url",
+    [
+        "",
+        "h:80",
+        "ftp://h",
+        "http://",
+        "http://u@h",
+        "http://h:0",
+        "http://h:99999",
+        "http://[",
+        "//h",
+        "http://h\\.x",
+        "http://h%2f",
+        "http://é",
+        "http://a b",
+    ],
 )
 def test_no_origin(url: str) -> None:
     """What is not the address of a server is a ValueError, whatever it is."""
@@ -117,7 +132,7 @@ def test_a_resolver_that_hangs_holds_one_thread_of_its_own() -> None:
 
     def connect(seconds: float) -> Reason:
         with pytest.raises(TransportError) as caught:
-            opener.open(origin, origin.host, lambda *_: None, Deadline.after(seconds))
+            opener.open(origin, origin.host, Deadline.after(seconds))
         return caught.value.reason
 
     with ThreadPoolExecutor(4) as pool:

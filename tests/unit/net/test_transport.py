@@ -12,9 +12,10 @@ import pytest
 
 from aca_tokend.core.errors import TransportError
 from aca_tokend.core.outcome import Reason
+from aca_tokend.net.messages import Request
 from aca_tokend.net.opening import Opener, Origin
 from aca_tokend.net.streams import Deadline
-from aca_tokend.net.transport import Request, Transport
+from aca_tokend.net.transport import Transport
 from aca_tokend.net.trust import Trust
 from tests.unit.scripted_server import Authority, ScriptedServer, Talk, answers, response, tunnels_to
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from aca_tokend.net.transport import Response
+    from aca_tokend.net.messages import Response
     from tests.unit.scripted_server import Script
 
 CANARY = "canary-2b7d"

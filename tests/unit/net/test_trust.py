@@ -11,9 +11,10 @@ import pytest
 
 from aca_tokend.core.errors import TransportError
 from aca_tokend.core.outcome import Reason
+from aca_tokend.net.messages import Request
 from aca_tokend.net.opening import Opener, Origin
 from aca_tokend.net.streams import Deadline
-from aca_tokend.net.transport import Request, Transport
+from aca_tokend.net.transport import Transport
 from aca_tokend.net.trust import Trust
 from tests.unit.scripted_server import Authority, ScriptedServer, answers, response
 
