@@ -21,7 +21,7 @@ from aca_tokend.core.secret import Secret
 from aca_tokend.regular_file import read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from aca_tokend.core.config import Reference
 
@@ -38,8 +38,8 @@ _UNREADABLE = {
 class VaultReader(Protocol):
     """A Vault to read secrets from."""
 
-    def read_field(self, mount: str, path: str, name: str, /) -> Secret:
-        """One field of a KV secret, now. Raises SecretError."""
+    def read_secret(self, mount: str, path: str, /) -> Callable[[str], Secret]:
+        """Reads a KV secret now. Returns what gives a field of it by its name; both raise SecretError."""
 
 
 class SecretResolver:
@@ -77,8 +77,24 @@ class SecretResolver:
             case FileReference():
                 return _checked(reference, self._file(reference))
             case VaultReference():
-                reader = self._vaults[reference.vault_name]
-                return _checked(reference, reader.read_field(reference.mount, reference.path, reference.field))
+                return self.resolve_all([reference])[reference]
+
+    def resolve_all(self, references: Iterable[Reference]) -> dict[Reference, Secret]:
+        """Several secrets now: the fields of one Vault secret by one read, so that they belong to each other.
+
+        Raises SecretError.
+        """
+        found: dict[Reference, Secret] = {}
+        fields: dict[tuple[str, str, str], Callable[[str], Secret]] = {}
+        for reference in references:
+            if isinstance(reference, VaultReference):
+                place = (reference.vault_name, reference.mount, reference.path)
+                if place not in fields:
+                    fields[place] = self._vaults[reference.vault_name].read_secret(reference.mount, reference.path)
+                found[reference] = _checked(reference, fields[place](reference.field))
+            else:
+                found[reference] = self.resolve(reference)
+        return found
 
     def _file(self, reference: FileReference) -> Secret:
         try:

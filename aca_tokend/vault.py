@@ -10,6 +10,7 @@ import contextlib
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from aca_tokend import vault_kv
@@ -134,16 +135,19 @@ class VaultSession:
         call = _Call(mount, f"{mount}/{path}", PublishError, "create" if new else "update", version=1)
         self._call(call, lambda client: vault_kv.write1(client, mount, path, fields))
 
-    def read_field(self, mount: str, path: str, name: str) -> Secret:
-        """Reads one field of a secret, in one request. Raises SecretError."""
+    def read_secret(self, mount: str, path: str) -> Callable[[str], Secret]:
+        """Reads a secret, in one request. Returns what gives a field of it by its name; both raise SecretError."""
         fields = self._read(mount, path, SecretError).fields
         if fields is None:
             raise SecretError(Reason.SECRET_MISSING, f"vault {self.name}: there is no secret at {mount}/{path}")
+        return partial(self._field, f"{mount}/{path}", fields)
+
+    def _field(self, secret: str, fields: Mapping[str, object], name: str) -> Secret:
         if name not in fields:
-            raise SecretError(Reason.SECRET_MISSING, f"vault {self.name}: {mount}/{path} has no field {name}")
+            raise SecretError(Reason.SECRET_MISSING, f"vault {self.name}: {secret} has no field {name}")
         value = fields[name]
         if not isinstance(value, str):
-            raise SecretError(Reason.SECRET_NOT_TEXT, f"vault {self.name}: field {name} of {mount}/{path} is not text")
+            raise SecretError(Reason.SECRET_NOT_TEXT, f"vault {self.name}: field {name} of {secret} is not text")
         return Secret(value)
 
     def capabilities(self, paths: Sequence[str]) -> Mapping[str, frozenset[str]]:

@@ -242,6 +242,10 @@ class FakeSecrets:
         del reference
         return None
 
+    def resolve_all(self, references: Iterable[Reference]) -> dict[Reference, Secret]:
+        """The secrets as they are now. Raises SecretError."""
+        return {reference: self.resolve(reference) for reference in references}
+
     def resolve(self, reference: Reference) -> Secret:
         assert isinstance(reference, EnvReference)
         if reference.env not in self.values:

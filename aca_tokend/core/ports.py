@@ -90,5 +90,5 @@ class Secrets(Protocol):
     def pool(self, reference: Reference) -> str | None:
         """The pool in which to resolve it, None where it needs none of its own."""
 
-    def resolve(self, reference: Reference) -> Secret:
-        """The secret as it is now. Raises SecretError."""
+    def resolve_all(self, references: Iterable[Reference]) -> dict[Reference, Secret]:
+        """The secrets as they are now; those that are parts of one are read at once. Raises SecretError."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import references
@@ -95,11 +96,11 @@ class Resolver:
         for reference in wanted:
             pool = self.secrets.pool(reference)
             if pool is None:
-                values[reference] = self.secrets.resolve(reference)
+                values |= self.secrets.resolve_all([reference])
             else:
                 pools.setdefault(pool, []).append(reference)
         for pool, those in pools.items():
-            values |= await Call(pool, _resolving(self.secrets, those), urgency)
+            values |= await Call(pool, partial(self.secrets.resolve_all, those), urgency)
         return values
 
 
@@ -122,7 +123,3 @@ def _identity(host: str, authority: str, username: str, client_id: str, now: flo
 
 def _reader(values: Mapping[Reference, Secret]) -> Callable[[str | Reference], str]:
     return lambda value: value if isinstance(value, str) else values[value].reveal()
-
-
-def _resolving(secrets: Secrets, those: list[Reference]) -> Callable[[], dict[Reference, Secret]]:
-    return lambda: {reference: secrets.resolve(reference) for reference in those}

@@ -282,6 +282,10 @@ class SimSecrets:
             return f"vault.{reference.vault_name}"
         return SECRETS_POOL if isinstance(reference, FileReference) else None
 
+    def resolve_all(self, references: Iterable[Reference]) -> dict[Reference, Secret]:
+        """The secrets as they are now. Raises SecretError."""
+        return {reference: self.resolve(reference) for reference in references}
+
     def resolve(self, reference: Reference) -> Secret:
         """The secret as it is now. Raises SecretError."""
         name = str(reference)

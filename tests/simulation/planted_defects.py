@@ -17,7 +17,7 @@ from aca_tokend.simulation.places import SimSink
 from tests.simulation.planting import instead, plant, rotator, sink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aca_tokend.core.config import Reference
     from aca_tokend.core.ports import Secrets, Sink
@@ -150,8 +150,8 @@ class InThePoolOfTheEndpoint:
     def pool(self, reference: Reference) -> str | None:
         return "acaengine.main" if isinstance(reference, FileReference) else self.secrets.pool(reference)
 
-    def resolve(self, reference: Reference) -> Secret:
-        return self.secrets.resolve(reference)
+    def resolve_all(self, references: Iterable[Reference]) -> dict[Reference, Secret]:
+        return self.secrets.resolve_all(references)
 
 
 plant(

@@ -18,6 +18,8 @@ from aca_tokend.core.steps import LOCAL
 from aca_tokend.secrets import MAX_SECRET_BYTES, SecretResolver
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aca_tokend.core.config import Reference
 
 CANARY = "canary-p4ssword"
@@ -29,13 +31,15 @@ class OneSecretVault:
 
     def __init__(self, value: str | SecretError) -> None:
         self.value = value
-        self.asked: list[tuple[str, str, str]] = []
+        self.asked: list[tuple[str, str]] = []
 
-    def read_field(self, mount: str, path: str, name: str) -> Secret:
-        self.asked.append((mount, path, name))
+    def read_secret(self, mount: str, path: str) -> Callable[[str], Secret]:
+        """Tells fields apart by their names, behind the value."""
+        self.asked.append((mount, path))
         if isinstance(self.value, SecretError):
             raise self.value
-        return Secret(self.value)
+        value = self.value
+        return lambda name: Secret(value if name == "password" else f"{name} of {value}")
 
 
 def failure(reference: Reference, vaults: dict[str, OneSecretVault] | None = None) -> SecretError:
@@ -95,6 +99,24 @@ def test_a_changed_secret_is_taken_up(secret_file: Path, monkeypatch: pytest.Mon
         assert [resolver.resolve(reference) for reference in references] == [Secret(value)] * 3
 
 
+def test_fields_of_one_secret_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """User and password of one Vault secret come from one read, so that a pair that changes is not torn."""
+    monkeypatch.setenv(NAME, "e")
+    main, other = OneSecretVault("m"), OneSecretVault("o")
+    references: list[Reference] = [
+        VaultReference(vault="kv/aca#username"),
+        EnvReference(env=NAME),
+        VaultReference(vault="kv/aca#password"),
+        VaultReference(vault="kv/aca#password", vault_name="other"),
+        VaultReference(vault="kv/acb#password"),
+    ]
+
+    found = SecretResolver({"main": main, "other": other}).resolve_all(references)
+
+    assert [found[it] for it in references] == [Secret(it) for it in ("username of m", "e", "m", "o", "m")]
+    assert (main.asked, other.asked) == ([("kv", "aca"), ("kv", "acb")], [("kv", "aca")])
+
+
 def test_a_vault_is_asked_by_name_in_its_own_pool() -> None:
     """A Vault reference goes to the Vault it names, and is resolved in that Vault's pool; the others need none."""
     main, other = OneSecretVault("m"), OneSecretVault("o")
@@ -103,7 +125,7 @@ def test_a_vault_is_asked_by_name_in_its_own_pool() -> None:
     vaults["other"] = other
     reference = VaultReference(vault="kv/aca/bookings#password", vault_name="other")
     assert resolver.resolve(reference) == Secret("o")
-    assert (main.asked, other.asked) == ([], [("kv", "aca/bookings", "password")])
+    assert (main.asked, other.asked) == ([], [("kv", "aca/bookings")])
     assert resolver.pool(reference) == "vault.other"
     assert resolver.pool(EnvReference(env=NAME)) is None
     assert resolver.pool(FileReference(file="/run/secrets/x")) is None

@@ -93,17 +93,17 @@ def test_refused_write(stub: VaultStub, by_token: Bench, body: object, reason: R
 def test_field_that_is_no_secret(by_token: Bench, path: str, field: str, reason: Reason, message: str) -> None:
     """A field that is not there, or is no text, is named and not shown."""
     with pytest.raises(SecretError) as caught:
-        by_token.session.read_field("secret", path, field)
+        by_token.session.read_secret("secret", path)(field)
     assert (caught.value.reason, str(caught.value)) == (reason, message)
     assert_hidden(caught.value)
 
 
 def test_field(stub: VaultStub, by_token: Bench) -> None:
     """A field of text is a secret; where Vault does not give it, that is a SecretError with Vault's reason."""
-    assert by_token.session.read_field("secret", "aca/bookings", "password") == Secret(SECRET)
+    assert by_token.session.read_secret("secret", "aca/bookings")("password") == Secret(SECRET)
     stub.always(PATH, answer(503, {"errors": ["Vault is sealed"]}))
     with pytest.raises(SecretError) as caught:
-        by_token.session.read_field("secret", "aca/bookings", "password")
+        by_token.session.read_secret("secret", "aca/bookings")("password")
     assert caught.value.reason is Reason.VAULT_SEALED
 
 
