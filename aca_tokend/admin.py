@@ -1,8 +1,8 @@
 """The admin listener: who may ask, `/metrics`, `/-/healthy` and `/-/ready`, and whatever pages it is handed beside.
 
 It shows what it is handed and decides nothing. Every answer may be neither cached nor sniffed nor framed unless its
-page says so, and none shows a traceback or a version. What clients can do to it stands in listener.py. Flask takes a
-tenth of a second to import: import this module only where the listener is on.
+page says so, and none shows a traceback or a version. What clients can do to it stands in listener.py. Flask, with 6 MB
+and a tenth of a second to import, is there once somebody asks for more than probes and scrapers do.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ import ipaddress
 import os
 import socket
 import ssl
-from contextlib import suppress
+import threading
+from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 import structlog
-from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException, MisdirectedRequest
 
 from aca_tokend.core.errors import TokendError
 from aca_tokend.core.health import report
 from aca_tokend.listener import Listener
+from aca_tokend.wsgi import HEADERS, phrase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from flask import Flask
 
     from aca_tokend.core.config import AdminConfig
     from aca_tokend.core.health import Check
@@ -33,16 +36,11 @@ if TYPE_CHECKING:
     Checks = Callable[[], Sequence[Check]]
     Pages = Callable[[Flask], None]
     OnError = Callable[[str, BaseException], None]
+    Shown = tuple[int, dict[str, str], bytes]  # status, headers, body
+    View = Callable[[WSGIEnvironment], Shown]
 
 BACKLOG = 1024
-# What a response has unless its page says otherwise.
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+TEXT = "text/plain; charset=utf-8"
 OTHER_HOST = "not served under this name; ask for localhost, or for an IP address"
 
 _log = structlog.get_logger("aca_tokend.admin")
@@ -56,7 +54,7 @@ class AdminServer:
         metrics: gives the page of metrics and its content type for an Accept header.
         healthy: what is wrong that a restart would mend, as checks.
         ready: what is not ready yet, as checks.
-        pages: each adds pages of its own to the application.
+        pages: each adds pages of its own to the application of Flask, when the first of them is asked for.
         on_error: told of an unexpected exception, and which page met it.
     """
 
@@ -65,9 +63,12 @@ class AdminServer:
     ) -> None:
         self._config = config
         self._on_error = on_error
-        self._app = _application(metrics, healthy, ready, on_error)
-        for add in pages:
-            add(self._app)
+        views: dict[str, View] = {
+            "/metrics": partial(_exposition, metrics),
+            "/-/healthy": partial(_verdict, "healthy", healthy),
+            "/-/ready": partial(_verdict, "ready", ready),
+        }
+        self._site = _Site(views, pages, on_error)
         self._listener: Listener | None = None
 
     @property
@@ -90,9 +91,9 @@ class AdminServer:
         tls = _tls(self._config) if self._config.tls_cert else None
         listening = _listening(self._config.listen)
         if ipaddress.ip_address(listening.getsockname()[0]).is_loopback:
-            self._app.before_request(lambda: _refuse_other_hosts(self._config.listen))
+            self._site.host = self._config.listen
         # probes wait for no page, however many are being made
-        self._listener = Listener(listening, self._app, urgent=b"/-/", tls=tls, on_error=self._on_error)
+        self._listener = Listener(listening, self._site, urgent=b"/-/", tls=tls, on_error=self._on_error)
         self._listener.start()
 
     def reload_tls(self) -> None:
@@ -113,69 +114,80 @@ class AdminServer:
             listener.stop()
 
 
-class _Application(Flask):
-    """Flask, but for how it tells that a page failed, before it answers 500."""
+class _Site:
+    """What the listener serves: by itself what probes and scrapers ask for, and Flask's pages once somebody comes.
 
-    on_error: OnError
+    `host` is the one listened on where that is this machine's own alone.
+    """
 
-    def log_exception(self, exc_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None]) -> None:
-        """Names the page as we do, since the client's words for it could be anything."""
-        if exc_info[1] is not None:
-            self.on_error(str(request.url_rule), exc_info[1])
+    def __init__(self, views: Mapping[str, View], pages: Sequence[Pages], on_error: OnError) -> None:
+        self.host: str | None = None
+        self._views = views
+        self._pages = pages
+        self._on_error = on_error
+        self._lock = threading.Lock()
+        self._app: WSGIApplication | None = None
 
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answers one request, as WSGI has it."""
+        view, headers = self._views.get(environ["PATH_INFO"]), {"Content-Type": TEXT}
+        if self.host is not None and _is_another_host(environ.get("HTTP_HOST", ""), self.host):
+            status, body = 421, f"{OTHER_HOST}\n".encode()
+        elif view is None:
+            return self._flask()(environ, start_response)
+        else:
+            try:
+                status, more, body = view(environ)
+                headers |= more
+            except Exception as error:  # noqa: BLE001 -- contained here for what Flask does not serve
+                self._on_error(environ["PATH_INFO"], error)
+                status, body = 500, b"Internal Server Error\n"
+        headers = {**HEADERS, "Content-Length": str(len(body)), **headers}
+        start_response(f"{status} {phrase(status).decode()}", list(headers.items()))
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
-def _application(metrics: Exposition, healthy: Checks, ready: Checks, on_error: OnError) -> Flask:
-    app = _Application(__name__, static_folder=None, template_folder=None)
-    app.on_error = on_error
-    app.debug = False  # whatever FLASK_DEBUG says
-    app.url_map.merge_slashes = False
+    def _flask(self) -> WSGIApplication:
+        with self._lock:
+            if self._app is None:
+                from aca_tokend.flask_app import application
 
-    def page() -> Response:
-        compressed = request.accept_encodings.quality("gzip") > 0
-        body, content_type = metrics(request.headers.get("Accept", ""), compressed)
-        encoding = {"Content-Encoding": "gzip"} if compressed else {}
-        return Response(body, headers={**encoding, "Vary": "Accept, Accept-Encoding"}, content_type=content_type)
-
-    views = {
-        "/metrics": page,
-        "/-/healthy": lambda: _verdict("healthy", healthy()),
-        "/-/ready": lambda: _verdict("ready", ready()),
-    }
-    for path, view in views.items():
-        app.add_url_rule(path, path, view, methods=["GET"], provide_automatic_options=False)  # HEAD comes with GET
-
-    @app.errorhandler(HTTPException)
-    def error(problem: HTTPException) -> Response:
-        said = f"{problem.name}\n" if problem.code != MisdirectedRequest.code else f"{problem.description}\n"
-        return Response(said, problem.code, mimetype="text/plain")
-
-    @app.after_request
-    def harden(response: Response) -> Response:
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        response.headers["Server"] = "aca-tokend"
-        return response
-
-    return app
+                self._app = application(self._pages, self._on_error)
+            return self._app
 
 
-def _verdict(word: str, checks: Sequence[Check]) -> Response:
-    well = not any(check.problem for check in checks)
-    text = report(word, checks, verbose="verbose" in request.args)
-    return Response(text, 200 if well else 503, mimetype="text/plain")
+def _exposition(metrics: Exposition, environ: WSGIEnvironment) -> Shown:
+    compressed = _takes_gzip(environ.get("HTTP_ACCEPT_ENCODING", ""))
+    body, content_type = metrics(environ.get("HTTP_ACCEPT", ""), compressed)
+    encoding = {"Content-Encoding": "gzip"} if compressed else {}
+    return 200, {**encoding, "Vary": "Accept, Accept-Encoding", "Content-Type": content_type}, body
 
 
-def _refuse_other_hosts(listen: str) -> None:
-    """On a loopback address, answers to no name that a web page could have had pointed here (DNS rebinding)."""
-    host = request.headers.get("Host", "").strip().lower()
+def _takes_gzip(accepted: str) -> bool:
+    """What Accept-Encoding says of gzip (RFC 9110, section 12.5.3)."""
+    items = [item.partition(";q=") for item in accepted.replace(" ", "").lower().split(",")]
+    quality = {coding: rest for coding, _, rest in items}
+    wanted = quality.get("gzip", quality.get("*", "0"))
+    return wanted == "" or wanted.strip("0.") != ""
+
+
+def _verdict(word: str, checks: Checks, environ: WSGIEnvironment) -> Shown:
+    found = checks()
+    text = report(word, found, verbose="verbose" in parse_qs(environ["QUERY_STRING"], keep_blank_values=True))
+    return 503 if any(check.problem for check in found) else 200, {}, text.encode()
+
+
+def _is_another_host(said: str, listen: str) -> bool:
+    """Whether a web page could have had this name pointed to a loopback address (DNS rebinding)."""
+    host = said.strip().lower()
     name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
     name = name.strip("[]").removesuffix(".")
     if name in {"", "localhost", listen.rpartition(":")[0].lower()} or name.endswith(".localhost"):
-        return
-    with suppress(ValueError):
+        return False
+    try:
         ipaddress.ip_address(name)
-        return
-    raise MisdirectedRequest(OTHER_HOST)
+    except ValueError:
+        return True
+    return False
 
 
 def _listening(listen: str) -> socket.socket:

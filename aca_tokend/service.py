@@ -22,6 +22,8 @@ from aca_tokend.watching import ConfigWatch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from flask import Flask
+
     from aca_tokend.admin import AdminServer
     from aca_tokend.core.config import Config
     from aca_tokend.core.errors import InternalError
@@ -40,21 +42,13 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
     admin, address = None, "off"
     if config.admin.listen:
         from aca_tokend.admin import AdminServer
-        from aca_tokend.pages import site
-        from aca_tokend.status import status_page, token_page
-        from aca_tokend.status_api import api
 
-        told = (
-            lambda query: status_page(daemon.subject(), query),
-            lambda name: token_page(daemon.subject(), name),
-        )
         admin = AdminServer(
             config.admin,
             daemon.metrics.exposition,
             daemon.checks,
             daemon.readiness,
-            api(*told),
-            site(*told),
+            partial(_add_pages, daemon),
             on_error=partial(daemon.unexpected, Component.PAGE),
         )
         admin.start()
@@ -78,6 +72,17 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
         return 1
     logger.info("daemon_stopped", unfinished=list(left))
     return 0
+
+
+def _add_pages(daemon: Daemon, app: Flask) -> None:
+    """The status API and the pages for people. What they are made of is loaded with the first of them."""
+    from aca_tokend.pages import site
+    from aca_tokend.status import status_page, token_page
+    from aca_tokend.status_api import api
+
+    told = (lambda query: status_page(daemon.subject(), query), lambda name: token_page(daemon.subject(), name))
+    api(*told)(app)
+    site(*told)(app)
 
 
 def _stopped_by(bug: InternalError, logger: Any) -> None:  # noqa: ANN401 -- structlog's loggers have no type

@@ -11,9 +11,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from werkzeug.wrappers import Response
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from wsgiref.types import WSGIApplication
 
     import h11
@@ -23,6 +22,15 @@ Answer = tuple[int, list[tuple[str, str]], bytes]
 MAX_HEADERS = 100
 # Of the address and all headers together.
 MAX_HEAD_BYTES = 16_384
+# What an answer has unless its page says otherwise.
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Server": "aca-tokend",
+    "X-Content-Type-Options": "nosniff",
+}
 _METHODS = (b"GET", b"HEAD")
 _VERSIONS = (b"1.0", b"1.1")
 
@@ -85,5 +93,17 @@ def environment(request: h11.Request, address: str, port: int, *, secure: bool) 
 
 def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
     """What the application answers."""
-    response = Response.from_app(app, environ, buffered=True)
-    return response.status_code, list(response.headers), response.get_data()
+    begun: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], _error: object = None) -> Callable[[bytes], object]:
+        begun.append((status, headers))
+        return lambda _: None
+
+    chunks = app(environ, start_response)
+    try:
+        body = b"".join(chunks)
+    finally:
+        if (close := getattr(chunks, "close", None)) is not None:
+            close()
+    status, headers = begun[-1]
+    return int(status.split()[0]), list(headers), body

@@ -9,15 +9,19 @@ import io
 import json
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import traceback
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from flask import Flask
 
 from aca_tokend import log
 from aca_tokend.admin import OTHER_HOST, AdminServer
@@ -31,11 +35,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from flask import Flask
-
 CANARY = "canary-8f14e45f"
 LIMIT = 30.0  # seconds that nothing here should come near
 MANY = 15  # more than there are pages made at once
+
+
+LOADED = """
+import sys, urllib.error, urllib.request
+from aca_tokend.admin import AdminServer
+from aca_tokend.core.config import AdminConfig
+from aca_tokend.core.health import Check
+
+def ask(path):
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}").status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+def loaded():
+    return sorted({"flask", "jinja2", "werkzeug"} & set(sys.modules))
+
+unready = [Check("tokens", "one is not ready")]
+config = AdminConfig(listen="127.0.0.1:0")
+server = AdminServer(config, lambda *_: (b"", "text/plain"), list, lambda: unready, on_error=print)
+server.start()
+print(ask("/metrics"), ask("/-/ready"), loaded(), ask("/else"), loaded())
+server.stop()
+"""
 
 
 @dataclass
@@ -285,12 +311,28 @@ def test_flask_debug_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """FLASK_DEBUG in the environment does not turn tracebacks on."""
     monkeypatch.setenv("FLASK_DEBUG", "1")
 
-    def fail() -> None:
+    def fail() -> str:
         raise RuntimeError(CANARY)
 
-    log.configure("error", "json", io.StringIO())
-    with serving(Parts(hold=fail)) as server:
-        assert ask(server, "/metrics").body == "Internal Server Error\n"
+    stream = io.StringIO()
+    log.configure("error", "json", stream)
+    settings = AdminConfig.model_validate({"listen": "127.0.0.1:0"})
+    pages = partial(Flask.add_url_rule, rule="/<name>", endpoint="fail", view_func=lambda name: fail() + name)
+    server = AdminServer(settings, Parts().metrics, list, list, pages, on_error=log_bug)
+    server.start()
+    try:
+        assert ask(server, f"/{CANARY}").body == "Internal Server Error\n"
+    finally:
+        server.stop()
+    line = json.loads(stream.getvalue())
+    assert (line["page"], line["error_type"]) == ("/<name>", "RuntimeError")
+    assert CANARY not in stream.getvalue()
+
+
+def test_flask_is_loaded_with_the_first_page() -> None:
+    """Probes and scrapers are answered without what only the pages for people need."""
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["200", "503", "[]", "404", "['flask',", "'jinja2',", "'werkzeug']"]
 
 
 # ── listening, stopping ───────────────────────────────────────────────────────────────────────────────────────────────
