@@ -4,7 +4,7 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-herds bench-shards bench-simulation soak soak-simulation chart dashboard golden format image docs manual screenshots status-schema snippets lock clean
+.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-herds bench-shards bench-simulation fuzz soak soak-simulation chart dashboard golden format image docs manual screenshots status-schema snippets lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ bench-shards: .venv/test/.made ## a million tokens over 64 shards, on paper
 
 bench-simulation: .venv/test/.made ## how fast the simulation runs
 	@.venv/test/bin/python -m tests.bench.simulation
+
+fuzz: .venv/test/.made ## ten minutes of odd answers for all that reads them; ARGS="--seconds 60"
+	@.venv/test/bin/python -m tests.fuzz $(ARGS)
 
 soak: .venv/test/.made ## half an hour on real servers with faults: does anything grow? ARGS="--minutes 10 --tokens 500"
 	@.venv/test/bin/python -m tests.bench.soak $(ARGS)

@@ -30,6 +30,7 @@ PREFIX = "ACA_"
 FILTERS = ("default", "escape", "length", "lower", "replace", "tojson", "trim", "upper", "urlencode")
 TESTS = ("defined", "none", "string", "integer")
 
+_WIDEST_INDENT = 16
 _TOO_LARGE = "it would be larger than 1 MiB"
 _FILE = "<template>"  # Jinja2's name for a template that comes from no file
 _NO_PART = {
@@ -179,7 +180,7 @@ def _environment() -> SandboxedEnvironment:
 
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.globals.clear()
-    filters = {**environment.filters, "replace": _replace}
+    filters = {**environment.filters, "replace": _replace, "tojson": _narrow(environment.filters["tojson"])}
     environment.filters = {name: _bounded(filters[name]) for name in FILTERS}
     return environment
 
@@ -195,6 +196,18 @@ def _bounded(apply: Callable[..., object]) -> Callable[..., object]:
         return result
 
     return bounded
+
+
+def _narrow(tojson: Callable[..., object]) -> Callable[..., object]:
+    """Jinja2's would make an indent of any width."""
+
+    @wraps(tojson)  # by which Jinja2 knows to hand it its context
+    def narrow(context: object, value: object, indent: int | None = None) -> object:
+        if indent is not None and indent > _WIDEST_INDENT:
+            raise RenderError(_TOO_LARGE)
+        return tojson(context, value, indent)
+
+    return narrow
 
 
 def _replace(text: object, old: str, new: str) -> str:

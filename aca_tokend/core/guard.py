@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 REMEMBERED = 8
 # What a record is called beside the place of its token.
 RECORD = "attempts"
+# Of more attempts no record of ours tells: a number of any length could not be written again with one more.
+MOST_SPENT = 2**31
 # A proof is good for so many seconds at least, however short the token lives: a claim for each would cost more requests
 # than the rotation itself, and just where those that are due are too many.
 PROVEN_SECONDS = 60.0
@@ -247,7 +249,7 @@ def _attempts(credential: str, entry: object) -> Attempts:
             "reserved": bool() as reserved,
             "reason": str() as reason,
             "changed_at": str() as changed_at,
-        } if spent >= 0 and (not reason or reason in REJECTED):
+        } if 0 <= spent <= MOST_SPENT and (not reason or reason in REJECTED):
             try:
                 moment = datetime.fromisoformat(changed_at).astimezone(UTC)
             except (ValueError, OverflowError):

@@ -200,6 +200,13 @@ def test_template_is_bounded() -> None:
         render(document(1), "template", "{{ access_token" + " | replace('', access_token)" * 9 + " }}")
     with pytest.raises(RenderError, match="larger than 1 MiB"):
         render(document(1), "template", "x" * MAX_BYTES + "y")
+    with pytest.raises(RenderError, match="larger than 1 MiB"):
+        render(document(1), "template", "{{ [scope] | tojson(indent=99999999999999) }}")
+
+
+def test_template_makes_json_of_several_lines() -> None:
+    """A template may have JSON indented, as far as anybody reads it."""
+    assert render(document(1), "template", "{{ [scope] | tojson(indent=2) }}") == b'[\n  "public"\n]'
 
 
 @pytest.mark.parametrize("template", ["{{ expires_in + 60 }}", "{{ 1 / (expires_in - 7200) }}", "{{ scope[99] }}", " "])

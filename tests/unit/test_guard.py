@@ -257,6 +257,7 @@ def test_record_is_read_back() -> None:
         {},
         {"proven": 1},
         ENTRY | {"spent": -1},
+        ENTRY | {"spent": 10**4299},
         ENTRY | {"reason": "surely"},
         ENTRY | {"changed_at": "9999-12-31T23:59:59.999999Z"},
         ENTRY | {"changed_at": "0001-01-01T00:00:00Z"},
