@@ -40,6 +40,10 @@ T = TypeVar("T")
 # the same, no other is asked for so long: each would be one more that nobody needs.
 UNEXPLAINED_SECONDS = 60.0
 
+# A mount that was KV version 2 is asked about again after so long: enabled anew as version 1 it would take what is
+# written to `data/PATH` for a secret of that name. Where many new secrets are looked at, it is not asked for each.
+VERSIONED_SECONDS = 10.0
+
 # Where Vault will not say what is mounted somewhere, or is too old to be asked.
 _SAYS_NOTHING = frozenset({Reason.PERMISSION_DENIED, Reason.NOT_FOUND, Reason.MOUNT_MISSING, Reason.REQUEST_REFUSED})
 
@@ -72,8 +76,7 @@ class VaultSession:
         self._own = TokenKeeper(name, config, self._nodes, resolve, monotonic, wall, on_login)
         self._monotonic = monotonic
         self._unexplained_until = -math.inf
-        # the mounts known to be KV version 2; a version 1 that is in the way may be made one, so it is asked again
-        self._versioned: set[str] = set()
+        self._versioned_until: dict[str, float] = {}  # the mounts that were KV version 2 a moment ago
 
     @property
     def expires_at(self) -> float | None:
@@ -167,7 +170,7 @@ class VaultSession:
         return self._call(call, lambda client: self._mount_version(client, mount))
 
     def _mount_version(self, client: hvac.Client, mount: str) -> int | None:
-        if mount in self._versioned:
+        if self._monotonic() < self._versioned_until.get(mount, -math.inf):
             return 2
         try:
             version = vault_kv.mount_version(client, mount)
@@ -176,8 +179,11 @@ class VaultSession:
                 raise
             return None
         if version == 2:  # noqa: PLR2004 -- of the two versions there are
-            self._versioned.add(mount)
+            self._is_versioned(mount)
         return version
+
+    def _is_versioned(self, mount: str) -> None:
+        self._versioned_until[mount] = self._monotonic() + VERSIONED_SECONDS
 
     def _read(self, mount: str, path: str, error: type[ReasonedError]) -> KvRead:
         call = _Call(mount, f"{mount}/data/{path}", error, "read")
@@ -185,7 +191,7 @@ class VaultSession:
         def send(client: hvac.Client) -> KvRead:
             read = vault_kv.read(client, mount, path)
             if read.version:
-                self._versioned.add(mount)
+                self._is_versioned(mount)
             elif self._mount_version(client, mount) == 1:  # to it, there is just no secret of this name
                 raise RequestFailedError(Reason.MOUNT_MISSING, _other_version(1))
             return read

@@ -275,7 +275,7 @@ class Sockets:
             session.close()
 
     def _mount_version(self) -> None:
-        self.session._versioned.clear()  # it would not ask again
+        self.session._versioned_until.clear()  # it would not ask again
         self.session.mount_version("secret")
 
     def _run(self, call: Callable[[], object], path: str, case: bytes) -> Outcome:

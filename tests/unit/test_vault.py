@@ -12,6 +12,7 @@ from aca_tokend.core.errors import PublishError, SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.vault_answers import KvRead
+from aca_tokend.vault import VERSIONED_SECONDS
 from tests.unit.scripted_server import Authority, ScriptedServer, response
 from tests.unit.vault_bench import HELD, LOGIN, PATH, SECOND, SECRET, SHORT, assert_hidden, bench
 from tests.unit.vault_stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
@@ -55,6 +56,18 @@ def test_reads(stub: VaultStub, by_token: Bench) -> None:
     stub.always(PATH, HELD)
     assert by_token.read() == KvRead({"password": SECRET, "pin": 7}, 3)
     assert SECRET not in repr(by_token.read())
+
+
+def test_mount_that_becomes_version_1(stub: VaultStub, by_token: Bench) -> None:
+    """A mount that is enabled anew as version 1 is noticed before anything is written to `data/PATH` there."""
+    by_token.read()
+    stub.always(PATH, answer(404, {"errors": []}))
+    kind = {"type": "kv", "path": "secret/", "options": {"version": "1"}}
+    stub.always("/v1/sys/internal/ui/mounts/secret", answer(200, {"data": kind}))
+    by_token.clock.advance(VERSIONED_SECONDS + 1.0)
+
+    error = by_token.failure()
+    assert (error.reason, "set kv_version = 1" in str(error)) == (Reason.MOUNT_MISSING, True)
 
 
 def test_write(stub: VaultStub, by_token: Bench) -> None:
