@@ -5,6 +5,7 @@ Failures that repeat are summed up, so the last line about a token may be long a
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.outcome import Expired
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Told of when it began: such a server's tokens expire before their time comes, each of them.
 _EXPECTED = frozenset({"token_reused", "lifetime_too_short"})
+# While every token is fresh, they are looked over this often, since an attempt may find that one is not.
+CALM_SECONDS = 10.0
 
 
 class Expiries:
@@ -27,15 +30,21 @@ class Expiries:
 
     def __init__(self) -> None:
         self._told: dict[str, tuple[str, ...]] = {}
+        self._look_at = -math.inf
 
     def news(self, tokens: Iterable[ManagedToken], monotonic: float, wall: float) -> Iterator[Expired]:
         """The tokens of which something has expired in a sink since the last call."""
+        if monotonic < self._look_at:
+            return
+        self._look_at = monotonic + CALM_SECONDS
         told: dict[str, tuple[str, ...]] = {}
         for token in tokens:
             facts = token.facts
             behind = any(place.failures or place.busy for place in facts.places)
             if facts.expires_at > monotonic and not behind:
+                self._look_at = min(self._look_at, facts.expires_at)
                 continue
+            self._look_at = monotonic
             expired = _expired_places(token, facts, wall)
             if not expired or not facts.tried_once or _expected(facts):
                 continue

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from aca_tokend.core.errors import GrantError
 from aca_tokend.core.outcome import Expired, Reason, Step
 from aca_tokend.expiry import Expiries
 from tests.fakes import Bench, MemorySink, token_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aca_tokend.rotation.managed import ManagedToken
 
 
 def rotated(*sinks: MemorySink) -> Bench:
@@ -123,3 +129,19 @@ def test_adopted_token_that_has_expired_before_the_start() -> None:
     assert bench.attempt() < math.inf
     (expired,) = news(bench, expiries)
     assert expired.failure is not None
+
+
+def test_fresh_tokens_are_seldom_looked_over() -> None:
+    """While every token is fresh they are looked over when the first of them expires, and now and then before."""
+    bench, expiries = rotated(), Expiries()
+    looks: list[float] = []
+
+    def tokens(now: float) -> Iterator[ManagedToken]:
+        looks.append(now)
+        yield bench.token
+
+    expires_at, began = bench.token.facts.expires_at, bench.clock.monotonic()
+    for now in (began, began + 9.0, began + 10.0, expires_at - 1.0, expires_at - 0.5, expires_at, expires_at + 1.0):
+        list(expiries.news(tokens(now), now, bench.clock.wall()))
+
+    assert looks == [began, began + 10.0, expires_at - 1.0, expires_at, expires_at + 1.0]
