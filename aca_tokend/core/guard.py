@@ -210,7 +210,8 @@ def refused_elsewhere(
     known: Attempts | None, credential: str, refusals: int, reason: Reason | None, refused_at: datetime
 ) -> Attempts:
     """What is known where another token of the process was refused with the credential so often, at last then."""
-    return Attempts(credential, False, refusals, False, reason, _after(known, refused_at))
+    spent = max(refusals, known.spent) if known else refusals
+    return Attempts(credential, False, spent, False, reason, _after(known, refused_at))
 
 
 def given_back(known: Attempts | None, mine: Claim, now: datetime) -> Attempts | None:
@@ -229,7 +230,7 @@ def _after(known: Attempts | None, now: datetime) -> datetime:
 
 def exhausted(known: Attempts, rules: Rules) -> bool:
     """Whether no further attempt is left."""
-    return known.spent >= rules.max_rejections
+    return not known.proven and known.spent >= rules.max_rejections
 
 
 def parse_record(fields: Mapping[str, object]) -> AttemptRecord:

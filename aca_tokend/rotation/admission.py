@@ -86,6 +86,7 @@ class Claims:
     def enter(self, token: str, expires: float) -> bool:
         """Whether an attempt of this token may be claimed now; one that may not is woken later."""
         with self._lock:
+            self._woken.discard(token)
             if token not in self._inside and len(self._inside) >= self.most:
                 self._waiting[token] = expires
                 return False
@@ -134,17 +135,17 @@ class Credential:
         return self.accepted_at >= since and self.accepted_at > -math.inf
 
     def wait(self, rules: Rules, now: float) -> float:
-        """In how many seconds another request may be sent with it: not above 0 for now, infinity for never."""
+        """In how many seconds another request may be sent with it; infinity for never."""
         if self.refusals < rules.max_rejections:
             return 0.0
         if not rules.retry_rejected_seconds:
             return math.inf
-        return self.refused_at + rules.retry_rejected_seconds - now
+        return max(self.refused_at + rules.retry_rejected_seconds - now, 0.0)
 
-    def enter(self, facts: Facts, rules: Rules, now: float, permit: object = None) -> bool:
+    def enter(self, facts: Facts, rules: Rules, now: float, permit: object = None) -> bool | None:
         """Whether a request may be sent now; a token that must wait for another's is woken after it.
 
-        With `permit` it is sent, unless another was refused since, and under way until that is `answered`.
+        With `permit` it is sent, and under way until that is `answered`. None: another was refused since the permit.
         """
         with self._lock:
             most = rules.max_rejections if self.proven() else 1
@@ -153,7 +154,7 @@ class Credential:
                 return False
             if permit is not None:
                 if self.wait(rules, now) > 0.0:
-                    return False
+                    return None
                 self._under_way = (*self._under_way, (id(permit), now))
             self._waiting.pop(facts.name, None)
             return True
@@ -165,7 +166,7 @@ class Credential:
             self._under_way = tuple(it for it in self._under_way if it[0] != id(permit))
             everybody = verdict is True
             if verdict is True and since >= self.refused_at:  # else nobody knows which of the two answers came later
-                self.accepted_at, self.refusals = since, 0
+                self.accepted_at, self.refusals, self.reason = since, 0, None
             elif isinstance(verdict, Reason):
                 self._refused(verdict, self.refusals + 1, now)
                 everybody = self.refusals >= rules.max_rejections  # to find that out
@@ -187,7 +188,7 @@ class Credential:
         """What was refused may be tried again, unless that was said after `since` before: it counts once for all."""
         with self._lock:
             if self._cleared_at <= since:
-                self.refusals, self._cleared_at = 0, now
+                self.refusals, self.reason, self._cleared_at = 0, None, now
 
     def sighted(self, attempts: Attempts, now: float) -> float:
         """When this entry of a record was first seen by this process."""

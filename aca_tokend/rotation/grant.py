@@ -78,12 +78,16 @@ class Granter:
     # ── the actions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ask_turn(self, token: ManagedToken) -> Facts:
-        """Whether the endpoint may be asked by now. A token that waits on looks for a replica's, now and then."""
+        """Whether the endpoint may be asked by now. A token that nobody woke looks for a replica's, now and then."""
         facts, now = token.facts, self.clock.monotonic()
         wait = self.held_up(token.wiring, facts)
         if wait is None:
             return facts._replace(waiting=None)
-        return facts._replace(waiting=Waiting(wait.why, now + wait.seconds, look_before=now), turn_at=math.inf)
+        by_itself = facts.waiting is not None and facts.waiting.until <= now
+        facts = self._wait(facts, wait)
+        if by_itself and facts.waiting is not None:
+            facts = facts._replace(waiting=facts.waiting._replace(look_before=now))
+        return facts
 
     async def identify(self, token: ManagedToken, moment: Moment) -> Facts:
         """Resolves whose token it is."""
@@ -196,6 +200,7 @@ class Granter:
             facts = facts._replace(
                 held=checked._replace(checked_at=now, revoked_at=now),
                 revocations=facts.revocations + 1,
+                pending=None,
             )
             self.observe(Failed(facts.name, failure, facts.revocations, need_at(facts) - now, expires_at(facts)))
             return facts
@@ -228,11 +233,12 @@ class Granter:
     def send(self, token: ManagedToken, permit: Permit) -> Answered | Wait | None:
         """Runs in the endpoint's pool. The token's lifetime is counted from before the request is sent.
 
-        None: it is no longer permitted, as it waited here for too long, or another's request goes first.
+        None: it is no longer permitted, as it waited here for too long.
         """
         facts, wiring, now = token.facts, token.wiring, self.clock.monotonic()
-        if not self.lockout.enter(wiring, facts, permit):
-            return None
+        entered = self.lockout.enter(wiring, facts, permit)
+        if entered is not True:
+            return entered or None
         if not wiring.gate.admit(facts.name, facts.expires_at, now):
             return self._held_up(wiring, facts, now)
         started, started_wall = now, self.clock.wall()

@@ -97,7 +97,7 @@ def ask(token: ManagedToken, places: tuple[int, ...], now: float, wake: Callable
         facts = facts.with_place(number, hooked=document)
         woken[hook.name] = hook
     for hook in woken.values():  # once all of them are asked: places of one token with the same hook share its run
-        wake(Wake(hook.name, now))
+        wake(Wake(hook.name, max(now, hook.not_before)))
     return facts
 
 

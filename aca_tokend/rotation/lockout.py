@@ -126,12 +126,16 @@ class Lockout:
             return Wait(BUSY, patience(facts, now))
         return await self._claim(wiring, facts, resolved, known)
 
-    def enter(self, wiring: Wiring, facts: Facts, permit: Permit) -> bool:
+    def enter(self, wiring: Wiring, facts: Facts, permit: Permit) -> Wait | bool:
         """A moment before the request is sent: whether that is still permitted, and it waits for no other one."""
         now = self.clock.monotonic()
         if now > permit.until:
             return False
-        return all(credential.enter(facts, wiring.rules, now, permit) for credential, _ in _turns(permit.known))
+        for credential, why in _turns(permit.known):
+            entered = credential.enter(facts, wiring.rules, now, permit)
+            if not entered:
+                return False if entered is None else self._queue(wiring, facts, permit.known, why)
+        return True
 
     async def settle(self, wiring: Wiring, facts: Facts, permit: Permit, verdict: Verdict = None) -> Settled:
         """Notes how a permitted request went: a refused client says nothing of the user, and the other way round."""
@@ -145,10 +149,12 @@ class Lockout:
             woken += credential.answered(permit, rules, now, of_it)
         self._wake(woken)
         told, cleared, claim = await self._note(wiring, facts, permit, verdict)
-        last = told is not None and guard.exhausted(told, rules)
-        kept = facts.noted if refused is None else ""
+        spent = told is not None and guard.exhausted(told, rules)
+        last = refused is not None and (spent or concerned.wait(rules, now) > 0.0)
+        untold = told is None and refused in {None, Reason.INVALID_CLIENT}
+        kept = facts.noted if untold or refused is Reason.INVALID_SCOPE else ""
         noted = permit.resolved.credential if told and told.proven else kept
-        return Settled(last, Recorded(told.changed_at if told else None, cleared), noted, claim)
+        return Settled(last, Recorded(told.changed_at if told and spent else None, cleared), noted, claim)
 
     async def allowed(self, wiring: Wiring, facts: Facts, resolved: Resolved) -> tuple[float, Recorded]:
         """In how many seconds a suspended token may make an attempt by its records, read anew, and by what is known.
@@ -164,9 +170,9 @@ class Lockout:
         if book.error is not None:
             raise book.error
         now, before, waits = self.clock.monotonic(), suspension.recorded, [0.0]
-        entry, refused_at = book.known(suspension.credential), before.refused_at
-        accepted = entry is not None and entry.proven and refused_at is not None and entry.changed_at > refused_at
-        if accepted or (book.cleared and not before.cleared):
+        entry = book.known(suspension.credential)
+        later = entry is not None and before.refused_at is not None and entry.changed_at > before.refused_at
+        if (later and entry and entry.proven) or (book.cleared and not before.cleared):
             for credential in known:
                 credential.cleared(now, suspension.refused_at)
         for named in (resolved.credential, resolved.scoped):
@@ -174,7 +180,8 @@ class Lockout:
             if isinstance(decision, Denied):
                 waits.append(math.inf if decision.wait_seconds is None else decision.wait_seconds)
         waits += [credential.wait(wiring.rules, now) for credential in known]
-        return max(waits), replace(before, cleared=book.cleared)
+        refused_at = entry.changed_at if entry and later and not entry.proven else before.refused_at
+        return max(waits), Recorded(refused_at, book.cleared)
 
     def ended(self, wiring: Wiring, facts: Facts) -> None:
         """An attempt ended: if it was its turn and it does not wait for another's, the next comes."""
@@ -187,7 +194,7 @@ class Lockout:
 
     def _other_first(self, wiring: Wiring, facts: Facts, known: Known, now: float) -> Wait | None:
         """Whether this token waits for another one's request with the same credential."""
-        if not known.client.proven():
+        if not known.client.proven() and not known.client.refusals:
             first = wiring.client.before(facts.name, now)
             if first > 0.0:
                 return Wait("client_unproven", min(first, patience(facts, now)))
@@ -222,7 +229,7 @@ class Lockout:
         match decision:
             case Claim():
                 return Permit(resolved, known, sent_by, decision, book)
-            case Unwritten() if known.user.proven() and _granted(facts):
+            case Unwritten() if known.user.proven() and known.client.proven() and _granted(facts):
                 return Permit(resolved, known, math.inf)  # late: better one attempt too many than an expired token
             case Unwritten(error, claim):
                 message = f"no attempt without its record: {error.message}"

@@ -120,8 +120,8 @@ class JobStore(BaseJobStore):  # type: ignore[misc]  # APScheduler publishes no 
         return self.jobs.get(job_id)
 
     def get_all_jobs(self) -> list[Any]:
-        """All, whether they wait or were handed to their executors."""
-        return list(self.jobs.values())
+        """All, the soonest first, and last those that were handed to their executors."""
+        return sorted(self.jobs.values(), key=lambda job: (job.trigger.queued, job.trigger.at))
 
     def add_job(self, job: Any) -> None:  # noqa: ANN401 -- APScheduler publishes no types
         """Adds a job."""

@@ -44,7 +44,7 @@ def test_one_unproven_request_at_a_time() -> None:
     credential = Credential()
     first = entered(credential, "a")
 
-    assert credential.enter(token("b"), RULES, 1.0) is False
+    assert not credential.enter(token("b"), RULES, 1.0)
     assert [wake.token for wake in credential.answered(first, RULES, 2.0, None)] == ["b"]
     assert credential.enter(token("b"), RULES, 2.0) is True
 
@@ -54,7 +54,7 @@ def test_who_comes_by_itself_waits_no_more() -> None:
     credential = Credential()
     first = entered(credential, "a")
     for number in range(NEXT_TO_TRY + 1):
-        assert credential.enter(token(f"t{number}"), RULES, 1.0) is False
+        assert not credential.enter(token(f"t{number}"), RULES, 1.0)
     credential.answered(first, RULES, 2.0, None)
     last = entered(credential, f"t{NEXT_TO_TRY}", 3.0)
 
@@ -65,12 +65,12 @@ def test_proven_credential_is_sent_no_more_often_at_once_than_it_may_be_refused(
     """Where a proven password stops working, the requests under way at that moment are no more than the bound."""
     credential = proven()
     one, two = entered(credential, "a"), entered(credential, "b")
-    assert credential.enter(token("c"), RULES, 1.0, object()) is False
+    assert not credential.enter(token("c"), RULES, 1.0, object())
 
     assert credential.answered(one, RULES, 2.0, WRONG) == []
-    assert credential.enter(token("c"), RULES, 2.0, object()) is False, "the other may be refused too"
+    assert not credential.enter(token("c"), RULES, 2.0, object()), "the other may be refused too"
     credential.answered(two, RULES, 3.0, WRONG)
-    assert credential.enter(token("c"), RULES, 3.0, object()) is False
+    assert not credential.enter(token("c"), RULES, 3.0, object())
     assert credential.wait(RULES, 3.0) > 1e9
 
 
@@ -80,7 +80,7 @@ def test_who_waits_with_a_proven_credential_goes_on_when_one_is_done() -> None:
     one, _ = entered(credential, "a"), entered(credential, "b")
     lifetimes = {f"t{seconds}": float(seconds) for seconds in (60, 50, 40, 30, 20)}
     for name, lifetime in lifetimes.items():
-        assert credential.enter(token(name, held(lifetime=lifetime)), RULES, 1.0) is False
+        assert not credential.enter(token(name, held(lifetime=lifetime)), RULES, 1.0)
 
     assert [wake.token for wake in credential.answered(one, RULES, 2.0, None)] == ["t20", "t30", "t40", "t50"]
 
@@ -107,7 +107,7 @@ def test_request_that_was_permitted_before_the_last_refusal() -> None:
     assert credential.enter(token("b"), RULES, 1.0) is True
     credential.answered(entered(credential, "a"), RULES, 2.0, WRONG)
 
-    assert credential.enter(token("b"), RULES, 3.0, object()) is False
+    assert not credential.enter(token("b"), RULES, 3.0, object())
 
 
 def test_acceptance_that_was_overtaken_by_a_refusal_proves_nothing() -> None:
@@ -127,12 +127,12 @@ def test_permit_is_given_back_once() -> None:
     credential = Credential()
     first = entered(credential, "a")
     credential.answered(object(), RULES, 1.0, None)
-    assert credential.enter(token("b"), RULES, 1.0) is False
+    assert not credential.enter(token("b"), RULES, 1.0)
 
     credential.answered(first, RULES, 2.0, None)
     second = entered(credential, "b")
     credential.answered(first, RULES, 3.0, None)
-    assert credential.enter(token("c"), RULES, 3.0) is False
+    assert not credential.enter(token("c"), RULES, 3.0)
     credential.answered(second, RULES, 4.0, None)
 
 
@@ -142,7 +142,7 @@ def test_turn_is_passed_on() -> None:
     permit = entered(credential, "first")
     names = {f"t{number}" for number in range(NEXT_TO_TRY * 3)}
     for name in names:
-        assert credential.enter(token(name), RULES, 0.0) is False
+        assert not credential.enter(token(name), RULES, 0.0)
 
     woken = [wake.token for wake in credential.answered(permit, RULES, 1.0, None)]
     for name in woken:
@@ -159,7 +159,7 @@ def test_token_that_waits_with_another_credential_passes_its_turn() -> None:
     permit = entered(before.user, "first")
     names = ["moved", *(f"t{number}" for number in range(NEXT_TO_TRY))]
     for name in names:
-        assert before.user.enter(token(name), RULES, 0.0) is False
+        assert not before.user.enter(token(name), RULES, 0.0)
     assert shared.queue("moved", before, 0.0) == []
     assert "moved" in {wake.token for wake in before.user.answered(permit, RULES, 1.0, None)}
 
