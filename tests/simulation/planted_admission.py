@@ -200,13 +200,13 @@ plant("early_death_ignored", ["death_noticed"], "deaths", rotator(granter=BlindC
 
 
 class Stormy(Granter):
-    """A token that is refused is replaced at once, again and again."""
+    """A token that is refused is replaced at once, again and again, as if each were the first."""
 
     def failed(self, facts: Facts, failure: Failure, *, asked: bool = True) -> Facts:
         facts = super().failed(facts, failure, asked=asked)
         if failure.reason is not Reason.TOKEN_REFUSED or facts.trouble is None:
             return facts
-        return facts._replace(trouble=replace(facts.trouble, hastened_to=facts.trouble.at + 1.0))
+        return facts._replace(trouble=replace(facts.trouble, count=1))
 
 
 plant(
