@@ -6,7 +6,7 @@ from aca_tokend.process import harden, save_memory
 harden()
 save_memory()
 
-from aca_tokend.cli import main  # noqa: E402
+from aca_tokend.cli import main  # noqa: E402 -- hardened before
 
 if __name__ == "__main__":
     main()

@@ -24,6 +24,7 @@ from aca_tokend.core.config import CommandHook
 from aca_tokend.core.errors import HookError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import HIDDEN
+from aca_tokend.regular_file import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,6 +47,7 @@ _PID_FILE_BYTES = 64
 # How much younger than its pid file's last change a process may seem: clocks count in steps.
 _SLACK_SECONDS = 2.0
 # No descriptor is left, to the process or to the system: that says nothing about what should have been opened.
+_NO_PID_FILE = {errno.ENXIO: "is no regular file", errno.EFBIG: "does not hold the number of a process"}
 _NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 # Whatever else looks like a token, should it not be one that we know.
 _LIKE_A_TOKEN = re.compile(r"(?i)(?<=bearer )\S+|(?=[a-z_~+=-]*[0-9])[a-z0-9_~+=-]{32,}")
@@ -208,10 +210,6 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _opened(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe in its place must not hold us up
-
-
 class Signal:
     """Sends a signal to the process that a file names."""
 
@@ -263,16 +261,14 @@ class Signal:
     def _read(self) -> tuple[int, os.stat_result]:
         """The number in the file, and the state of the file."""
         try:
-            with open(self._config.pid_file, "rb", opener=_opened) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise self._error(Reason.PID_FILE_INVALID, "is no regular file")
-                content = file.read(_PID_FILE_BYTES)
+            content, status = read_regular(self._config.pid_file, _PID_FILE_BYTES)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._error(Reason.PID_FILE_MISSING, "is not there") from error
         except PermissionError as error:
             raise self._error(Reason.PERMISSION_DENIED, "may not be read") from error
         except OSError as error:
+            if error.errno in _NO_PID_FILE:
+                raise self._error(Reason.PID_FILE_INVALID, _NO_PID_FILE[error.errno]) from error
             raise self._unusable(error) from error
         if status.st_mode & stat.S_IWOTH:
             raise self._error(Reason.PID_FILE_INVALID, "may be written by everybody, who could name any process")

@@ -167,7 +167,7 @@ class _Transport(httpx.BaseTransport):
 
 
 class _Body(httpx.SyncByteStream):
-    """The body of an answer, let go of once it is read."""
+    """The body of an answer, which is released once it is read."""
 
     def __init__(self, answer: Response) -> None:
         self._body = iter((answer.body,))

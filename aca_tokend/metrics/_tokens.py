@@ -45,7 +45,7 @@ class TokenView:
 
     `rotate_at` is its rotation point and `expires_at` when it expires, in wall seconds as the clock goes now, both 0
     where none is held: a clock that was stepped since it was published changes neither. `settled`: an attempt has
-    ended, be it that it waits; before, nobody knows what is published, or a first token is on its way there.
+    ended, perhaps to wait; before, nobody knows what is published, or a first token is on its way there.
     """
 
     token: str

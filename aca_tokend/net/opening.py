@@ -8,6 +8,7 @@ import socket
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -85,7 +86,7 @@ class Opener:
             return stream
         try:
             _tunnel(stream, origin.place, deadline)
-        except BaseException:
+        except BaseException:  # nobody else has the connection yet
             stream.close()
             raise
         return self._encrypted(stream, origin, tls_name, deadline)
@@ -112,7 +113,7 @@ class Opener:
             return stream
         try:
             return Tls(stream, self._trust.context(), name, deadline)
-        except BaseException as exc:
+        except BaseException as exc:  # as above
             stream.close()
             if not isinstance(exc, OSError | ValueError):
                 raise
@@ -174,7 +175,8 @@ def _tunnel(stream: Stream, place: str, deadline: Deadline) -> None:
     http = messages.connection()
     try:
         stream.send(messages.written(http, messages.Request("CONNECT", place, [("Host", place)])), deadline)
-        connected = messages.read_head(http, stream, deadline).status_code == 200 and not http.trailing_data[0]  # noqa: PLR2004
+        head = messages.read_head(http, stream, deadline)
+        connected = head.status_code == HTTPStatus.OK and not http.trailing_data[0]
     except (OSError, h11.ProtocolError):
         connected = False
     if not connected:

@@ -67,7 +67,7 @@ class Tcp:
         self._poll = select.poll()
         try:
             self._connect((address, port), deadline)
-        except BaseException:
+        except BaseException:  # nobody else has the socket yet
             self.close()
             raise
 

@@ -46,7 +46,7 @@ class Transport:
         Where a connection is to be there sooner than the answer, `opening` says when. Raises TransportError where no
         answer came; one that breaks off after its head says so itself.
         """
-        if self._asks_proxy:  # which is told the whole address of what it is to ask
+        if self._asks_proxy:  # a proxy needs the whole address
             request = replace(request, target=f"http://{self._origin}{request.target}")
         idle = self._idle
         connection = self._take(idle)
@@ -55,7 +55,7 @@ class Transport:
         try:
             response = messages.exchange(connection.http, connection.stream, request, largest, deadline)
             kept = connection.is_done() and self._keep(connection, idle)
-        except BaseException:
+        except BaseException:  # whatever it was: what is left on the connection would be another's answer
             connection.stream.close()
             raise
         if not kept:

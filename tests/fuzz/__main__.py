@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="how long, both phases together")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**9), help="draws the same inputs again")
     options = parser.parse_args()
-    rng = Random(options.seed)  # noqa: S311
+    rng = Random(options.seed)  # noqa: S311 -- the same seed draws the same inputs
     warnings.simplefilter("ignore")
     print(f"seed {options.seed}", flush=True)
     sockets, folder = Sockets(), tempfile.TemporaryDirectory(prefix="aca-tokend-fuzz-")

@@ -195,7 +195,7 @@ class _Connection(socketserver.StreamRequestHandler):
                 # who waits for more is soon told that there is none; who does not has no more to ask
                 self.connection.settimeout(0.02 if self.server.odd[1] else None)
                 while then == DRIP:
-                    time.sleep(0.01)
+                    time.sleep(0.01)  # as slowly as a server that drips
                     self.wfile.write(b" ")
                 if then == HANG:
                     self.connection.settimeout(None)

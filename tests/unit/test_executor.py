@@ -132,7 +132,7 @@ def test_only_so_many_that_hang_leave_their_places(bugs: list[BaseException]) ->
     for number in range(1 + MOST_HUNG):
         pool.submit(0.0, lambda: held(threading.Semaphore(0), release), nothing)
         pool.relieve()
-        wait_until(lambda number=number: len(pool._busy_since) == number + 1)  # type: ignore[misc]
+        wait_until(lambda number=number: len(pool._busy_since) == number + 1)  # type: ignore[misc]  # a lambda's default
         now[0] += 2.0
     pool.submit(0.0, nothing, nothing)
     pool.relieve()
