@@ -166,7 +166,7 @@ class Daemon:
         if asked:
             for name, session in self.parts.vaults.items():
                 session.retry()
-                self.scheduler.hasten(_keeper(name), self.clock.monotonic())
+                self.scheduler.hasten(_renewer(name), self.clock.monotonic())
         config = self.source.read(asked=asked) if self.source else None
         if config is not None and not self.bell.stop:
             self._swap(config)
@@ -176,7 +176,7 @@ class Daemon:
         config = share(config, self.shard)
         changes = compare(self.config, config)
         others = _others(self.config, config)
-        keepers = [_keeper(name) for name in self.config.vault.keys() - config.vault.keys()]
+        renewers = [_renewer(name) for name in self.config.vault.keys() - config.vault.keys()]
         before = self.parts.pools().keys()
         self.config = config
         closing = self.parts.follow(config)
@@ -186,7 +186,7 @@ class Daemon:
         log.set_level(config.log.level)
         gone = self.tokens.follow(changes)
         self.watched.follow(changes.endpoints, changes.vaults, changes.removed)
-        for name in [*keepers, *(hook.name for hook in self.parts.hooks.values() if not hook.tokens)]:
+        for name in [*renewers, *(hook.name for hook in self.parts.hooks.values() if not hook.tokens)]:
             self.scheduler.drop(name)
         for name in [*others, *(change.config.name for change in changes.changed)]:
             self.events.forget(name)
@@ -256,7 +256,7 @@ class Daemon:
                 self.unexpected(Component.VAULT, vault, error)
                 return self.clock.monotonic() + KEEP_AGAIN_SECONDS
 
-        return Duty(_keeper(vault), pool, keep, lambda: -math.inf)
+        return Duty(_renewer(vault), pool, keep, lambda: -math.inf)
 
     def _who(self, name: str) -> str:
         """A name on the schedule, as people are told it."""
@@ -389,5 +389,5 @@ def _others(before: Config, config: Config) -> set[str]:
     return endpoints | {of_vault(name) for name, it in before.vault.items() if config.vault.get(name) != it}
 
 
-def _keeper(vault: str) -> str:
+def _renewer(vault: str) -> str:
     return KEEPER + vault

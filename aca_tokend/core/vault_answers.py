@@ -40,6 +40,14 @@ class KvRead:
 
 
 @dataclass(frozen=True, slots=True)
+class KvWritten:
+    """The version that a write made, and whether there is custom metadata beside the secret."""
+
+    version: int
+    has_note: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LoginAnswer:
     """A token that a log-in gave. `seconds` is 0 where it never expires; a batch token cannot be revoked."""
 
@@ -81,11 +89,11 @@ def absent_of(answer: Json) -> int | None:
     return None
 
 
-def written_of(answer: Json) -> int | None:
-    """The version that a write made."""
+def written_of(answer: Json) -> KvWritten | None:
+    """What a write to KV version 2 made."""
     match answer:
-        case {"data": {"version": version}} if _is_version(version):
-            return version
+        case {"data": {"version": version, **rest}} if _is_version(version):
+            return KvWritten(version, has_note=bool(rest.get("custom_metadata")))
     return None
 
 

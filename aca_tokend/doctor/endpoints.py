@@ -18,9 +18,9 @@ from aca_tokend.rotation.credentials import endpoint_pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from aca_tokend.acaengine.endpoint import HttpTokenEndpoint
     from aca_tokend.core.config import EndpointConfig
     from aca_tokend.doctor.examination import Notes
-    from aca_tokend.oauth import HttpTokenEndpoint
     from aca_tokend.parts import Parts
 
 AUTHORITY, CLOCK = "authority", "clock"

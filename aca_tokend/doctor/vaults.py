@@ -15,7 +15,7 @@ from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area
 from aca_tokend.net.opening import Origin
 from aca_tokend.net.trust import Trust
-from aca_tokend.vault_health import read_health
+from aca_tokend.vault.health import read_health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.vault_policy import Rule
     from aca_tokend.doctor.examination import Notes
     from aca_tokend.parts import Parts
-    from aca_tokend.vault import VaultSession
+    from aca_tokend.vault.session import VaultSession
 
 SEAL, STATE, LOG_IN, TOKEN, VERSION, POLICY = "seal", "state", "log-in", "our token", "kv version", "policy"
 HOUR_SECONDS = 3600.0

@@ -13,6 +13,9 @@ from pathlib import Path
 from aca_tokend.core.errors import TransportError
 from aca_tokend.core.outcome import Reason
 
+# All public authorities take a quarter of one MiB.
+_LARGEST_BYTES = 4 << 20
+
 
 class Trust:
     """The authorities of `ca_file` alone, or the public ones; and the certificate to show, if any."""
@@ -71,6 +74,9 @@ def _stamp(key: str, file: str) -> object:
         raise _unusable(problem) from exc
     if not stat.S_ISREG(status.st_mode):
         problem = f"{key} {file}: is not a file"
+        raise _unusable(problem)
+    if status.st_size > _LARGEST_BYTES:
+        problem = f"{key} {file}: larger than {_LARGEST_BYTES >> 20} MiB, so it is not a file of certificates"
         raise _unusable(problem)
     return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
 

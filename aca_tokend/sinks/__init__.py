@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from aca_tokend.core.config import AnyPublish
-    from aca_tokend.vault import VaultSession
+    from aca_tokend.vault.session import VaultSession
 
 __all__ = ["DirectorySink", "FileSink", "KvSink", "build", "sweep"]
 

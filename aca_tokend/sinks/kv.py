@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import VaultPublish
     from aca_tokend.core.token import Document
-    from aca_tokend.vault import VaultSession
+    from aca_tokend.vault.session import VaultSession
 
     Fields = Mapping[str, object]
 
@@ -77,11 +77,8 @@ class KvSink:
     def publish(self, document: Document, seen: Seen) -> Seen:
         """Replaces what was seen, and notes whose it is beside a secret that we made. Raises PublishError."""
         fields = {self._names[field]: value for field, value in document.fields().items()}
-        stamp = self._write(self._path, fields, seen.stamp)
-        if seen.stamp == Version(0):
-            about = {"managed_by": "aca-tokend", "account": document.account}
-            self._session.describe_kv(self._mount, self._path, about)
-        return Seen(document, stamp)
+        note = {"managed_by": "aca-tokend", "account": document.account}
+        return Seen(document, self._write(self._path, fields, seen.stamp, note))
 
     def read_record(self, name: str) -> SeenRecord:
         """Reads the secret beside the token's, such as `aca/bookings.attempts`. Raises LookError."""
@@ -100,13 +97,19 @@ class KvSink:
         read = self._session.read_kv(self._mount, path)
         return read.fields, Version(read.version, b"" if read.fields is None else _digest(read.fields))
 
-    def _write(self, path: str, fields: Fields, stamp: object) -> object:
-        """Replaces what has this stamp and returns the new one. In version 2 Vault sees to it that nothing else is."""
+    def _write(self, path: str, fields: Fields, stamp: object, note: Mapping[str, str] | None = None) -> object:
+        """Replaces what has this stamp and returns the new one. In version 2 Vault sees to it that nothing else is.
+
+        Beside a secret that this makes goes the note, unless somebody else left one there.
+        """
         if self._version == 1 and isinstance(stamp, bytes):
             self._session.write_kv1(self._mount, path, fields or _EMPTY, new=not stamp)
             return _digest(fields)
         if self._version == 2 and isinstance(stamp, Version):  # noqa: PLR2004 -- the two versions there are
-            return Version(self._session.write_kv(self._mount, path, fields, stamp.number), _digest(fields))
+            written = self._session.write_kv(self._mount, path, fields, stamp.number)
+            if note and stamp == Version(0) and not written.has_note:
+                self._session.describe_kv(self._mount, path, note)
+            return Version(written.version, _digest(fields))
         message = "this was not seen by this sink"
         raise TypeError(message)
 

@@ -28,8 +28,10 @@ def main() -> None:
     """Measures and tells."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="little of everything, in under two minutes")
+    parser.add_argument("--before", type=Path, help="a checkout of the version before, measured in turn with this one")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the figures go")
     arguments = parser.parse_args()
+    before = arguments.before.resolve() if arguments.before else None
     console, began = Console(), time.monotonic()
     if not console.is_terminal:
         console.width = WIDTH
@@ -38,7 +40,7 @@ def main() -> None:
         console.print(f"[dim]{time.monotonic() - began:6.0f} s  {what}[/dim]", highlight=False)
 
     with tempfile.TemporaryDirectory() as directory, Servers(Path(directory)) as servers:
-        bench = Bench(servers, QUICK if arguments.quick else FULL, tell)
+        bench = Bench(servers, QUICK if arguments.quick else FULL, tell, before)
         bench.measure()
     table = Table(title=machine(), caption=f"medians; x: a ratio taken in this run; {HELD}")
     for heading in ("figure", "value", "spread", "target", "", "beside"):

@@ -68,18 +68,23 @@ def run_peer(name: str, *arguments: str) -> Run:
     return Run(**json.loads(told))
 
 
-def cold_start(config: Path, count: int) -> Run:
+def of_version(checkout: Path | None) -> Mapping[str, str] | None:
+    """The environment in which `python -m aca_tokend` is that of a checkout; None for this one."""
+    return None if checkout is None else {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(checkout)}
+
+
+def cold_start(config: Path, count: int, checkout: Path | None = None) -> Run:
     """A new deployment: `aca-tokend run --once` from the start of the process to its end."""
     command = [sys.executable, "-m", "aca_tokend", "run", "--once", "--config", str(config), "--log-format", "json"]
-    return run(command, count)
+    return run(command, count, of_version(checkout))
 
 
 class Watched:
     """A running daemon, watched through /proc and its own page."""
 
-    def __init__(self, config: Path, log: Path) -> None:
+    def __init__(self, config: Path, log: Path, checkout: Path | None = None) -> None:
         self.began = time.monotonic()
-        self.daemon = DaemonProcess.start(config, log)
+        self.daemon = DaemonProcess.start(config, log, environment=of_version(checkout))
         self.port = self.daemon.admin_port
 
     def page(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import EnvReference, FilePublish, TokenAuth, VaultConfig, VaultPublish
 from aca_tokend.sinks import FileSink, KvSink
-from aca_tokend.vault import VaultSession
+from aca_tokend.vault.session import VaultSession
 from tests.unit.file_writer import document
 
 if TYPE_CHECKING:

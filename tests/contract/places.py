@@ -24,7 +24,7 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import FIELDS, Document, NotADocumentError, parse_document
 from aca_tokend.sinks import build
-from aca_tokend.vault import VaultSession
+from aca_tokend.vault.session import VaultSession
 from tests.contract.conftest import CANARY_ROOT
 from tests.fakes import MemorySink
 

@@ -22,7 +22,7 @@ from aca_tokend.demo.child import wait_until
 from aca_tokend.sinks import FileSink, KvSink, build
 from aca_tokend.sinks.kv import Version
 from aca_tokend.sinks.mounts import pool_of
-from aca_tokend.vault import VaultSession
+from aca_tokend.vault.session import VaultSession
 from tests.contract import places
 from tests.contract.conftest import CANARY_ROOT, running
 from tests.contract.places import DirectoryPlace, FilePlace, MemoryPlace, Vault1Place, VaultPlace, session_with
@@ -319,7 +319,7 @@ def test_of_two_writers_one_wins(real_place: Place) -> None:
             assert first.look() == won
 
 
-# What a real server says: the sentences and statuses that vault_http.py knows.
+# What a real server says: the sentences and statuses that vault/client.py knows.
 
 
 def kv_sink(server: OpenBao, mount: str = "secret", path: str = "aca/bookings", token: str = CANARY_ROOT) -> KvSink:
@@ -446,6 +446,15 @@ def test_custom_metadata(openbao: OpenBao, may: bool) -> None:
     assert found == ({"managed_by": "aca-tokend", "account": document().account} if may else None)
     openbao.send("POST", f"secret/metadata/{path}", {"custom_metadata": {"mine": "stays"}})
     sink.publish(document(2), seen)
+    assert openbao.send("GET", f"secret/metadata/{path}")["data"]["custom_metadata"] == {"mine": "stays"}
+
+
+def test_custom_metadata_of_others(openbao: OpenBao) -> None:
+    """What somebody noted at a path before the first publish stays as it is."""
+    path = openbao.unique("aca/noted")
+    openbao.send("POST", f"secret/metadata/{path}", {"custom_metadata": {"mine": "stays"}})
+    sink = kv_sink(openbao, path=path)
+    sink.publish(document(1), sink.look())
     assert openbao.send("GET", f"secret/metadata/{path}")["data"]["custom_metadata"] == {"mine": "stays"}
 
 

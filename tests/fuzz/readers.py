@@ -28,7 +28,7 @@ from aca_tokend.metrics import Metrics
 from aca_tokend.net.messages import Response
 from aca_tokend.sinks.json_files import decoded, encoded
 from aca_tokend.sinks.kv import _digest
-from aca_tokend.vault_http import RequestFailedError, _meaning
+from aca_tokend.vault.client import RequestFailedError, _meaning
 from tests.fuzz.mutation import CANARY, odd_bytes, odd_data
 from tests.fuzz.target import Outcome, Target, outcome
 from tests.unit.test_vault_answers import ANSWERS

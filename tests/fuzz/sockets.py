@@ -14,14 +14,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aca_tokend import log
+from aca_tokend.acaengine.endpoint import HttpTokenEndpoint
 from aca_tokend.core.config import EndpointConfig, VaultConfig
 from aca_tokend.core.errors import GrantError, LookError, PublishError, ReachError, VaultLoginError, VerifyError
 from aca_tokend.core.grant import Credentials
 from aca_tokend.core.secret import Secret
 from aca_tokend.event_log import EventLog
-from aca_tokend.oauth import HttpTokenEndpoint
-from aca_tokend.vault import VaultSession
-from aca_tokend.vault_health import read_health
+from aca_tokend.vault.health import read_health
+from aca_tokend.vault.session import VaultSession
 from tests.fuzz.mutation import CANARY, odd_bytes, odd_data
 from tests.fuzz.target import Outcome, Target, outcome
 

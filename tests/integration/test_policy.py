@@ -24,7 +24,7 @@ from aca_tokend.core.token import Document
 from aca_tokend.core.vault_policy import policies
 from aca_tokend.demo.stage import CLIENT_ID, Passwords, Stage
 from aca_tokend.secrets import SecretResolver
-from aca_tokend.vault import VaultSession
+from aca_tokend.vault.session import VaultSession
 from tests.integration.conftest import CANARY_CLIENT_SECRET, CANARY_PASSWORD
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.demo.child import wait_until
 from aca_tokend.sinks import KvSink
-from aca_tokend.vault import VaultSession
+from aca_tokend.vault.session import VaultSession
 from tests.bench.vault_cluster import Trial, show
 from tests.cluster import Cluster
 from tests.unit.file_writer import document

@@ -18,11 +18,11 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.demo.stage import Passwords, Settings, Stage, wait_until
 from aca_tokend.secrets import SecretResolver
-from aca_tokend.vault import VaultSession
+from aca_tokend.vault.session import VaultSession
 from tests.integration.conftest import CANARY_CLIENT_SECRET, CANARY_PASSWORD, assert_nothing_leaked
 from tests.logins import METHODS, PASSWORD, Logins, Reviewer, commands
 from tests.unit.scripted_server import Authority, ScriptedServer, response
-from tests.unit.vault_bench import assert_hidden
+from tests.unit.vault.bench import assert_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

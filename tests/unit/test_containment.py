@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.outcome import Event
     from aca_tokend.rotation.managed import ManagedToken
-    from aca_tokend.vault import VaultSession
+    from aca_tokend.vault.session import VaultSession
 
 CANARY = "canary-secret"
 

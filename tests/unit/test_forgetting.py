@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aca_tokend.acaengine.endpoint import HttpTokenEndpoint
 from aca_tokend.clock import SystemClock
 from aca_tokend.core.config import EndpointConfig, EnvReference, TokenAuth
 from aca_tokend.core.errors import GrantError, PublishError, SecretError
@@ -21,13 +22,12 @@ from aca_tokend.core.grant import Credentials
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.steps import Call, Duty, make
-from aca_tokend.oauth import HttpTokenEndpoint
 from aca_tokend.scheduling.executor import Executor
 from aca_tokend.scheduling.scheduler import RotationScheduler
 from tests.fakes import Bench as Rotation
 from tests.unit.scripted_server import ScriptedServer, answers, response
-from tests.unit.vault_bench import Bench
-from tests.unit.vault_stub import answer, vault_stub
+from tests.unit.vault.bench import Bench
+from tests.unit.vault.stub import answer, vault_stub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

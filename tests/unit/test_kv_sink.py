@@ -15,13 +15,13 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document, Seen
 from aca_tokend.sinks.kv import KvSink, Version
-from aca_tokend.vault import VaultSession
-from tests.unit.vault_stub import answer, vault_stub
+from aca_tokend.vault.session import VaultSession
+from tests.unit.vault.stub import answer, vault_stub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.unit.vault_stub import VaultStub
+    from tests.unit.vault.stub import VaultStub
 
 CANARY = "canary-access-token-93e7"
 CANARY_VAULT_TOKEN = "canary-vault-token-0d5a"

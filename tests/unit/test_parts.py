@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import Config
     from aca_tokend.rotation.managed import Wiring
-    from aca_tokend.vault import VaultSession
+    from aca_tokend.vault.session import VaultSession
 
 Document = dict[str, Any]
 

@@ -53,10 +53,14 @@ def test_files_that_are_of_no_use(tmp_path: Path) -> None:
     fifo = str(tmp_path / "fifo")
     os.mkfifo(fifo)
     (tmp_path / "text").write_text("no certificate")
+    large = tmp_path / "large"
+    large.touch()
+    os.truncate(large, 1 << 30)
     for files, problem in (
         (("/absent/ca.pem",), "ca_file /absent/ca.pem: No such file or directory"),
         ((fifo,), f"ca_file {fifo}: is not a file"),
         (("/dev/zero",), "ca_file /dev/zero: is not a file"),
+        ((str(large),), f"ca_file {large}: larger than 4 MiB"),
         ((str(tmp_path / "text"),), "holds no certificate that can be read"),
         ((ca_file, pair, str(tmp_path / "text")), "tls_cert and tls_key cannot be read, or do not belong together"),
         ((ca_file, ca_file, pair), "tls_cert and tls_key cannot be read, or do not belong together"),

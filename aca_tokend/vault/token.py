@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aca_tokend import vault_login
 from aca_tokend.core.config import CertAuth, TokenAuth
 from aca_tokend.core.errors import SecretError, VaultLoginError
 from aca_tokend.core.login import (
@@ -31,15 +30,27 @@ from aca_tokend.core.login import (
 )
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret, fingerprint
-from aca_tokend.vault_http import RequestFailedError, client_of
+from aca_tokend.vault.client import RequestFailedError, client_of
+from aca_tokend.vault.login import (
+    REFUSED,
+    Request,
+    explained,
+    log_in,
+    own_token,
+    place,
+    prepare,
+    renew,
+    revoke,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aca_tokend.core.config import Reference, VaultConfig
     from aca_tokend.core.login import TokenLife
-    from aca_tokend.vault_login import Login
-    from aca_tokend.vault_nodes import Nodes
+    from aca_tokend.vault.login import Login
+    from aca_tokend.vault.nodes import Nodes
 
 _SUSPENDED = (
     "refused as often as it may be without being locked out, so this credential is not sent again before it changes, "
@@ -49,7 +60,7 @@ _NOT_TRIED = VaultLoginError(Reason.VAULT_LOGIN_FAILED, "not logged in yet")
 
 
 @dataclass(slots=True)
-class TokenKeeper:
+class TokenRenewer:
     """Our token in the Vault of `config`. Every method may be called from several threads.
 
     Attributes:
@@ -142,7 +153,7 @@ class TokenKeeper:
     def own_token(self) -> OwnToken:
         """What Vault says of our token, in one request. Raises VaultLoginError."""
         try:
-            return vault_login.own_token(self.login().client, self.wall)
+            return own_token(self.login().client, self.wall)
         except RequestFailedError as failed:
             what = f"vault {self.name}: our own token"
             raise self._failed(what, failed, failed.message) from failed
@@ -192,9 +203,9 @@ class TokenKeeper:
     def _renew(self, login: Login, now: float) -> bool:
         """Asks for more life. False where Vault refuses: only another token helps."""
         try:
-            login.life = vault_login.renew(login, self.monotonic)
+            login.life = renew(login, self.monotonic)
         except RequestFailedError as failed:
-            if failed.reason in vault_login.REFUSED:
+            if failed.reason in REFUSED:
                 login.life = replace(login.life, renewable=False)
                 return isinstance(self.config.auth, TokenAuth) and self._wait_for_another(login, now)
             self._renewal_failures += 1
@@ -235,11 +246,11 @@ class TokenKeeper:
     def _credential(self) -> str:
         """The fingerprint of what the next log-in would send; empty where that cannot be had."""
         try:
-            return self._fingerprint(vault_login.prepare(self.config, self.resolve))
+            return self._fingerprint(prepare(self.config, self.resolve))
         except SecretError:
             return ""
 
-    def _fingerprint(self, request: vault_login.Request) -> str:
+    def _fingerprint(self, request: Request) -> str:
         return fingerprint(request.credential, self._key)
 
     def _log_in(self) -> bool:
@@ -247,22 +258,22 @@ class TokenKeeper:
         if self._closed:
             self._error = VaultLoginError(Reason.VAULT_LOGIN_FAILED, f"vault {self.name}: the session is closed")
             return False
-        what, credential = f"vault {self.name}: log-in by {vault_login.place(self.config)}", ""
+        what, credential = f"vault {self.name}: log-in by {place(self.config)}", ""
         try:
-            request = vault_login.prepare(self.config, self.resolve)
+            request = prepare(self.config, self.resolve)
             credential = self._fingerprint(request)
             if isinstance(self.config.auth, CertAuth):
                 # a connection keeps the certificate that it was opened with, which may be another by now
                 self.nodes.close()
             # clients of its own: a thread in the middle of a call keeps the token that it began with
             connect = partial(client_of, self.config, self.nodes)
-            login = vault_login.log_in(request, credential, connect, self.monotonic)
+            login = log_in(request, credential, connect, self.monotonic)
         except SecretError as error:
             self._refused(VaultLoginError(error.reason, f"{what}: {error.message}"), Fault(Verdict.UNAVAILABLE, ""))
         except RequestFailedError as failed:
-            fault = Fault(vault_login.verdict(self.config, failed), credential, failed.retry_after_seconds)
-            explained = vault_login.explained(self.config, failed)
-            self._refused(self._failed(what, failed, explained), fault)
+            fault = Fault(verdict(self.config, failed), credential, failed.retry_after_seconds)
+            why = explained(self.config, failed)
+            self._refused(self._failed(what, failed, why), fault)
         else:
             self._accepted(login)
             return True
@@ -280,7 +291,7 @@ class TokenKeeper:
     def _end(self, login: Login) -> None:
         if login.revocable:
             with suppress(RequestFailedError):  # then it expires by itself
-                vault_login.revoke(login)
+                revoke(login)
 
     def _refused(self, error: VaultLoginError, fault: Fault) -> None:
         now = self.monotonic()
@@ -301,7 +312,7 @@ class TokenKeeper:
         )
 
     def _failed(self, what: str, failed: RequestFailedError, text: str) -> VaultLoginError:
-        reason = Reason.VAULT_LOGIN_FAILED if failed.reason in vault_login.REFUSED else failed.reason
+        reason = Reason.VAULT_LOGIN_FAILED if failed.reason in REFUSED else failed.reason
         return VaultLoginError(reason, f"{what}: {text}", retry_after_seconds=failed.retry_after_seconds)
 
     def _in_wall(self, life: TokenLife) -> float | None:

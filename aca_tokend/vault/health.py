@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from aca_tokend.core.errors import ReachError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.vault_answers import Health, health_of
-from aca_tokend.vault_http import RequestFailedError, client_of
-from aca_tokend.vault_nodes import Nodes
+from aca_tokend.vault.client import RequestFailedError, client_of
+from aca_tokend.vault.nodes import Nodes
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import VaultConfig

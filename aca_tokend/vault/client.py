@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import VaultConfig
     from aca_tokend.core.secret import Secret
     from aca_tokend.net.messages import Response
-    from aca_tokend.vault_nodes import Nodes
+    from aca_tokend.vault.nodes import Nodes
 
 # The only sentences that are looked for in the errors and warnings of an answer.
 _BY_SENTENCE = (

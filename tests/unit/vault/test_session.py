@@ -12,18 +12,18 @@ from aca_tokend.core.errors import PublishError, SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.vault_answers import KvRead
-from aca_tokend.vault import VERSIONED_SECONDS
+from aca_tokend.vault.session import VERSIONED_SECONDS
 from tests.unit.scripted_server import Authority, ScriptedServer, response
-from tests.unit.vault_bench import HELD, LOGIN, PATH, SECOND, SECRET, SHORT, assert_hidden, bench
-from tests.unit.vault_stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
+from tests.unit.vault.bench import HELD, LOGIN, PATH, SECOND, SECRET, SHORT, assert_hidden, bench
+from tests.unit.vault.stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.unit.scripted_server import Talk
-    from tests.unit.vault_bench import Bench
-    from tests.unit.vault_stub import VaultStub
+    from tests.unit.vault.bench import Bench
+    from tests.unit.vault.stub import VaultStub
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_mount_that_becomes_version_1(stub: VaultStub, by_token: Bench) -> None:
 def test_write(stub: VaultStub, by_token: Bench) -> None:
     """A write sends the fields with the version it replaces, and returns the new one."""
     stub.always(PATH, answer(200, {"data": {"version": 8}}))
-    assert by_token.session.write_kv("secret", "aca/bookings", {"a": "1", "b": None}, 7) == 8
+    assert by_token.session.write_kv("secret", "aca/bookings", {"a": "1", "b": None}, 7).version == 8
     assert stub.asked[-1].body == {"data": {"a": "1", "b": None}, "options": {"cas": 7}}
 
 

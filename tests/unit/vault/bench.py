@@ -13,9 +13,9 @@ from aca_tokend.core.errors import LookError, SecretError
 from aca_tokend.core.login import LoggedIn, LoginFailed
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.vault import VaultSession
+from aca_tokend.vault.session import VaultSession
 from tests.fakes import FakeClock
-from tests.unit.vault_stub import answer
+from tests.unit.vault.stub import answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

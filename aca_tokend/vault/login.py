@@ -1,7 +1,7 @@
 """How to log in to a Vault: for each method what is sent, what its answers mean, and what a person can do about them.
 
 One request a function. Secrets are resolved anew for each log-in. Nothing here is sent twice, and nobody is told: when
-to log in, renew and give up is vault_token.py.
+to log in, renew and give up is token.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aca_tokend.core.login import TokenLife, Verdict
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.vault_answers import login_of, own_token_of, renewal_of
-from aca_tokend.vault_http import RequestFailedError
+from aca_tokend.vault.client import RequestFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

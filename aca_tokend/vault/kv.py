@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from aca_tokend.core.outcome import Reason
-from aca_tokend.core.vault_answers import KvRead, capabilities_of, fields_of, kv_version_of, secret_of, written_of
-from aca_tokend.vault_http import RequestFailedError
+from aca_tokend.core.vault_answers import (
+    KvRead,
+    KvWritten,
+    capabilities_of,
+    fields_of,
+    kv_version_of,
+    secret_of,
+    written_of,
+)
+from aca_tokend.vault.client import RequestFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,8 +37,8 @@ def read(client: hvac.Client, mount: str, path: str) -> KvRead:
     return _understood(secret_of(answer), Reason.MOUNT_MISSING, _NOT_VERSION_2)
 
 
-def write(client: hvac.Client, mount: str, path: str, fields: Mapping[str, object], cas: int) -> int:
-    """Writes a version over version `cas`, in one request, and returns its number. Raises RequestFailedError."""
+def write(client: hvac.Client, mount: str, path: str, fields: Mapping[str, object], cas: int) -> KvWritten:
+    """Writes a version over version `cas`, in one request. Raises RequestFailedError."""
     answer = client.secrets.kv.v2.create_or_update_secret(path, secret=fields, cas=cas, mount_point=mount)
     return _understood(written_of(answer), Reason.MOUNT_MISSING, _NOT_VERSION_2)
 

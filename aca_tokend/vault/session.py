@@ -1,4 +1,4 @@
-"""The session with one Vault or OpenBao: calls with a live token of ours (vault_token.py), and what went wrong.
+"""The session with one Vault or OpenBao: calls with a live token of ours (token.py), and what went wrong.
 
 Used from several threads at once. It logs in when first used; it never sleeps, and sends a request again only after a
 log-in that replaced a dead token. What went wrong becomes an error of the caller's step, with its place and its reason.
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from aca_tokend import vault_kv
 from aca_tokend.core.errors import LookError, PublishError, ReasonedError, SecretError, VaultLoginError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.vault_http import RequestFailedError
-from aca_tokend.vault_nodes import Nodes
-from aca_tokend.vault_token import TokenKeeper
+from aca_tokend.vault import kv
+from aca_tokend.vault.client import RequestFailedError
+from aca_tokend.vault.nodes import Nodes
+from aca_tokend.vault.token import TokenRenewer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import Reference, VaultConfig
     from aca_tokend.core.login import LoginEvent, OwnToken
-    from aca_tokend.core.vault_answers import KvRead
-    from aca_tokend.vault_login import Login
+    from aca_tokend.core.vault_answers import KvRead, KvWritten
+    from aca_tokend.vault.login import Login
 
     Resolve = Callable[[Reference], Secret]
     OnLogin = Callable[[LoginEvent], None]
@@ -73,7 +73,7 @@ class VaultSession:
         self.name = name
         self.pool = f"vault.{name}"
         self._nodes = Nodes(config)
-        self._own = TokenKeeper(name, config, self._nodes, resolve, monotonic, wall, on_login)
+        self._own = TokenRenewer(name, config, self._nodes, resolve, monotonic, wall, on_login)
         self._monotonic = monotonic
         self._unexplained_until = -math.inf
         self._versioned_until: dict[str, float] = {}  # the mounts that were KV version 2 a moment ago
@@ -109,26 +109,26 @@ class VaultSession:
         """Reads the latest version of a KV version 2 secret, in one request. Raises LookError."""
         return self._read(mount, path, LookError)
 
-    def write_kv(self, mount: str, path: str, fields: Mapping[str, object], cas: int) -> int:
-        """Writes a new version over version `cas`, in one request, and returns its number.
+    def write_kv(self, mount: str, path: str, fields: Mapping[str, object], cas: int) -> KvWritten:
+        """Writes a new version over version `cas`, in one request.
 
         Raises:
             PublishError: nothing was written; CONFLICT where the latest version is not `cas`.
         """
         call = _Call(mount, f"{mount}/data/{path}", PublishError, "update" if cas else "create")
-        return self._call(call, lambda client: vault_kv.write(client, mount, path, fields, cas))
+        return self._call(call, lambda client: kv.write(client, mount, path, fields, cas))
 
     def describe_kv(self, mount: str, path: str, about: Mapping[str, str]) -> None:
         """Writes the custom metadata of a KV version 2 secret if it can, in one request, and says nothing if not."""
         login = self._own.current
         if login is not None:
             with contextlib.suppress(RequestFailedError):
-                vault_kv.describe(login.client, mount, path, about)
+                kv.describe(login.client, mount, path, about)
 
     def read_kv1(self, mount: str, path: str) -> Mapping[str, object] | None:
         """Reads a KV version 1 secret, in one request; None where there is none. Raises LookError."""
         call = _Call(mount, f"{mount}/{path}", LookError, "read", version=1)
-        return self._call(call, lambda client: vault_kv.read1(client, mount, path))
+        return self._call(call, lambda client: kv.read1(client, mount, path))
 
     def write_kv1(self, mount: str, path: str, fields: Mapping[str, object], *, new: bool) -> None:
         """Replaces a KV version 1 secret, whatever it is by now, in one request; `new`: none was there.
@@ -136,7 +136,7 @@ class VaultSession:
         Raises PublishError.
         """
         call = _Call(mount, f"{mount}/{path}", PublishError, "create" if new else "update", version=1)
-        self._call(call, lambda client: vault_kv.write1(client, mount, path, fields))
+        self._call(call, lambda client: kv.write1(client, mount, path, fields))
 
     def read_secret(self, mount: str, path: str) -> Callable[[str], Secret]:
         """Reads a secret, in one request. Returns what gives a field of it by its name; both raise SecretError."""
@@ -159,7 +159,7 @@ class VaultSession:
         Raises LookError.
         """
         call = _Call("", "sys/capabilities-self", LookError, "update")
-        return self._call(call, lambda client: vault_kv.capabilities(client, paths))
+        return self._call(call, lambda client: kv.capabilities(client, paths))
 
     def mount_version(self, mount: str) -> int | None:
         """The version of the KV engine mounted there; None where there is none, or where we may not know.
@@ -173,7 +173,7 @@ class VaultSession:
         if self._monotonic() < self._versioned_until.get(mount, -math.inf):
             return 2
         try:
-            version = vault_kv.mount_version(client, mount)
+            version = kv.mount_version(client, mount)
         except RequestFailedError as failed:
             if failed.reason not in _SAYS_NOTHING:
                 raise
@@ -189,7 +189,7 @@ class VaultSession:
         call = _Call(mount, f"{mount}/data/{path}", error, "read")
 
         def send(client: hvac.Client) -> KvRead:
-            read = vault_kv.read(client, mount, path)
+            read = kv.read(client, mount, path)
             if read.version:
                 self._is_versioned(mount)
             elif self._mount_version(client, mount) == 1:  # to it, there is just no secret of this name
@@ -233,7 +233,7 @@ class VaultSession:
                 raise
             denied = failed.with_traceback(None)  # which leads here, and to what was sent
         try:
-            may = vault_kv.capabilities(login.client, [call.path])[call.path]
+            may = kv.capabilities(login.client, [call.path])[call.path]
         except RequestFailedError as failed:
             if failed.reason is Reason.PERMISSION_DENIED:
                 raise _DeadTokenError from denied

@@ -18,12 +18,12 @@ from urllib.parse import parse_qsl
 import pytest
 
 from aca_tokend import __version__
+from aca_tokend.acaengine.endpoint import HttpTokenEndpoint
 from aca_tokend.core.config import EndpointConfig
 from aca_tokend.core.errors import GrantError, VerifyError
 from aca_tokend.core.grant import Credentials
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
-from aca_tokend.oauth import HttpTokenEndpoint
 from tests.unit.scripted_server import Authority, ScriptedServer, Talk, answers, response, tunnels_to
 
 if TYPE_CHECKING:

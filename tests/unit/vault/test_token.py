@@ -13,14 +13,14 @@ from aca_tokend.core.errors import PublishError, VaultLoginError
 from aca_tokend.core.login import LoggedIn, LoginFailed, OwnToken, RenewalFailed, Renewed
 from aca_tokend.core.outcome import Reason
 from tests.unit.scripted_server import response
-from tests.unit.vault_bench import FIRST, HELD, LOGIN, LONG, PATH, SECOND, SECRET, SECRET_ID, assert_hidden, bench
-from tests.unit.vault_stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
+from tests.unit.vault.bench import FIRST, HELD, LOGIN, LONG, PATH, SECOND, SECRET, SECRET_ID, assert_hidden, bench
+from tests.unit.vault.stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.unit.vault_bench import Bench
-    from tests.unit.vault_stub import Asked, VaultStub
+    from tests.unit.vault.bench import Bench
+    from tests.unit.vault.stub import Asked, VaultStub
 
 RENEW = "/v1/auth/token/renew-self"
 REVOKE = "/v1/auth/token/revoke-self"

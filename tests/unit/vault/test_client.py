@@ -18,17 +18,17 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.net.messages import Request
 from aca_tokend.net.opening import Origin
-from aca_tokend.vault import VaultSession
-from aca_tokend.vault_nodes import LARGEST_ANSWER, Nodes
+from aca_tokend.vault.nodes import LARGEST_ANSWER, Nodes
+from aca_tokend.vault.session import VaultSession
 from tests.unit.scripted_server import Authority, ScriptedServer, response
-from tests.unit.vault_stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
+from tests.unit.vault.stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.unit.scripted_server import Talk
-    from tests.unit.vault_stub import Asked, VaultStub
+    from tests.unit.vault.stub import Asked, VaultStub
 
 CANARY = "canary-vault-token-71c3"
 SECRET = "canary-secret-2f0a"
