@@ -285,7 +285,7 @@ def _time_of_day(text: str) -> float:
 
 
 def _load(path: Path) -> Config:
-    from aca_tokend.config_files import load
+    from aca_tokend.config.files import load
     from aca_tokend.core.errors import ConfigError
 
     try:

@@ -25,8 +25,9 @@ import structlog
 from aca_tokend import health, log, sinks
 from aca_tokend.bell import Bell
 from aca_tokend.clock import SystemClock
+from aca_tokend.config.watching import ConfigWatch
 from aca_tokend.core.demand import Demand
-from aca_tokend.core.errors import InternalError, contained
+from aca_tokend.core.errors import NO_THREAD, InternalError, contained
 from aca_tokend.core.health import Check, problems
 from aca_tokend.core.login import LoggedIn, LoginFailed
 from aca_tokend.core.outcome import Component, Granted, TokenEvent
@@ -47,7 +48,6 @@ from aca_tokend.sinks.mounts import FILE_POOL
 from aca_tokend.survey import Subject
 from aca_tokend.views import due_per_second, token_view
 from aca_tokend.watched import Watched
-from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,6 +65,9 @@ if TYPE_CHECKING:
 STOP_SECONDS = 12.0
 # The wall clock was stepped, or the machine slept, if it moved this much against the clock that threads wait by.
 STEP_SECONDS = 1.0
+# A configuration that was rejected is read again so often: a disk or a limit that failed it may be well again, which
+# no file shows.
+READ_AGAIN_SECONDS = 60.0
 # On the schedule, the keeping of our own token in a Vault; no token has a name with a colon in it.
 KEEPER = "vault:"
 # On the schedule, once; no token has a name with a space in it.
@@ -82,6 +85,8 @@ class Daemon:
         self.bell = Bell()
         self.logger: Any = structlog.get_logger()
         self.notify = Notifier()
+        self.lines = log.Background()
+        self._dropped = 0
         self.bug: InternalError | None = None
         self.demand = Demand(self.clock.monotonic())
         self.watched = Watched(self.clock)
@@ -115,10 +120,12 @@ class Daemon:
 
     def watch(self) -> None:
         """Once a second until told to stop."""
-        offset = self.clock.wall() - time.monotonic()
+        offset, read_at = self.clock.wall() - time.monotonic(), time.monotonic()
         while not self.bell.stop:
             self.bell.wait(1.0)
-            if self.bell.reload:
+            rejected = self.source is not None and bool(self.source.problems)
+            if self.bell.reload or (rejected and time.monotonic() >= read_at + READ_AGAIN_SECONDS):
+                read_at = time.monotonic()
                 self.bell.reload = False
                 self.notify.reloading()
                 self.reload()
@@ -128,9 +135,11 @@ class Daemon:
             if abs(step) > STEP_SECONDS:
                 offset += step
                 self.contain("clock step", partial(self._clock_stepped, step))
+            self.contain("threads", self._find_threads)
             self.contain("demand", self._weigh)
             self.contain("clean-up", partial(self.draining.settle, self.scheduler.under_way))
             self.contain("unavailable time", partial(self.metrics.tick, now))
+            self.contain("log lines", self._count_dropped_lines)
             self.contain("expired tokens", partial(self._tell_expired, now))
 
     def watch_files(self, path: Path) -> ConfigWatch:
@@ -343,6 +352,14 @@ class Daemon:
     def _tell_expired(self, now: float) -> None:
         for expired in self._expiries.news(list(self.tokens.by_name.values()), self.clock.monotonic(), now):
             self._observe(expired)
+
+    def _find_threads(self) -> None:
+        if self.scheduler.find_threads():
+            raise RuntimeError(NO_THREAD)
+
+    def _count_dropped_lines(self) -> None:
+        before, self._dropped = self._dropped, self.lines.dropped
+        self.metrics.observe_dropped_lines(self._dropped - before)
 
     def _views(self) -> Iterator[TokenView]:
         offset = self.clock.wall() - self.clock.monotonic()

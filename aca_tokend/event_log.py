@@ -246,14 +246,15 @@ class EventLog:
             news = now >= self._bugs.get(place, -math.inf) + SAME_BUG_SECONDS
             if news:
                 self._bugs[place] = now
-        tell = self._log.error if news else self._log.debug
+        loud = self._log.error if event.reason is Reason.INTERNAL_ERROR else self._log.warning
+        tell = loud if news else self._log.debug
         tell(
-            "internal_error",
+            event.reason.value,
             component=event.component.value,
             **{_OWNERS[event.component]: event.owner},
             error_type=event.kind,
             trace=event.trace,
-            advice=ADVICE[Reason.INTERNAL_ERROR],
+            advice=ADVICE[event.reason],
         )
 
     def _login_failed(self, event: LoginFailed) -> None:

@@ -1,6 +1,7 @@
 """How lines are written: structlog for ours, and the same renderer for the lines of libraries.
 
-One line per event, JSON or for people. A line that cannot be written is dropped: logging never raises into a rotation.
+One line per event, JSON or for people. A line that cannot be written is dropped: logging never raises into a rotation,
+and while a daemon runs no rotation waits for whoever reads the log.
 No line shows a secret: `Secret` renders as `<secret>`, so does whatever stands under the name of one, and no exception
 is written. What is written of rotations stands in event_log.py; docs/logs.md has every event.
 """
@@ -8,11 +9,19 @@ is written. What is written of rotations stands in event_log.py; docs/logs.md ha
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
+import math
+import os
+import queue
+import select
 import sys
+import threading
+import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from logging.handlers import QueueHandler
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -20,7 +29,7 @@ from aca_tokend.core.secret import HIDDEN, Secret
 from aca_tokend.core.token import rfc3339
 
 if TYPE_CHECKING:
-    from typing import TextIO
+    from typing import Self, TextIO
 
     from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -39,6 +48,13 @@ SECRET_NAMES = frozenset(
         "token_value",
     }
 )
+
+# So many lines wait for whoever reads them, a few megabytes. What else is logged meanwhile is dropped.
+MOST_LINES = 5000
+# At the end, what waits is written within this time, in seconds, unless `until` says when.
+LAST_SECONDS = 3.0
+# A pipe that has room for anything takes so many bytes without waiting (PIPE_BUF of POSIX).
+_PIECE = 4096
 
 
 def configure(level: str, style: str, stream: TextIO | None = None) -> None:
@@ -77,6 +93,7 @@ class _Handler(logging.StreamHandler["TextIO"]):
 
     def __init__(self, stream: TextIO, style: str) -> None:
         super().__init__(stream)
+        self.lost = 0
         self.addFilter(_may_be_written)
         terminal = _is_terminal(stream)
         console = style == "console" or (style == "auto" and terminal)
@@ -90,12 +107,103 @@ class _Handler(logging.StreamHandler["TextIO"]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- the name is the library's
         """Drops a line that cannot be written; says so where it was the rendering that failed."""
         error = sys.exc_info()[1]
+        self.lost += 1
         if isinstance(error, OSError):
             return
         with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
             line = {"level": "error", "event": "log_line_lost", "logger": record.name, "error": type(error).__name__}
             self.stream.write(json.dumps(line) + self.terminator)
             self.flush()
+
+
+class Background(QueueHandler):
+    """While this context lasts, a thread writes the lines, and nobody who logs waits for whoever reads them.
+
+    Of lines that nobody reads so many wait; those after them are dropped and counted, and a line says so once others
+    are written again. At the end, also by an exception, what waits is written.
+
+    Attributes:
+        until: when nothing waits for the reader any more, in monotonic seconds.
+    """
+
+    def __init__(self, most: int = MOST_LINES) -> None:
+        self._lines: queue.Queue[logging.LogRecord | None] = queue.Queue(most)
+        super().__init__(self._lines)
+        self.addFilter(_may_be_written)
+        self.until = math.inf
+        self._writer: _Handler | None = None
+        self._full = 0
+        self._reported = 0
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were not written, because nobody read them in time or they could not be."""
+        return self._full + (self._writer.lost if self._writer else 0)
+
+    def __enter__(self) -> Self:
+        """Lines wait from now on, if they go to a file, a pipe or a terminal, and the machine has a thread for it."""
+        root = logging.getLogger()
+        for handler in root.handlers:
+            if isinstance(handler, _Handler):
+                with contextlib.suppress(io.UnsupportedOperation, RuntimeError):
+                    patient = _Patient(handler.stream.fileno(), self)
+                    self._thread = threading.Thread(target=self._write, args=(handler,), name="log", daemon=True)
+                    self._thread.start()
+                    handler.setStream(cast("TextIO", patient))
+                    self._writer = handler
+                    root.removeHandler(handler)
+                    root.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Writes what waits, as long as somebody reads it."""
+        if self._writer is None:
+            return
+        self.until = min(self.until, time.monotonic() + LAST_SECONDS)
+        self._lines.put(None)  # from then on the thread gives up each line that nobody takes at once
+        self._thread.join()
+        root = logging.getLogger()
+        root.removeHandler(self)
+        root.addHandler(self._writer)
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Nothing: the line is put together by the thread that writes it."""
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Has a line written, or counts it where too many wait; the caller holds the handler's lock."""
+        try:
+            self._lines.put_nowait(record)
+        except queue.Full:
+            self._full += 1
+
+    def _write(self, writer: _Handler) -> None:
+        while (record := self._lines.get()) is not None:
+            lost = writer.lost
+            writer.handle(record)
+            if writer.lost == lost and (dropped := self.dropped) != self._reported:
+                self._reported = dropped
+                structlog.get_logger().warning("log_lines_dropped", since_start=dropped)
+
+
+class _Patient(io.TextIOBase):
+    """A descriptor that is written to only when it takes something, so that a thread can be told to give up."""
+
+    def __init__(self, descriptor: int, background: Background) -> None:
+        self._descriptor = descriptor
+        self._background = background
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+
+    def write(self, text: str) -> int:
+        """Writes all of it. Raises TimeoutError when it is time to give up, and OSError."""
+        left = memoryview(text.encode("utf-8", "backslashreplace"))
+        while left:
+            while not self._poll.poll(0 if (over := time.monotonic() >= self._background.until) else 100):
+                if over:
+                    raise TimeoutError
+            left = left[os.write(self._descriptor, left[:_PIECE]) :]
+        return len(text)
 
 
 def _may_be_written(record: logging.LogRecord) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from aca_tokend import hooks, sinks
 from aca_tokend.acaengine.endpoint import HttpTokenEndpoint
+from aca_tokend.config.references import SecretResolver
 from aca_tokend.core.config import after_of, references
 from aca_tokend.core.errors import SecretError, TokendError
 from aca_tokend.core.shards import parse_index
@@ -22,7 +23,6 @@ from aca_tokend.rotation.credentials import endpoint_pool
 from aca_tokend.rotation.hook_runner import HookState
 from aca_tokend.rotation.managed import Wiring
 from aca_tokend.rotation.shared import Shared
-from aca_tokend.secrets import SecretResolver
 from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE, pool_of
 from aca_tokend.vault.session import VaultSession
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aca_tokend import config_files
+from aca_tokend.config.files import load, patterns
 from aca_tokend.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Source:
         With `asked` somebody waits for an answer, so it is told again what was told before.
         """
         try:
-            written = config_files.load(self._path)
+            written = load(self._path)
         except ConfigError as error:
             self.observe(False)
             if asked or error.problems != self.problems:
@@ -85,7 +85,7 @@ class Source:
                 self._logger.error("config_rejected", problems=told)  # noqa: TRY400 -- where they stand in files says all
             self.problems = error.problems
             # What is fixed may be in a file that only the new one includes.
-            self.include = (*self.written.include, *config_files.patterns(self._path))
+            self.include = (*self.written.include, *patterns(self._path))
             return None
         written = _sharing_tokens(written, self.written)
         if written == self.written and not self.problems and not asked:

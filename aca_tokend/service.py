@@ -8,16 +8,17 @@ from __future__ import annotations
 import glob
 import os
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aca_tokend import __version__, health
 from aca_tokend.bell import handle_signals
+from aca_tokend.config.watching import ConfigWatch
 from aca_tokend.core.outcome import Component
 from aca_tokend.daemon import Daemon
 from aca_tokend.notify import Notifier
-from aca_tokend.watching import ConfigWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,12 +30,21 @@ if TYPE_CHECKING:
     from aca_tokend.core.errors import InternalError
 
 
+# From SIGTERM to the end, whatever hangs: STOP_SECONDS for rotations under way, and the rest for what is closed then.
+EXIT_SECONDS = 15.0
+
+
 def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
     """Runs until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop, 1 after a bug.
 
     The configuration was read from `path`, and is read from there again when it changes.
     """
     daemon = make(config)
+    with daemon.lines:
+        return _run(daemon, config, path)
+
+
+def _run(daemon: Daemon, config: Config, path: Path) -> int:
     logger = daemon.logger
     daemon.notify = Notifier.of(os.environ)
     handle_signals(daemon.bell, reload=True)
@@ -61,6 +71,7 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
     daemon.notify.start(daemon.unhealthy, lambda: health.status_line(daemon.subject()))
     daemon.watch()
     daemon.notify.stop()
+    daemon.lines.until = time.monotonic() + EXIT_SECONDS
     logger.info("daemon_stopping")
     for watch in watches:
         watch.stop()
@@ -108,6 +119,11 @@ def _watch_tls(admin: AdminServer | None, daemon: Daemon) -> Iterator[ConfigWatc
 def run_once(config: Config) -> int:
     """Makes one attempt for each token. Returns 0 if none failed and every sink holds its token, else 1."""
     daemon = Daemon(config)
+    with daemon.lines:
+        return _run_once(daemon)
+
+
+def _run_once(daemon: Daemon) -> int:
     handle_signals(daemon.bell)
     daemon.start(once=True)
     while not daemon.bell.stop and not daemon.scheduler.wait_until_done(0.2):

@@ -11,7 +11,7 @@ TokendError
  ├─ ReachError                a server cannot be reached, or is not who it should be
  ├─ HookError                 what is run after a write did not do its work
  ├─ VaultLoginError           Vault refuses us
- └─ InternalError             an unexpected exception: a bug
+ └─ InternalError             an unexpected exception: a bug, or the system has nothing left for us
 
 An adapter translates what its library raises into one of these, once, `from exc`. No message holds a secret or the body
 of a response.
@@ -19,6 +19,7 @@ of a response.
 
 from __future__ import annotations
 
+import errno
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -136,8 +137,23 @@ class VaultLoginError(ReasonedError):
     """Vault refused the log-in, or did not answer it."""
 
 
+# The system, or a limit of this process, leaves no descriptor or memory.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# What Python says where the system gives no further thread.
+NO_THREAD = "can't start new thread"
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether nothing is wrong but that no descriptor, memory or thread was left."""
+    if isinstance(error, OSError):
+        return error.errno in EXHAUSTED
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and error.args == (NO_THREAD,))
+
+
 class InternalError(ReasonedError):
     """An unexpected exception, translated once. It says where that was, and never what it said.
+
+    Its reason is `internal_error`, a bug, or `resource_exhausted`, which is none and passes.
 
     The text of a foreign exception and the values of its variables may be secrets, so nothing of it is kept.
 
@@ -146,9 +162,10 @@ class InternalError(ReasonedError):
         trace: the types that led to it, then `file:line in function` for each frame, the innermost last.
     """
 
-    def __init__(self, kind: str, trace: tuple[str, ...]) -> None:
+    def __init__(self, kind: str, trace: tuple[str, ...], reason: Reason = Reason.INTERNAL_ERROR) -> None:
         where = trace[-1].partition(" in ")[0] if trace else "an unknown place"
-        super().__init__(Reason.INTERNAL_ERROR, f"unexpected {kind} in {where}")
+        what = "unexpected" if reason is Reason.INTERNAL_ERROR else "nothing left for this process:"
+        super().__init__(reason, f"{what} {kind} in {where}")
         self.kind = kind
         self.trace = trace
 
@@ -160,14 +177,15 @@ class InternalError(ReasonedError):
             for frame, line in traceback.walk_tb(error.__traceback__)
         )
         if isinstance(error, InternalError):
-            return cls(error.kind, (*frames, *error.trace)[-FRAMES:])
-        return cls(_kind(error), (*_causes(error), *frames[-FRAMES:]))
+            return cls(error.kind, (*frames, *error.trace)[-FRAMES:], error.reason)
+        reason = Reason.RESOURCE_EXHAUSTED if is_exhausted(error) else Reason.INTERNAL_ERROR
+        return cls(_kind(error), (*_causes(error), *frames[-FRAMES:]), reason)
 
 
 def contained(component: Component, owner: str, error: BaseException) -> tuple[InternalError, Unexpected]:
     """What a place that contains exceptions makes of one: the error for its own flow, and the event to tell."""
     internal = InternalError.of(error)
-    return internal, Unexpected(component, owner, internal.kind, internal.trace)
+    return internal, Unexpected(component, owner, internal.kind, internal.trace, internal.reason)
 
 
 def _kind(error: BaseException) -> str:

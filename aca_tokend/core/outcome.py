@@ -109,6 +109,9 @@ class Reason(StrEnum):
     PROCESS_MISSING = "process_missing"
     SIGNAL_NOT_PERMITTED = "signal_not_permitted"
 
+    # No descriptor, memory or thread is left to this process.
+    RESOURCE_EXHAUSTED = "resource_exhausted"
+
     # An unexpected exception ended the attempt.
     INTERNAL_ERROR = "internal_error"
 
@@ -212,6 +215,10 @@ ADVICE: dict[Reason, str] = {
     Reason.PID_FILE_STALE: "the process is younger than the file, so not the one meant; restart what writes the file",
     Reason.PROCESS_MISSING: "start the program; the file still names one that ended",
     Reason.SIGNAL_NOT_PERMITTED: "run the daemon as the same user as the process, or with CAP_KILL",
+    Reason.RESOURCE_EXHAUSTED: (
+        "raise the limit that was met (LimitNOFILE, TasksMax, pids.max, memory), or take load off the machine; "
+        "attempts go on"
+    ),
     Reason.INTERNAL_ERROR: (
         "a bug in aca-tokend: report it with the lines internal_error of its log; attempts go on by themselves"
     ),
@@ -414,14 +421,15 @@ class EndpointRecovered:
 class Unexpected:
     """An unexpected exception ended what `component` did for `owner`, and nothing else.
 
-    `owner` is the token, the Vault, the hook or the page, or what the main thread did. `kind` and `trace` as in
-    `InternalError`.
+    `owner` is the token, the Vault, the hook or the page, or what the main thread did. `kind`, `trace` and `reason` as
+    in `InternalError`.
     """
 
     component: Component
     owner: str
     kind: str
     trace: tuple[str, ...]
+    reason: Reason = Reason.INTERNAL_ERROR
 
 
 TokenEvent = Rotated | Adopted | Failed | Suspended | Resumed | Skipped | Noticed | Published | Granted | Expired

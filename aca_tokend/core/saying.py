@@ -72,6 +72,7 @@ CLAUSES: dict[Reason, str] = {
     Reason.PID_FILE_STALE: "the pid file names another process than the one meant",
     Reason.PROCESS_MISSING: "the process to signal has ended",
     Reason.SIGNAL_NOT_PERMITTED: "we are not permitted to signal the process",
+    Reason.RESOURCE_EXHAUSTED: "no descriptor, memory or thread is left to aca-tokend",
     Reason.INTERNAL_ERROR: "a bug in aca-tokend ended the attempt",
 }
 

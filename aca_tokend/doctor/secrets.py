@@ -6,21 +6,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aca_tokend.config.references import open_to_others, path_of
 from aca_tokend.core.config import EnvReference, FileReference, VaultReference, references
 from aca_tokend.core.errors import SecretError
 from aca_tokend.core.steps import Call
 from aca_tokend.doctor.examination import Check
 from aca_tokend.doctor.findings import Area
-from aca_tokend.secrets import open_to_others, path_of
 from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aca_tokend.config.references import SecretResolver
     from aca_tokend.core.config import Config, Reference
     from aca_tokend.doctor.examination import Notes
     from aca_tokend.parts import Parts
-    from aca_tokend.secrets import SecretResolver
 
 RESOLVES = "resolves"
 

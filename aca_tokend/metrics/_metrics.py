@@ -18,6 +18,7 @@ from aca_tokend.core.outcome import (
     HookRan,
     Published,
     PublishResult,
+    Reason,
     Rotated,
     Skipped,
     Step,
@@ -104,10 +105,14 @@ class Metrics:
                 self._granted(event)
             case HookRan():
                 self._hook_ran(event)
-            case Unexpected():
+            case Unexpected() if event.reason is Reason.INTERNAL_ERROR:
                 self._registry.internal_errors.labels(event.component).inc()
             case _:
                 pass  # Suspended follows a Failed; that and Resumed are read from the views
+
+    def observe_dropped_lines(self, count: int) -> None:
+        """Counts lines of the log that were not written."""
+        self._registry.lines_dropped.inc(count)
 
     def observe_lag(self, seconds: float) -> None:
         """Counts how much later than due an attempt began."""

@@ -92,6 +92,11 @@ class Registry:
             ("component",),
             registry=self.collectors,
         )
+        self.lines_dropped = Counter(
+            PREFIX + "log_lines_dropped_total",
+            "Lines of the log that were not written, because nobody read the log or it could not be written.",
+            registry=self.collectors,
+        )
         build = self._gauge("build_info", "Always 1; the labels tell what runs.", "version", "revision", "python")
         build.labels(__version__, os.environ.get("ACA_TOKEND_REVISION", ""), platform.python_version()).set(1)
         for kind in SINK_KINDS:

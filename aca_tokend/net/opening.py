@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from aca_tokend.core.errors import TransportError
+from aca_tokend.core.errors import TransportError, is_exhausted
 from aca_tokend.core.outcome import Reason
 from aca_tokend.net import messages
 from aca_tokend.net.streams import Tcp, Tls, problem_of
@@ -105,6 +105,8 @@ class Opener:
                 if position == len(addresses) - 1:
                     raise
             except OSError as exc:
+                if is_exhausted(exc):  # which says nothing of the server
+                    raise
                 problem = problem_of(exc)
         raise TransportError(Reason.CONNECT_FAILED, f"no connection{problem}")
 
@@ -115,7 +117,7 @@ class Opener:
             return Tls(stream, self._trust.context(), name, deadline)
         except BaseException as exc:  # as above
             stream.close()
-            if not isinstance(exc, OSError | ValueError):
+            if is_exhausted(exc) or not isinstance(exc, OSError | ValueError):
                 raise
             raise TransportError(Reason.TLS_FAILED, f"TLS failed{problem_of(exc)}") from exc
 
@@ -148,13 +150,17 @@ class _Names:
             raise deadline.over() from None
 
     def _run(self, host: str, port: int, future: Future[Sequence[str]]) -> None:
+        problem: Exception | None = None
         try:
             found = self._look_up(host, port)
-        except (OSError, UnicodeError):  # UnicodeError: a label that is no label
-            found = ()
+        except (OSError, UnicodeError) as exc:  # UnicodeError: a label that is no label
+            found, problem = (), exc if is_exhausted(exc) else None
         with self._lock:
             del self._under_way[host, port]
-        future.set_result(found)
+        if problem is not None:
+            future.set_exception(problem)
+        else:
+            future.set_result(found)
 
 
 def _is_address(host: str) -> bool:

@@ -10,7 +10,7 @@ import stat
 import threading
 from pathlib import Path
 
-from aca_tokend.core.errors import TransportError
+from aca_tokend.core.errors import TransportError, is_exhausted
 from aca_tokend.core.outcome import Reason
 
 # All public authorities take a quarter of one MiB.
@@ -48,6 +48,8 @@ class Trust:
             if tls_cert:
                 context.load_cert_chain(tls_cert, tls_key, password="")  # nobody is there to type one
         except OSError as exc:
+            if is_exhausted(exc):
+                raise
             raise _unusable(problem) from exc
         return context
 
@@ -70,6 +72,8 @@ def _stamp(key: str, file: str) -> object:
     try:
         status = Path(file).stat()
     except OSError as exc:
+        if is_exhausted(exc):
+            raise
         problem = f"{key} {file}: {exc.strerror}"
         raise _unusable(problem) from exc
     if not stat.S_ISREG(status.st_mode):

@@ -74,25 +74,47 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         self._do_submit_job(job, run_times)
 
     def _do_submit_job(self, job: Any, _run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
-        self.submit(job.trigger.work.urgency(), partial(job.func, *job.args), lambda: None)
+        """Where the system gives no thread, it waits until `resize` finds one."""
+        urgency, run = job.trigger.work.urgency(), partial(job.func, *job.args)
+        self.submit(urgency, run, lambda: None, patient=True)
 
     def release(self, name: str) -> None:
         """The work of a job is over, or will not begin: the job may come again."""
         self._begun.discard(name)
 
     def submit(
-        self, urgency: float, run: Callable[[], None], drop: Callable[[], None], *, finish: bool = False
-    ) -> None:
-        """Queues `run`. While stopping only what finishes a rotation is taken; `drop` is called for what is not."""
+        self,
+        urgency: float,
+        run: Callable[[], None],
+        drop: Callable[[], None],
+        *,
+        finish: bool = False,
+        patient: bool = False,
+    ) -> bool:
+        """Queues `run`. While stopping only what finishes a rotation is taken; `drop` is called for what is not.
+
+        Whether there is a thread for it, now or once another call is over. If there is none, only what is `patient` is
+        queued all the same.
+        """
         with self._ready:
             if not self._stopping or finish:
-                heapq.heappush(self._waiting, (urgency, next(self._order), finish, run, drop))
+                entry = (urgency, next(self._order), finish, run, drop)
+                heapq.heappush(self._waiting, entry)
                 if self._idle >= len(self._waiting):
                     self._ready.notify()
-                elif self._threads < self._most():
-                    self._add_thread()
-                return
+                elif self._threads < self._most() and not self._add_thread() and not self._threads:
+                    if not patient:
+                        self._waiting.remove(entry)
+                        heapq.heapify(self._waiting)
+                    return False
+                return True
         drop()
+        return True
+
+    @property
+    def starved(self) -> bool:
+        """Whether something waits and there is no thread for it."""
+        return bool(self._waiting) and not self._threads
 
     def resize(self, size: int) -> None:
         """Changes how many calls may run at once. Those under way beyond it go on to their end."""
@@ -131,15 +153,14 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         """From when on each call that runs counts as hung, unless it has ended by then."""
         return [since + self._hung_seconds for since in list(self._busy_since.values())]
 
-    def _add_thread(self) -> None:
-        """Where the machine gives no further thread, the pool goes on with those that it has."""
+    def _add_thread(self) -> bool:
+        """Whether the system gives a further thread. Without it the pool goes on with those that it has."""
         try:
             threading.Thread(target=self._work, name=f"{self.name}-{self._threads + 1}", daemon=True).start()
-        except RuntimeError:
-            if not self._threads:
-                raise
-        else:
-            self._threads += 1  # the thread waits for our lock before it looks
+        except (RuntimeError, MemoryError):
+            return False
+        self._threads += 1  # the thread waits for our lock before it looks
+        return True
 
     def _one_too_many(self) -> bool:
         return self._threads > self._most() or (self._closed and not self._waiting)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.schedulers.base import BaseScheduler
 
+from aca_tokend.core.errors import NO_THREAD, InternalError
 from aca_tokend.core.steps import BUSY, HUNG_SECONDS, LOCAL, Duty, make
 from aca_tokend.scheduling.executor import Executor
 from aca_tokend.scheduling.job_store import LOOK_SECONDS, NEVER, JobStore, Timer
@@ -239,6 +240,13 @@ class RotationScheduler:
             self._scheduler.remove_executor(name, shutdown=False)
             pool.close()
 
+    def find_threads(self) -> bool:
+        """Asks the system again for the threads that it did not give. Whether attempts still wait for one."""
+        starved = [pool for pool in self._pools.values() if pool.starved]
+        for pool in starved:
+            pool.resize(pool.size)
+        return any(pool.starved for pool in starved)
+
     def under_way(self) -> frozenset[int]:
         """A number for each attempt under way."""
         with self._lock:
@@ -309,7 +317,7 @@ class RotationScheduler:
         if work.name not in self._under_way:
             task = self._under_way[work.name] = _Task(next(self._numbers), work, work.attempt())
             begin = partial(self._drive, task, None, work.pool)
-            self._pools[work.pool].submit(work.urgency(), begin, lambda: None, finish=True)
+            self._pools[work.pool].submit(work.urgency(), begin, lambda: None, finish=True, patient=True)
 
     def _drive(self, task: _Task, results: Sequence[Any] | None, here: str) -> None:
         """Goes on with an attempt in a thread of the pool `here`, until its next calls belong in another."""
@@ -342,12 +350,11 @@ class RotationScheduler:
 
     def _hand_out(self, task: _Task, round_: _Round, calls: Sequence[Call[Any]]) -> None:
         for index, call in enumerate(calls):
-            self._pools[call.pool].submit(
-                call.urgency,
-                partial(self._run, task, round_, index, call),
-                partial(self._abandon, task, round_),
-                finish=call.finish,
-            )
+            run, drop = partial(self._run, task, round_, index, call), partial(self._abandon, task, round_)
+            if not self._pools[call.pool].submit(call.urgency, run, drop, finish=call.finish):
+                no_thread = InternalError.of(RuntimeError(NO_THREAD))
+                if self._take(task, round_, index, call, no_thread):
+                    self._drive(task, round_.take_results(), "")
 
     def _run(self, task: _Task, round_: _Round, index: int, call: Call[Any]) -> None:
         if self._make(task, round_, index, call):
@@ -356,7 +363,10 @@ class RotationScheduler:
     def _make(self, task: _Task, round_: _Round, index: int, call: Call[Any]) -> bool:
         """Makes a call. Whether its answer is the last that the attempt waits for, so that this thread drives it on."""
         round_.began[index] = self._clock.monotonic()
-        result = make(call)
+        return self._take(task, round_, index, call, make(call))
+
+    def _take(self, task: _Task, round_: _Round, index: int, call: Call[Any], result: Any) -> bool:  # noqa: ANN401 -- whatever the call gives
+        """Takes the answer to a call. Whether it is the last that the attempt waits for."""
         with self._lock:
             if task.round is round_:
                 round_.results[index] = result

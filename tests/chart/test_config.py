@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from aca_tokend.config_files import load
+from aca_tokend.config.files import load
 from tests.chart.rendering import CASES, CHART, HELMS, objects, template
 
 if TYPE_CHECKING:

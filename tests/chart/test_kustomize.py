@@ -15,7 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from aca_tokend.config_files import load
+from aca_tokend.config.files import load
 from tests.blocks import blocks_for
 from tests.chart.prometheus_operator import PodMonitor
 from tests.chart.rendering import CASES, CHART, KUBERNETES, NAMESPACE, ROOT, objects, program, run, template

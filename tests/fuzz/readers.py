@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl
 
 from werkzeug.test import Client
 
-from aca_tokend import config_files
 from aca_tokend.admin import _exposition, _Site
+from aca_tokend.config.files import load
 from aca_tokend.core.answer import Answer
 from aca_tokend.core.errors import ConfigError, GrantError, VerifyError
 from aca_tokend.core.formats import Format, RenderError, render, template_problem
@@ -128,7 +128,7 @@ def _attempts(case: bytes) -> None:
 
 def _config(file: Path, case: bytes) -> None:
     file.write_bytes(case)
-    config_files.load(file)
+    load(file)
 
 
 def _template(case: bytes) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from aca_tokend import daemon, log, service
-from aca_tokend.config_files import load
+from aca_tokend.config.files import load
 
 
 class Mortal(daemon.Daemon):

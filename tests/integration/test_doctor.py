@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from aca_tokend.clock import SystemClock
-from aca_tokend.config_files import load
+from aca_tokend.config.files import load
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.vault_policy import policies
 from aca_tokend.demo.processes import LookAlike

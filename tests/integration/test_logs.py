@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from aca_tokend.demo.stage import Settings, Stage, wait_until
@@ -80,3 +87,44 @@ def test_changed_token_fails_anew(stage: Stage) -> None:
     wait_until(
         lambda: any("failing_since" not in line for line in daemon.events("rotation_failed")[told:]), "a first failure"
     )
+
+
+def test_log_that_nobody_reads(stage: Stage) -> None:
+    """With standard error full and unread tokens rotate and SIGTERM ends it; what was dropped is counted and told."""
+    config = stage.config([f"t{number}" for number in range(60)], Settings(rotation=ROTATION))
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, "-m", "aca_tokend", "run", "--config", str(config), "--log-format", "json"]
+    with os.fdopen(reading) as log:
+        process = subprocess.Popen(command, stderr=writing)
+        os.close(writing)
+        try:
+            port = next(found[1] for line in log if (found := re.search(r'"admin": "127.0.0.1:(\d+)"', line)))
+
+            def page(path: str) -> str:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+                    return str(answer.read().decode())
+
+            def dropped() -> float:
+                return float(
+                    re.findall(r"^aca_tokend_log_lines_dropped_total (\S+)", page("/metrics"), re.MULTILINE)[0]
+                )
+
+            file = stage.file_of("t0")
+            wait_until(file.exists, "the first token")
+            stage.lookalike.fail("not_found")
+            wait_until(lambda: dropped() > 0, "a line that is dropped")
+            before = file.read_text()
+            stage.lookalike.heal()
+            wait_until(lambda: file.read_text() != before, "the next token")
+            assert page("/-/healthy")
+
+            told = next(json.loads(line) for line in log if '"log_lines_dropped"' in line)
+            assert told["level"] == "warning"
+            wait_until(lambda: dropped() >= told["since_start"] > 0, "as many that are counted")
+            process.terminate()
+            assert process.wait(60) == 0
+            assert "daemon_stopped" in log.read()
+        finally:
+            process.kill()
+            process.wait()

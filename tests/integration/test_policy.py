@@ -14,7 +14,8 @@ import hvac
 import pytest
 
 from aca_tokend import sinks
-from aca_tokend.config_files import load
+from aca_tokend.config.files import load
+from aca_tokend.config.references import SecretResolver
 from aca_tokend.core.config import VaultPublish
 from aca_tokend.core.errors import ReasonedError
 from aca_tokend.core.guard import RECORD
@@ -23,7 +24,6 @@ from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document
 from aca_tokend.core.vault_policy import policies
 from aca_tokend.demo.stage import CLIENT_ID, Passwords, Stage
-from aca_tokend.secrets import SecretResolver
 from aca_tokend.vault.session import VaultSession
 from tests.integration.conftest import CANARY_CLIENT_SECRET, CANARY_PASSWORD
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aca_tokend.config.references import SecretResolver
 from aca_tokend.core.config import VaultConfig
 from aca_tokend.core.errors import LookError
 from aca_tokend.core.login import LoggedIn, LoginFailed, RenewalFailed, Renewed
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.demo.stage import Passwords, Settings, Stage, wait_until
-from aca_tokend.secrets import SecretResolver
 from aca_tokend.vault.session import VaultSession
 from tests.integration.conftest import CANARY_CLIENT_SECRET, CANARY_PASSWORD, assert_nothing_leaked
 from tests.logins import METHODS, PASSWORD, Logins, Reviewer, commands

@@ -19,7 +19,7 @@ import hvac
 import pytest
 import tfparse
 
-from aca_tokend.config_files import load
+from aca_tokend.config.files import load
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.vault_policy import policies
 from aca_tokend.demo.openbao import OpenBao, _binary

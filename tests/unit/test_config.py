@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aca_tokend.config_files import load
+from aca_tokend.config.files import load
 from aca_tokend.core.config import (
     AppRoleAuth,
     Config,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aca_tokend.config_files import load
+from aca_tokend.config.files import load
 from aca_tokend.core.config import Config, schema
 from aca_tokend.core.config._kinds import Duration
 from aca_tokend.core.config._table import Table

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pytest
 
-from aca_tokend import config_files, service
+from aca_tokend import service
 from aca_tokend.admin import AdminServer
 from aca_tokend.clock import SystemClock
+from aca_tokend.config.files import load
 from aca_tokend.core.config import AdminConfig, parse
 from aca_tokend.core.errors import FRAMES, InternalError, SecretError, contained
 from aca_tokend.core.guard import parse_record
@@ -92,10 +93,10 @@ def test_what_is_kept_of_an_exception() -> None:
 
 def test_files_are_called_as_on_every_machine() -> None:
     """Files of ours, of packages and of Python's library are named from where each of these begins."""
-    ours = InternalError.of(raised(lambda: config_files.load(cast("Path", 1j))))
+    ours = InternalError.of(raised(lambda: load(cast("Path", 1j))))
     library = InternalError.of(raised(lambda: json.loads(CANARY)))
 
-    assert [line.partition(":")[0] for line in ours.trace][-1] == "config_files.py"
+    assert [line.partition(":")[0] for line in ours.trace][-1] == "config/files.py"
     assert [line.partition(":")[0] for line in library.trace][-1] == "json/decoder.py"
 
 

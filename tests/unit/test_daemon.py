@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aca_tokend import config_files
 from aca_tokend.bell import Bell
 from aca_tokend.clock import SystemClock
+from aca_tokend.config.files import load
 from aca_tokend.core.config import parse
 from aca_tokend.core.login import LoggedIn
 from aca_tokend.core.outcome import Skipped
@@ -277,7 +277,7 @@ def test_removed_token_is_taken_off_the_schedule() -> None:
 def of_two_tokens(main: Path) -> Daemon:
     """A daemon that has not started, with this file as its configuration; a reload reads it again."""
     main.write_text(TWO_TOKENS)
-    daemon = Daemon(config_files.load(main))
+    daemon = Daemon(load(main))
     daemon.source = Source(main, daemon.config, daemon.logger, daemon._observe_reload)
     return daemon
 

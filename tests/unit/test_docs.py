@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from aca_tokend.cli import app
-from aca_tokend.config_files import load
+from aca_tokend.config.files import load
 from aca_tokend.core.config import parse
 from aca_tokend.core.errors import ConfigError
 from aca_tokend.core.formats import render

@@ -177,11 +177,29 @@ def test_pool_goes_on_with_the_threads_it_has(
     assert not bugs
 
 
-def test_pool_without_any_thread_is_told_of(pool: Executor, no_more_threads: Callable[[], None]) -> None:
-    """Where the machine gives a pool not even its first thread, whoever hands it a call is told."""
+def test_pool_without_any_thread(
+    pool: Executor, no_more_threads: Callable[[], None], bugs: list[BaseException]
+) -> None:
+    """Where the machine gives a pool not even its first thread, who hands it a call is told; what is patient waits."""
+    size = threading.stack_size()
+
+    def hungry() -> bool:
+        return pool.starved
+
     no_more_threads()
-    with pytest.raises(RuntimeError, match="thread"):
-        pool.submit(0.0, nothing, nothing)
+    done = threading.Event()
+    assert not pool.submit(0.0, nothing, nothing)
+    assert not hungry()
+    assert not pool.submit(0.0, done.set, nothing, patient=True)
+    pool.resize(2)
+    assert hungry()
+
+    threading.stack_size(size)
+    pool.resize(2)
+
+    assert done.wait(GENEROUS)
+    assert not hungry()
+    assert not bugs
 
 
 def test_next_call_to_count_as_hung_is_told(bugs: list[BaseException]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import json
 import logging
@@ -9,10 +11,11 @@ import os
 import re
 import sys
 import threading
+import time
 import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -21,6 +24,10 @@ from aca_tokend import log
 from aca_tokend.core.secret import Secret
 from aca_tokend.event_log import EventLog
 from tests.unit.told import CANARY, DOCUMENT, ROTATED, START, configured, lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
 
 # ── lines ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -310,3 +317,90 @@ def test_lines_of_many_threads_stay_whole() -> None:
         thread.join()
 
     assert len(lines(stream)) == 800
+
+
+# ── a reader that does not come ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def unread() -> Iterator[tuple[int, TextIO]]:
+    """A small pipe: where it is read, and what lines go to."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    with os.fdopen(reading, "rb") as read, os.fdopen(writing, "w") as stream:
+        log.configure("debug", "json", stream)
+        yield read.fileno(), stream
+
+
+def told_by(reading: int, last: str) -> list[dict[str, Any]]:
+    """The lines that come, until one with this event."""
+    text = b""
+    while f'"event": "{last}"'.encode() not in text:
+        text += os.read(reading, 65_536)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_nobody_waits_for_the_reader(unread: tuple[int, TextIO]) -> None:
+    """Lines that nobody reads wait, and what comes after them is dropped; once they are read, a line says how many."""
+    with log.Background(most=50) as background:
+        for number in range(500):
+            structlog.get_logger().info("event", number=number, filler="x" * 200)
+        found: list[dict[str, Any]] = [{"since_start": 0}]
+        while found[-1].get("since_start") != background.dropped:
+            found += told_by(unread[0], "log_lines_dropped")
+
+    numbers = [line["number"] for line in found if line.get("event") == "event"]
+    assert numbers == sorted(numbers)
+    assert len(numbers) + found[-1]["since_start"] >= 500, "a line that tells of it may have been dropped too"
+    assert len(numbers) < 100
+
+
+def test_what_waits_is_written_at_the_end(unread: tuple[int, TextIO]) -> None:
+    """At the end, also by an exception, who reads gets every line; after it lines are written at once."""
+    found: list[dict[str, Any]] = []
+    reader = threading.Thread(target=lambda: found.extend(told_by(unread[0], "after")))
+    with contextlib.suppress(ValueError), log.Background():
+        for number in range(100):
+            structlog.get_logger().info("event", number=number, filler="x" * 200)
+        reader.start()
+        raise ValueError
+    structlog.get_logger().info("after")
+    reader.join()
+
+    assert [line.get("number") for line in found] == [*range(100), None]
+
+
+def test_nobody_reads_at_the_end(unread: tuple[int, TextIO]) -> None:
+    """Where it is time to end and nobody reads, nothing waits for that, then or after it."""
+    with log.Background(most=50) as background:
+        for _ in range(500):
+            structlog.get_logger().info("event", filler="x" * 200)
+        background.until = time.monotonic()
+    structlog.get_logger().info("after")
+
+    assert b"after" not in os.read(unread[0], 65_536)
+
+
+def test_no_thread_for_it(unread: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without a further thread lines are written as they come."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with log.Background():
+        structlog.get_logger().info("event")
+        assert told_by(unread[0], "event")
+
+
+def test_secrets_are_hidden_in_the_background(unread: tuple[int, TextIO]) -> None:
+    """What is hidden at once is hidden by the thread too, and what is not safe is not written."""
+    with log.Background():
+        structlog.get_logger().info("event", password=CANARY, value=Secret(CANARY))
+        logging.getLogger("urllib3").error(CANARY)
+        logging.getLogger("apscheduler").warning("%s", Secret(CANARY))
+        structlog.get_logger().info("after")
+        found = told_by(unread[0], "after")
+
+    assert CANARY not in str(found)
+    assert [line["event"] for line in found] == ["event", "<secret>", "after"]

@@ -77,6 +77,7 @@ gauge vault_token_expiration_timestamp_seconds vault
 gauge clock_skew_seconds endpoint
 gauge config_last_reload_successful
 gauge config_last_reload_timestamp_seconds
+counter log_lines_dropped_total
 gauge build_info version revision python"""
 
 

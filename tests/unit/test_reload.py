@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aca_tokend.config_files import load
+from aca_tokend.config.files import load
 from aca_tokend.reload import Source
 
 if TYPE_CHECKING:

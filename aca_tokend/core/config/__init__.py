@@ -1,6 +1,6 @@
 """The configuration: its tables, how parsed TOML becomes a `Config`, and the JSON Schema of the file.
 
-Pure: `aca_tokend.config_files` reads the files. A secret is a reference here, and no message repeats a value that may
+Pure: `aca_tokend.config.files` reads the files. A secret is a reference here, and no message repeats a value that may
 be one.
 """
 

@@ -88,7 +88,7 @@ def parse(documents: Sequence[tuple[str, Mapping[str, Any]]], earlier: Sequence[
     problems += [*tokens.problems, *tokens.same_names(), *tokens.same_places()]
     if problems or config is None:
         order = {name: number for number, (name, _) in enumerate(documents)}
-        raise ConfigError(tuple(sorted(problems, key=lambda problem: order[problem.file])))
+        raise ConfigError(tuple(sorted(problems, key=lambda problem: order.get(problem.file, len(order)))))
     return config.model_copy(update={"tokens": tuple(tokens.tokens)})
 
 

@@ -104,7 +104,7 @@ def read(vault: VaultSession) -> int:
 
 
 def write(vault: VaultSession) -> int:
-    return vault.write_kv("secret", "aca/bookings", {"password": SECRET}, 3)
+    return vault.write_kv("secret", "aca/bookings", {"password": SECRET}, 3).version
 
 
 # Several nodes

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aca_tokend import watching
-from aca_tokend.watching import ConfigWatch
+from aca_tokend.config import watching
+from aca_tokend.config.watching import ConfigWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from aca_tokend.core.config import EnvReference, FileReference, PublicFileReference, VaultReference
-from aca_tokend.core.errors import SecretError
+from aca_tokend.core.errors import SecretError, is_exhausted
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.regular_file import read_regular
@@ -103,7 +103,8 @@ class SecretResolver:
             raise SecretError(Reason.SECRET_MISSING, f"{reference}: there is no such file") from exc
         except OSError as exc:
             problem = _UNREADABLE.get(exc.errno or 0) or (exc.strerror or "unreadable").lower()
-            raise SecretError(Reason.SECRET_UNREADABLE, f"{reference}: {problem}") from exc
+            reason = Reason.RESOURCE_EXHAUSTED if is_exhausted(exc) else Reason.SECRET_UNREADABLE
+            raise SecretError(reason, f"{reference}: {problem}") from exc
         if not isinstance(reference, PublicFileReference):
             self._warn_if_open(path_of(reference), status)
         try:

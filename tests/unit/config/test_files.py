@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import threading
 import traceback
 from typing import TYPE_CHECKING
 
 import pytest
 
-from aca_tokend.config_files import MAX_CONFIG_BYTES, folders, load
+from aca_tokend.config.files import MAX_CONFIG_BYTES, folders, load
 from aca_tokend.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -160,6 +163,59 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     config.write_text('include = ["*.conf"]')
     os.mkfifo(tmp_path / "more.conf")
     assert "more.conf: is not a regular file; name a file" in problems(config)
+
+
+def test_folder_that_cannot_be_listed(tmp_path: Path) -> None:
+    """A folder of included files that is there and cannot be listed is a problem: it may hold tokens."""
+    (tmp_path / "loop.d").symlink_to("loop.d")
+    path = main(tmp_path, f'["loop.d/*.toml", "loop.d/*/*.toml", "{"n" * 300}/*.toml"]', token("bookings"))
+    assert problems(path) == [
+        "loop.d: is a symbolic link to itself; let it point to a file",
+        f"{'n' * 300}: cannot be read (ENAMETOOLONG); see that it can be read",
+    ]
+
+
+def test_folders_that_lead_to_each_other(tmp_path: Path) -> None:
+    """Each folder below a pattern is looked through once, wherever links lead."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.toml").write_text(token(name), encoding="utf-8")
+        for other in ("a", "b"):
+            (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    assert [each.name for each in load(main(tmp_path, '["a/**/*.toml"]')).tokens] == ["a", "b"]
+
+
+def test_all_files_as_of_one_moment(tmp_path: Path) -> None:
+    """A token that a swap of a ConfigMap moves from one file to another is in every configuration that is read."""
+    for number, holder in enumerate(("a", "b")):
+        folder = tmp_path / f"..{number}"
+        folder.mkdir()
+        for name in ("a", "b"):
+            (folder / f"{name}.toml").write_text(token("moves" if name == holder else f"stays-{name}{number}"))
+    (tmp_path / "..data").symlink_to("..0")
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.toml").symlink_to(f"..data/{name}.toml")
+    path = main(tmp_path, '["[ab].toml"]')
+    done = threading.Event()
+
+    def swap() -> None:
+        for number in itertools.cycle((1, 0)):
+            if done.wait(0.003):
+                return
+            (tmp_path / "..next").symlink_to(f"..{number}")
+            (tmp_path / "..next").rename(tmp_path / "..data")
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    read = []
+    for _ in range(300):
+        with contextlib.suppress(ConfigError):  # they changed each time
+            read.append([each.name for each in load(path).tokens])
+    done.set()
+    swapping.join()
+
+    assert read
+    assert {tuple(names) for names in read} <= {("moves", "stays-b0"), ("stays-a1", "moves")}
 
 
 def test_impossible_path(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from aca_tokend.config.references import MAX_SECRET_BYTES, SecretResolver
 from aca_tokend.core.config import EnvReference, FileReference, VaultReference
 from aca_tokend.core.errors import SecretError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret, fingerprint
 from aca_tokend.core.steps import LOCAL
-from aca_tokend.secrets import MAX_SECRET_BYTES, SecretResolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Reads the configuration file and those it includes. What they mean is decided in `aca_tokend.core.config`.
+"""Reads the configuration file and those it includes, all as of one moment. What they mean is decided in `core.config`.
 
 No message repeats what is in a file.
 """
@@ -6,11 +6,14 @@ No message repeats what is in a file.
 from __future__ import annotations
 
 import errno
+import fnmatch
 import glob
 import itertools
 import os
 import re
+import time
 import tomllib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from aca_tokend.core.config import parse
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
 
 # Ten thousand tokens take a few. Of a file that goes on for ever no more is read.
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
+# Files that change while they are read are read again so often, with a pause that lets a swap of a ConfigMap end.
+MOST_READS = 5
+PAUSE_SECONDS = 0.05
+
+Stamp = tuple[int, ...]
 
 _UNREADABLE = {
     errno.ENOENT: ("does not exist", "create it, or name the right one"),
@@ -55,33 +63,60 @@ _SYNTAX = {
     "Illegal character": "end the text on its line, and leave control characters out",
     "Unescaped": "write each backslash twice, or the text in single quotes",
 }
+# What is not there, or could not be.
+_ABSENT = {errno.ENOENT, errno.ENOTDIR}
 _POSITION = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
 
 
+@dataclass(slots=True)
+class _Found:
+    """What was found by one pass over all files.
+
+    Attributes:
+        documents: each file with what it says; nothing where it cannot be had.
+        problems: what is wrong with finding and reading them.
+        stamps: what tells each file from another and from itself at another time.
+    """
+
+    documents: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    stamps: list[tuple[str, Stamp]] = field(default_factory=list)
+
+    def read(self, file: str) -> dict[str, Any]:
+        """Reads one more file."""
+        document, stamp = _read(file)
+        self.stamps.append((file, stamp))
+        if isinstance(document, Problem):
+            self.problems.append(document)
+            document = {}
+        self.documents.append((file, document))
+        return document
+
+
 def load(path: str | Path) -> Config:
-    """Reads the main file and every file that its `include` names.
+    """Reads the main file and every file that its `include` names, all as they are at one moment.
 
     Raises:
         ConfigError: with every problem of all files at once.
     """
     main = os.fspath(path)
-    document = _read(main)
-    if isinstance(document, Problem):
-        raise ConfigError((document,))
-    documents = [(main, document)]
-    problems: list[Problem] = []
-    for file in _included(main, document.get("include"), problems):
-        included = _read(file)
-        if isinstance(included, Problem):
-            problems.append(included)
-            included = {}
-        documents.append((file, included))
-    return parse(documents, problems)
+    for number in range(MOST_READS):
+        time.sleep(PAUSE_SECONDS if number else 0.0)
+        found = _Found()
+        include = found.read(main).get("include")
+        if found.problems:
+            raise ConfigError(tuple(found.problems))
+        for file in _included(main, include, found.problems):
+            found.read(file)
+        if found.stamps == [(file, stamp_of(file)) for file in (main, *_included(main, include, []))]:
+            return parse(found.documents, found.problems)
+    problem = "changes while it is read, or a file that it includes does"
+    raise ConfigError((Problem(main, "", problem, "leave the files alone for a moment"),))
 
 
 def patterns(path: str | Path) -> tuple[str, ...]:
     """What the main file includes, as far as that can be told, whatever else is wrong with it."""
-    document = _read(os.fspath(path))
+    document, _ = _read(os.fspath(path))
     include = document.get("include") if isinstance(document, dict) else None
     return tuple(pattern for pattern in include if _is_pattern(pattern)) if isinstance(include, list) else ()
 
@@ -104,27 +139,42 @@ def folders(path: str | Path, include: Sequence[str]) -> set[str]:
     return {os.path.abspath(folder) for folder in found}  # noqa: PTH100 - as above
 
 
-def _text(file: str) -> str | Problem:
-    """What is in the file, or why it cannot be had."""
+def stamp_of(path: str) -> Stamp:
+    """What tells a file from another and from itself at another time; nothing where there is none."""
     try:
-        content, _ = read_regular(file, MAX_CONFIG_BYTES)
+        return _stamp(os.stat(path))  # noqa: PTH116 - strings throughout
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        return ()
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _read(file: str) -> tuple[dict[str, Any] | Problem, Stamp]:
+    """The parsed file, or why it cannot be had, and its stamp.
+
+    Nothing leads back to the parser's error, which may hold the text.
+    """
+    try:
+        content, status = read_regular(file, MAX_CONFIG_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        code = error.errno if isinstance(error, OSError) else errno.ENOENT
-        name = errno.errorcode.get(code or 0, "I/O error")
-        problem, fix = _UNREADABLE.get(code or 0, (f"cannot be read ({name})", "see that it can be read"))
-        return Problem(file, "", problem, fix)
+        return _unreadable(file, error), stamp_of(file)
+    return _parsed(file, content), _stamp(status)
+
+
+def _unreadable(path: str, error: OSError | ValueError) -> Problem:
+    code = (error.errno if isinstance(error, OSError) else errno.ENOENT) or 0
+    name = errno.errorcode.get(code, "I/O error")
+    return Problem(path, "", *_UNREADABLE.get(code, (f"cannot be read ({name})", "see that it can be read")))
+
+
+def _parsed(file: str, content: bytes) -> dict[str, Any] | Problem:
     try:
-        return content.decode("utf-8-sig")  # a byte order mark is no part of the text
+        text = content.decode("utf-8-sig")  # a byte order mark is no part of the text
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return Problem(file, f"line {line}", "is not UTF-8", "save the file as UTF-8")
-
-
-def _read(file: str) -> dict[str, Any] | Problem:
-    """The parsed file, or why it cannot be had. Nothing leads back to the parser's error, which may hold the text."""
-    text = _text(file)
-    if isinstance(text, Problem):
-        return text
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -149,18 +199,63 @@ def _included(main: str, patterns: object, problems: list[Problem]) -> Iterator[
     for number, pattern in enumerate(patterns if isinstance(patterns, list) else ()):
         if not _is_pattern(pattern):
             continue
-        found = sorted(glob.glob(os.path.join(glob.escape(folder), pattern), recursive=True))  # noqa: PTH118, PTH207
+        parts = [part for part in pattern.split("/") if part]
+        found = sorted(_matches("/" if pattern.startswith("/") else folder, parts, problems))
         if not found and not glob.has_magic(pattern):
-            problems.append(
-                Problem(
-                    main, f"include[{number}]", "names a file that does not exist", "create it, or remove this entry"
-                )
-            )
+            problem, fix = "names a file that does not exist", "create it, or remove this entry"
+            problems.append(Problem(main, f"include[{number}]", problem, fix))
         for file in found:
             real = os.path.realpath(file)
             if real not in seen:
                 seen.add(real)
                 yield file
+
+
+def _matches(folder: str, parts: Sequence[str], problems: list[Problem]) -> Iterator[str]:
+    """What a pattern finds below a folder. Unlike `glob`, it tells of a folder that cannot be listed."""
+    part, *rest = parts or [""]
+    if part == "**":
+        for below in _tree(folder, problems, set()):
+            yield from _matches(below, rest or ["*"], problems)
+        return
+    for name in _names(folder, part, problems) if glob.has_magic(part) else [part]:
+        path = os.path.join(folder, name)  # noqa: PTH118 - as above
+        if rest:
+            yield from _matches(path, rest, problems)
+        elif _is_there(path):
+            yield path
+
+
+def _tree(folder: str, problems: list[Problem], seen: set[str]) -> Iterator[str]:
+    """A folder and all below it, each once, wherever links lead."""
+    real = os.path.realpath(folder)
+    if real in seen or not os.path.isdir(real):  # noqa: PTH112 - as above
+        return
+    seen.add(real)
+    yield folder
+    for name in _names(folder, "*", problems):
+        yield from _tree(os.path.join(folder, name), problems, seen)  # noqa: PTH118 - as above
+
+
+def _names(folder: str, pattern: str, problems: list[Problem]) -> list[str]:
+    """The names in a folder that match. As in a shell, one that begins with a dot must be asked for."""
+    try:
+        names = os.listdir(folder or ".")  # noqa: PTH208 - as above
+    except OSError as error:
+        problem = _unreadable(folder, error)
+        if error.errno not in _ABSENT and problem not in problems:
+            problems.append(problem)
+        return []
+    return fnmatch.filter([it for it in names if pattern.startswith(".") or not it.startswith(".")], pattern)
+
+
+def _is_there(path: str) -> bool:
+    """Whether something is there, or may be: reading it will tell."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno not in _ABSENT
+    return True
 
 
 def _is_pattern(pattern: object) -> TypeGuard[str]:

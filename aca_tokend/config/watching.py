@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from aca_tokend.config_files import files, folders
+from aca_tokend.config.files import files, folders, stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,28 +94,19 @@ class ConfigWatch:
             self._ring()
 
     def _look(self) -> Stamp:
-        return tuple((file, *_status(file)) for file in files(self._path, self._include()))
+        return tuple((file, *stamp_of(file)) for file in files(self._path, self._include()))
 
-    def _folders(self) -> tuple[tuple[str, tuple[object, ...]], ...]:
+    def _folders(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """The folders there are; one that was made anew is another."""
         found = folders(self._path, self._include())
-        return tuple((folder, _status(folder)[:2]) for folder in sorted(found) if os.path.isdir(folder))  # noqa: PTH112 - strings throughout
+        return tuple((folder, stamp_of(folder)[:2]) for folder in sorted(found) if os.path.isdir(folder))  # noqa: PTH112 - strings throughout
 
     def _changed_within(self, seconds: float) -> bool:
-        since = time.time() - seconds
+        since = time.time_ns() - int(seconds * 1e9)
         places = (*files(self._path, self._include()), *folders(self._path, self._include()))
-        return any(isinstance(changed := (_status(place) or (0,))[-1], float) and changed > since for place in places)
+        return any(stamp_of(place)[-1:] > (since,) for place in places)
 
     def _warn(self, error: OSError | RuntimeError) -> None:
         if not self._warned:
             self._warned = True
             structlog.get_logger().warning("config_not_watched", message=str(error), look_every_seconds=LOOK_SECONDS)
-
-
-def _status(path: str) -> tuple[object, ...]:
-    """What tells a file from another and from itself at another time; nothing where there is none."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - strings throughout
-    except OSError:
-        return ()
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime)
