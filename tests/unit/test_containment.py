@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import math
+import os
 import random
+import resource
 import sys
 import threading
 import weakref
@@ -14,16 +17,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import pytest
 
 from aca_tokend import service
+from aca_tokend.acaengine.endpoint import HttpTokenEndpoint
 from aca_tokend.admin import AdminServer
 from aca_tokend.clock import SystemClock
 from aca_tokend.config.files import load
-from aca_tokend.core.config import AdminConfig, parse
+from aca_tokend.core.config import AdminConfig, EndpointConfig, parse
 from aca_tokend.core.errors import FRAMES, InternalError, SecretError, contained
 from aca_tokend.core.guard import parse_record
 from aca_tokend.core.outcome import Component, HookRan, Reason, Unexpected
 from aca_tokend.core.steps import Call, Calls, make
 from aca_tokend.daemon import KEEP_AGAIN_SECONDS, SWEEP, Daemon
 from aca_tokend.demo.stage import wait_until
+from aca_tokend.event_log import EventLog
 from aca_tokend.pages import site
 from aca_tokend.reload import Source
 from aca_tokend.rotation.hook_runner import Hooker, HookState, Written
@@ -510,3 +515,56 @@ def test_bug_that_ends_a_thread(capfd: pytest.CaptureFixture[str]) -> None:
     assert bug["what"] == "thread config"
     assert capfd.readouterr() == ("", "")
     assert sys.exc_info() == (None, None, None)
+
+
+# ── want of resources ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+EXHAUSTIONS = [
+    OSError(errno.EMFILE, CANARY),
+    OSError(errno.ENFILE, CANARY),
+    OSError(errno.ENOMEM, CANARY),
+    OSError(errno.ENOBUFS, CANARY),
+    MemoryError(CANARY),
+    RuntimeError("can't start new thread"),
+]
+
+
+@pytest.mark.parametrize("error", EXHAUSTIONS, ids=repr)
+def test_want_of_resources_is_no_bug(error: Exception) -> None:
+    """Where no descriptor, memory or thread is left, the attempt has a reason of its own, told as a WARNING."""
+
+    def run() -> None:
+        raise error
+
+    stream = configured()
+    found = make(Call("file", run))
+    assert isinstance(found, InternalError)
+    again, event = contained(Component.ATTEMPT, "bookings", found)
+    EventLog().observe(event)
+
+    assert found.reason is again.reason is event.reason is Reason.RESOURCE_EXHAUSTED
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["token"]) == ("resource_exhausted", "warning", "bookings")
+    assert CANARY not in stream.getvalue() + str(found)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, ""), RuntimeError("dictionary changed size"), ValueError()])
+def test_what_is_a_bug_stays_one(error: Exception) -> None:
+    """Any other exception that nobody expected is a bug."""
+    assert InternalError.of(error).reason is Reason.INTERNAL_ERROR
+
+
+def test_no_descriptor_says_nothing_of_a_server() -> None:
+    """A request for which no socket, or no answer of the resolver, can be had fails by want of resources."""
+    endpoint = HttpTokenEndpoint("main", EndpointConfig.model_validate({"url": "http://127.0.0.1:9"}))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        found = make(Call("acaengine.main", endpoint.authority))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert isinstance(found, InternalError)
+    assert found.reason is Reason.RESOURCE_EXHAUSTED

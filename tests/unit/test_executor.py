@@ -8,15 +8,12 @@ import weakref
 from typing import TYPE_CHECKING
 
 from aca_tokend.scheduling.executor import MOST_HUNG, Executor
-from tests.unit.test_scheduler import GENEROUS, held, wait_until
+from tests.unit.test_scheduler import GENEROUS, NO_STACK, held, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 import pytest
-
-# More than any address space has room for.
-NO_STACK = 1 << 46
 
 
 def nothing() -> None:

@@ -482,6 +482,7 @@ def test_internal_errors() -> None:
     """A bug counts for the part that met it, and for no other."""
     world = World()
     world.metrics.observe(Unexpected(Component.HOOK, "reload", "KeyError", ()))
+    world.metrics.observe(Unexpected(Component.PAGE, "/", "MemoryError", (), Reason.RESOURCE_EXHAUSTED))  # no bug
 
     counts = {component: world.value("internal_errors_total", component=component) for component in Component}
     assert counts == {**dict.fromkeys(Component, 0.0), Component.HOOK: 1.0}

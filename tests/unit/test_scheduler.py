@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
 GENEROUS = 30.0
+# More than any address space has room for.
+NO_STACK = 1 << 46
 PATIENCE_SECONDS = 1000.0
 
 
@@ -952,3 +954,53 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_no_thread_for_a_call(rig: Rig) -> None:
+    """Where the system gives no thread for a call, the attempt gets the reason in place of its answer, and ends."""
+    rig.scheduler.start()
+    size, done, found = threading.stack_size(), threading.Event(), list[BaseException]()
+
+    async def attempt() -> float:
+        threading.stack_size(NO_STACK)
+        try:
+            await Call("b", lambda: None)
+        except InternalError as error:
+            found.append(error)
+        threading.stack_size(size)
+        found.append(await Call("b", lambda: ValueError("answered")))
+        done.set()
+        return math.inf
+
+    try:
+        rig.keep("one", attempt)
+        assert done.wait(GENEROUS)
+    finally:
+        threading.stack_size(size)
+
+    refused, answered = found
+    assert isinstance(refused, InternalError)
+    assert refused.reason is Reason.RESOURCE_EXHAUSTED
+    assert isinstance(answered, ValueError)
+    assert not rig.bugs
+
+
+def test_no_thread_to_begin_in(rig: Rig) -> None:
+    """Where the system gives no thread to begin an attempt in, the attempt waits until one is found."""
+    begun = threading.Event()
+    size = threading.stack_size()
+    rig.scheduler.start()
+    rig.keep("first", counting(begun, 1))  # APScheduler's own thread is there
+    assert begun.wait(GENEROUS)
+    try:
+        threading.stack_size(NO_STACK)
+        done = threading.Event()
+        rig.scheduler.keep(Duty("one", "b", counting(done, 1), lambda: 0.0), rig.clock.monotonic())
+        wait_until(rig.scheduler.find_threads)
+        assert not done.is_set()
+    finally:
+        threading.stack_size(size)
+
+    assert not rig.scheduler.find_threads()
+    assert done.wait(GENEROUS)
+    assert not rig.bugs
