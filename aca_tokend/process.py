@@ -1,11 +1,12 @@
-"""What the process asks of the system before it reads anything: to keep others from its memory, and to use less of it.
+"""What the process asks of the system: to keep others from its memory, and to use less memory and CPU.
 
-It holds for the whole process and is not undone; a program that a hook starts is an ordinary process again.
+It holds for the whole process and is not undone. A program that a hook starts may be traced and may dump core again.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 from contextlib import suppress
 
@@ -32,3 +33,13 @@ def save_memory() -> None:
     """
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def save_cpu() -> None:
+    """Has a thread that wakes wait until the one that runs is through, instead of taking its place at once.
+
+    A rotation wakes threads some 40 times, and mostly the other one then only waits for the interpreter: as many
+    rotations take about a ninth less CPU. Called before there are threads, since they inherit it.
+    """
+    with suppress(OSError):  # a sandbox may forbid it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -19,6 +19,7 @@ from aca_tokend.config.watching import ConfigWatch
 from aca_tokend.core.outcome import Component
 from aca_tokend.daemon import Daemon
 from aca_tokend.notify import Notifier
+from aca_tokend.process import save_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,7 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
 
     The configuration was read from `path`, and is read from there again when it changes.
     """
+    save_cpu()
     daemon = make(config)
     with daemon.lines:
         return _run(daemon, config, path)
@@ -118,6 +120,7 @@ def _watch_tls(admin: AdminServer | None, daemon: Daemon) -> Iterator[ConfigWatc
 
 def run_once(config: Config) -> int:
     """Makes one attempt for each token. Returns 0 if none failed and every sink holds its token, else 1."""
+    save_cpu()
     daemon = Daemon(config)
     with daemon.lines:
         return _run_once(daemon)

@@ -50,3 +50,17 @@ def test_hardened_before_what_takes_time_is_imported() -> None:
     loaded = _told(FIRST).split()
     assert "aca_tokend.process" in loaded
     assert not {"typer", "click", "rich", "pydantic", "aca_tokend.cli"} & set(loaded)
+
+
+def test_all_threads_save_cpu() -> None:
+    """Once asked to, every thread that begins is scheduled like a batch job."""
+    program = """
+import os, threading
+from aca_tokend.process import save_cpu
+
+save_cpu()
+thread = threading.Thread(target=lambda: print(os.sched_getscheduler(0) == os.SCHED_BATCH))
+thread.start()
+thread.join()
+"""
+    assert _told(program) == "True\n"
