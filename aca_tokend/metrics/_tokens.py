@@ -29,8 +29,7 @@ LINES_AT_ONCE = 2500
 SUSPENDING_REASONS = tuple(sorted(reason.value for reason in REJECTED))
 
 
-@dataclass(frozen=True, slots=True)
-class SinkView:
+class SinkView(NamedTuple):
     """What one sink of a token holds as far as we know; None where it holds no token of ours."""
 
     name: str
@@ -39,8 +38,7 @@ class SinkView:
     expires_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenView:
+class TokenView(NamedTuple):
     """One token at the moment of looking.
 
     `rotate_at` is its rotation point and `expires_at` when it expires, in wall seconds as the clock goes now, both 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import resource
 import subprocess
 import sys
 import threading
@@ -30,6 +32,8 @@ from tests.unit.told import DOCUMENT, configured, lines
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import pytest
 
     from aca_tokend.core.config import Config, TokenConfig
 
@@ -293,6 +297,31 @@ def test_reload_keeps_no_second_configuration_of_a_token(tmp_path: Path) -> None
 
     assert daemon.config.tokens[0] is before[0]
     assert all(of_now(daemon, token.name) is token for token in daemon.config.tokens)
+
+
+def test_what_was_rejected_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration that could not be read is taken up once it can be, though no file and no folder changed."""
+    main = tmp_path / "config.toml"
+    daemon = of_two_tokens(main)
+    main.write_text(TWO_TOKENS.replace("svc-2", "svc-3"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        daemon.reload()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert daemon.source is not None
+    assert [problem.problem for problem in daemon.source.problems] == ["cannot be read (EMFILE)"]
+
+    monkeypatch.setattr("aca_tokend.daemon.READ_AGAIN_SECONDS", 0.0)
+    watching = threading.Thread(target=daemon.watch)
+    watching.start()
+    wait_until(lambda: daemon.config.tokens[1].username == "svc-3", "the change is taken up")
+    daemon.bell.ring_to_stop()
+    watching.join()
+    assert not daemon.source.problems
 
 
 def of_now(daemon: Daemon, name: str) -> TokenConfig:
