@@ -4,7 +4,7 @@ ARGS ?=
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-herds bench-shards bench-simulation fuzz soak soak-simulation chart dashboard golden format image docs manual screenshots status-schema snippets lock clean
+.PHONY: help demo test test-system test-on check bench bench-quick bench-growth bench-herds bench-shards bench-simulation fuzz hard soak soak-simulation chart dashboard golden format image docs manual screenshots status-schema snippets lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ bench-simulation: .venv/test/.made ## how fast the simulation runs
 
 fuzz: .venv/test/.made ## ten minutes of odd answers for all that reads them; ARGS="--seconds 60"
 	@.venv/test/bin/python -m tests.fuzz $(ARGS)
+
+hard: .venv/test/.made ## twenty minutes in which what a machine may do comes and goes; ARGS="--minutes 2"
+	@.venv/test/bin/python -m tests.hard $(ARGS)
 
 soak: .venv/test/.made ## half an hour on real servers with faults: does anything grow? ARGS="--minutes 10 --tokens 500"
 	@.venv/test/bin/python -m tests.bench.soak $(ARGS)

@@ -119,11 +119,12 @@ class Hard:
 
     def _afterwards(self, before: Mapping[str, float]) -> Iterator[str]:
         """What is not as it was, once everything had the time to be."""
+        calm_at = time.monotonic() + CALM_SECONDS
         try:
             wait_until(self._hooks_ran, "a run of each hook for what its file holds", CALM_SECONDS)
         except HelperError as error:
             yield str(error)
-        time.sleep(CALM_SECONDS)
+        time.sleep(max(0.0, calm_at - time.monotonic()))
         now = process(self.daemon.process.pid)
         for what, more in MORE.items():
             if now[what] > before[what] + more:

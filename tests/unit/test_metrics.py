@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
@@ -103,7 +103,7 @@ def document(issued: float = 0.0, lifetime: float = 100.0) -> Document:
     )
 
 
-def view(token: str = "bookings", held: Document | None = None, **changes: Any) -> TokenView:
+def view(token: str = "bookings", held: Document | None = None, **changes: Any) -> TokenView:  # noqa: ANN401 -- the fields of TokenView
     """A token that is published where it belongs, unless told otherwise."""
     published = SinkView(SINK, "vault", held.issued_at if held else None, held.expires_at if held else None)
     base = TokenView(
