@@ -103,14 +103,17 @@ class DirectorySink:
             before = self._found(directory)
             if before.stamp != seen.stamp:
                 raise PublishError(Reason.CONFLICT, "it is no longer what was read")
-            folder = self._fill(contents, directory)
+            folder = f"..{os.getpid()}-{secrets.token_hex(8)}"
             try:
+                self._fill(folder, contents, directory)
                 for name in self._config.files:
                     if before.links.get(name) != _target(name):
                         _link(_target(name), name, directory)
                 _link(folder, _DATA, directory)
-            except OSError:
-                _remove(folder, directory)
+            except BaseException:  # also where the process is told to end: no litter
+                with suppress(OSError):  # what cannot be read may lead to the folder: it is swept at the next start
+                    if _leads_to(_DATA, directory) != folder:  # over NFS a rename may be made and reported as failed
+                        _remove(folder, directory)
                 raise
             for name in before.links.keys() - contents.keys():
                 os.unlink(name, dir_fd=directory)
@@ -188,22 +191,16 @@ class DirectorySink:
         links = {name: _target(name) for name in contents}
         return links != found.links or any(found.contents.get(name) != contents[name] for name in contents)
 
-    def _fill(self, contents: Mapping[str, bytes], directory: int) -> str:
-        """A new folder with these files, all on disk."""
-        folder = f"..{os.getpid()}-{secrets.token_hex(8)}"
+    def _fill(self, folder: str, contents: Mapping[str, bytes], directory: int) -> None:
+        """Makes a folder with these files, all on disk."""
         os.mkdir(folder, 0o700, dir_fd=directory)
-        try:
-            with opened(folder, os.O_DIRECTORY, directory=directory) as inside:
-                for name, content in contents.items():
-                    create(name, content, inside, PRIVATE if name == _DOCUMENT else self._access)
-                # Names are no secret; who may read the files is for their mode, and for the directory around it.
-                os.fchmod(inside, 0o755)
-                os.fsync(inside)
-            os.fsync(directory)  # or a power cut could leave a link to a folder whose name is not on disk
-        except BaseException:  # also where the process is told to end: no litter
-            _remove(folder, directory)
-            raise
-        return folder
+        with opened(folder, os.O_DIRECTORY, directory=directory) as inside:
+            for name, content in contents.items():
+                create(name, content, inside, PRIVATE if name == _DOCUMENT else self._access)
+            # Names are no secret; who may read the files is for their mode, and for the directory around it.
+            os.fchmod(inside, 0o755)
+            os.fsync(inside)
+        os.fsync(directory)  # or a power cut could leave a link to a folder whose name is not on disk
 
 
 def _target(name: str) -> str:
@@ -230,7 +227,8 @@ def _link(target: str, name: str, directory: int) -> None:
     try:
         os.rename(_LINK, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
-        os.unlink(_LINK, dir_fd=directory)
+        with suppress(OSError):  # it may have been made all the same
+            os.unlink(_LINK, dir_fd=directory)
         raise
 
 

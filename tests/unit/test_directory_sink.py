@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from dataclasses import replace
@@ -176,6 +177,58 @@ def test_directory_under_a_name(path: Path) -> None:
     assert_hidden(caught.value)
     assert (path / "token").read_text("utf-8") == f"{CANARY}-1"
     assert len(folders(path) - {"app.env"}) == 1
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+@pytest.mark.parametrize("readable", [True, False])
+def test_swap_that_is_said_to_have_failed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, swapped: bool, readable: bool
+) -> None:
+    """Readers keep whole files after a failed swap, though it was made, or nobody can tell; the next one goes on."""
+    sink = sink_at(path)
+    seen = sink.publish(document(1), sink.look())
+    rename, readlink = os.rename, os.readlink
+
+    def fails(source: str, target: str, **directories: int) -> None:
+        if swapped:
+            rename(source, target, **directories)
+        if not readable:
+            monkeypatch.setattr(os, "readlink", cannot_be_read)
+        raise OSError(errno.EIO, "as over NFS")
+
+    def cannot_be_read(name: str, **_: int) -> str:
+        raise OSError(errno.ESTALE, "as over NFS", name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fails)
+        with pytest.raises(PublishError) as caught:
+            sink.publish(document(2), seen)
+    monkeypatch.setattr(os, "readlink", readlink)
+
+    assert (caught.value.reason, "EIO" in str(caught.value)) == (Reason.IO_ERROR, True)
+    found = 2 if swapped else 1
+    assert (path / "token").read_text("utf-8") == f"{CANARY}-{found}"
+    assert len(folders(path)) == (2 if swapped or not readable else 1)
+    seen = sink.look()
+    assert seen.document == document(found)
+    sink.publish(document(3), seen)
+    assert (path / "token").read_text("utf-8") == f"{CANARY}-3"
+    assert len(folders(path)) == 2
+
+
+def test_clean_up_that_cannot_tell_what_is_in_use(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `..data` cannot be read, the clean-up removes no folder."""
+    sink = sink_at(path)
+    sink.publish(document(1), sink.look())
+    before = folders(path)
+
+    def cannot_be_read(name: str, **_: int) -> str:
+        raise OSError(errno.EIO, "as over NFS", name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readlink", cannot_be_read)
+        sweep([DirectoryPublish(path=str(path), files=FILES)])
+    assert folders(path) == before
 
 
 @pytest.mark.parametrize("where", ["absent", "file"])
