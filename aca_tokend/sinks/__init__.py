@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import DirectoryPublish, FilePublish, VaultPublish
-from aca_tokend.sinks import directory, file
+from aca_tokend.sinks import atomic, directory
 from aca_tokend.sinks.directory import DirectorySink
 from aca_tokend.sinks.file import FileSink
 from aca_tokend.sinks.kv import KvSink
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.config import AnyPublish
     from aca_tokend.vault.session import VaultSession
 
-__all__ = ["DirectorySink", "FileSink", "KvSink", "build", "sweep"]
+__all__ = ["DirectorySink", "FileSink", "KvSink", "build", "clean_up"]
 
 
 def build(config: AnyPublish, sessions: Mapping[str, VaultSession]) -> KvSink | FileSink | DirectorySink:
@@ -30,13 +31,15 @@ def build(config: AnyPublish, sessions: Mapping[str, VaultSession]) -> KvSink | 
             return DirectorySink(config)
 
 
-def sweep(configs: Iterable[AnyPublish]) -> None:
-    """Removes what a killed run of ours left where these publish."""
-    files = []
+def clean_up(configs: Iterable[AnyPublish]) -> None:
+    """Removes what killed runs of ours left where these publish, also of files that are not published any more."""
+    paths = set()
     for config in configs:
         match config:
             case FilePublish():
-                files.append(config)
+                paths.add(os.path.dirname(config.path))
             case DirectoryPublish():
-                directory.sweep(config)
-    file.sweep(files)
+                paths.add(config.path)
+                directory.clean_up(config.path)
+    for path in paths:
+        atomic.clean_up(path)

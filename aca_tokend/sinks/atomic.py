@@ -13,6 +13,7 @@ import grp
 import hashlib
 import os
 import pwd
+import re
 import secrets
 import stat
 from contextlib import contextmanager, suppress
@@ -50,6 +51,8 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+# What `replace` renames, and the cleanup finds again after a kill: `beside` leads to the lock of its writer.
+_TEMPORARY = re.compile(r"(?P<beside>(?:\..+)?)\.aca-tokend-[0-9]+-[0-9a-f]{16}\.tmp")
 
 
 class NotAFileError(OSError):
@@ -104,8 +107,9 @@ def read(name: str, directory: int) -> tuple[bytes, object]:
     return content, digest(content)
 
 
-def replace(name: str, content: bytes, directory: int, access: Access, temporary: str) -> None:
-    """Puts a file with this content under `name`, by way of `temporary`. Then both content and name are on disk."""
+def replace(name: str, content: bytes, directory: int, access: Access, beside: str) -> None:
+    """Puts a file with this content under `name`. Then both content and name are on disk. Only under the lock."""
+    temporary = f"{beside}.aca-tokend-{os.getpid()}-{secrets.token_hex(8)}.tmp"
     try:
         create(temporary, content, directory, access)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -126,9 +130,14 @@ def create(name: str, content: bytes, directory: int, access: Access) -> None:
         os.fsync(file)
 
 
-def temporary(name: str) -> str:
-    """A name beside `name` that no other writer has."""
-    return f".{name}.{os.getpid()}-{secrets.token_hex(8)}.tmp"
+def clean_up(path: str) -> None:
+    """Removes the temporary files that killed runs of ours left in a directory, whatever they were to replace."""
+    # what cannot be removed hurts nobody, and publish will tell what is wrong with the directory
+    with suppress(OSError), opened(path, os.O_DIRECTORY) as directory:
+        for name in os.listdir(directory):  # noqa: PTH208  # pathlib lists no descriptor
+            if found := _TEMPORARY.fullmatch(name):
+                with suppress(OSError), locked(found["beside"], directory):  # locked: its writer is alive
+                    os.unlink(name, dir_fd=directory)
 
 
 def digest(content: bytes) -> bytes:
@@ -157,15 +166,28 @@ def opened(path: str, flags: int, *, mode: int = 0, directory: int | None = None
 
 
 @contextmanager
-def locked(name: str, directory: int) -> Iterator[None]:
-    """Holds the lock in that file, or raises BlockingIOError.
+def locked(beside: str, directory: int) -> Iterator[None]:
+    """Holds the lock of a sink, or raises BlockingIOError.
 
     The lock file stays: whoever removed it would let a second writer in beside one that holds it.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK
-    with opened(name, flags, mode=0o600, directory=directory) as lock:
+    with opened(f"{beside}.lock", flags, mode=0o600, directory=directory) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+
+
+@contextmanager
+def unchanged(name: str, stamp: object, path: str, beside: str) -> Iterator[int]:
+    """The directory, locked, with the file of this name still as it was seen. Raises PublishError."""
+    with (
+        told_as(PublishError, f"{path}/{name}"),
+        opened(path, os.O_DIRECTORY) as directory,
+        locked(beside, directory),
+    ):
+        if read(name, directory)[1] != stamp:
+            raise PublishError(Reason.CONFLICT, "it is no longer what was read")
+        yield directory
 
 
 @contextmanager

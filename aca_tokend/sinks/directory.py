@@ -21,19 +21,9 @@ from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.formats import RenderError, render
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.token import NotADocumentError, Seen, parse_document
-from aca_tokend.sinks.atomic import (
-    PRIVATE,
-    Access,
-    create,
-    digest,
-    locked,
-    opened,
-    read,
-    replace,
-    temporary,
-    told_as,
-)
-from aca_tokend.sinks.json_files import decoded, encoded, record
+from aca_tokend.sinks import json_files
+from aca_tokend.sinks.atomic import PRIVATE, Access, create, digest, locked, opened, read, told_as
+from aca_tokend.sinks.json_files import decoded, encoded
 from aca_tokend.sinks.mounts import pool_of
 from aca_tokend.sinks.probe import probe
 
@@ -47,9 +37,8 @@ if TYPE_CHECKING:
 _DATA = "..data"
 _DOCUMENT = ".document.json"
 _LINK = "..link"  # what becomes a link by a rename; one writer at a time has it
-_LOCK = ".lock"
+_BESIDE = ""  # the directory is the token's alone: its lock and its records have no longer names
 _FOLDER = re.compile(r"\.\.[0-9]+-[0-9a-f]{16}")
-_TEMPORARY = re.compile(r"\.record\.[0-9]+-[0-9a-f]{16}\.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +87,7 @@ class DirectorySink:
         with (
             told_as(PublishError, self._config.path),
             opened(self._config.path, os.O_DIRECTORY) as directory,
-            locked(_LOCK, directory),
+            locked(_BESIDE, directory),
         ):
             before = self._found(directory)
             if before.stamp != seen.stamp:
@@ -111,7 +100,7 @@ class DirectorySink:
                         _link(_target(name), name, directory)
                 _link(folder, _DATA, directory)
             except BaseException:  # also where the process is told to end: no litter
-                with suppress(OSError):  # what cannot be read may lead to the folder: it is swept at the next start
+                with suppress(OSError):  # what cannot be read may lead to the folder: the next start removes it
                     if _leads_to(_DATA, directory) != folder:  # over NFS a rename may be made and reported as failed
                         _remove(folder, directory)
                 raise
@@ -123,21 +112,11 @@ class DirectorySink:
 
     def read_record(self, name: str) -> SeenRecord:
         """Reads the file `.NAME` in the directory, such as `.attempts`. Raises LookError."""
-        with told_as(LookError, self._config.path), opened(self._config.path, os.O_DIRECTORY) as directory:
-            return record(f".{name}", directory)
+        return json_files.read_record(self._config.path, _BESIDE, name)
 
     def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
-        """Replaces that file, if it still is what was seen; only the daemon's user may read it. Raises PublishError."""
-        content = encoded(fields)
-        with (
-            told_as(PublishError, self._config.path),
-            opened(self._config.path, os.O_DIRECTORY) as directory,
-            locked(_LOCK, directory),
-        ):
-            if read(f".{name}", directory)[1] != stamp:
-                raise PublishError(Reason.CONFLICT, "it is no longer what was read")
-            replace(f".{name}", content, directory, PRIVATE, temporary("record"))
-        return digest(content)
+        """Replaces that file, if it still is what was seen. Raises PublishError."""
+        return json_files.write_record(self._config.path, _BESIDE, name, fields, stamp)
 
     def _rendered(self, document: Document) -> dict[str, bytes]:
         """The content of each file. Raises PublishError."""
@@ -233,22 +212,20 @@ def _link(target: str, name: str, directory: int) -> None:
 
 
 def _remove(folder: str, directory: int) -> None:
-    with suppress(OSError):  # it is swept at the next start
+    with suppress(OSError):  # the next start removes it
         shutil.rmtree(folder, dir_fd=directory)
 
 
 def _tidy(directory: int, keep: Iterable[str | None]) -> None:
-    """Removes the folders and temporary files of ours that nobody needs. Only under the lock."""
+    """Removes the folders of ours that nobody needs. Only under the lock."""
     for name in os.listdir(directory):
         if _FOLDER.fullmatch(name) and name not in keep:
             _remove(name, directory)
-        elif name == _LINK or _TEMPORARY.fullmatch(name):
-            with suppress(OSError):
-                os.unlink(name, dir_fd=directory)
 
 
-def sweep(config: DirectoryPublish) -> None:
-    """Removes what a killed run of ours left in the directory, and the folder that was read before."""
-    # what cannot be swept hurts nobody, and publish will tell what is wrong; locked: its writer is alive
-    with suppress(OSError), opened(config.path, os.O_DIRECTORY) as directory, locked(_LOCK, directory):
+def clean_up(path: str) -> None:
+    """Removes the folders and the link that a killed run of ours left there, and the folder that was read before."""
+    # what cannot be removed hurts nobody, and publish will tell what is wrong; locked: its writer is alive
+    with suppress(OSError), opened(path, os.O_DIRECTORY) as directory, locked(_BESIDE, directory):
         _tidy(directory, {_leads_to(_DATA, directory)})
+        os.unlink(_LINK, dir_fd=directory)

@@ -25,7 +25,7 @@ from aca_tokend.core.errors import ReasonedError
 from aca_tokend.core.formats import render
 from aca_tokend.core.secret import Secret
 from aca_tokend.core.token import Document
-from aca_tokend.sinks import FileSink, build, sweep
+from aca_tokend.sinks import FileSink, build, clean_up
 
 if TYPE_CHECKING:
     from aca_tokend.core.formats import Format
@@ -191,7 +191,7 @@ def killed(path: str, kind: str, count: str) -> None:
         seen = build(place, {}).look()
         if found and (seen.document is None or seen.document != document(found)):
             wrong.append([number, "look", said, seen.foreign])
-        sweep([place])
+        clean_up([place])
         last = found or said
     say(wrong)
     say([last, sorted(entry.name for entry in Path(path).parent.rglob("*"))])

@@ -14,7 +14,7 @@ import pytest
 from aca_tokend.core.config import DirectoryPublish, FormatConfig
 from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.sinks import DirectorySink, sweep
+from aca_tokend.sinks import DirectorySink, clean_up
 from tests.unit.file_writer import CANARY, document
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def test_clean_up_that_cannot_tell_what_is_in_use(path: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "readlink", cannot_be_read)
-        sweep([DirectoryPublish(path=str(path), files=FILES)])
+        clean_up([DirectoryPublish(path=str(path), files=FILES)])
     assert folders(path) == before
 
 
@@ -253,18 +253,18 @@ def test_document_that_does_not_fit(path: Path) -> None:
     assert sink.look() == seen
 
 
-def test_sweep(path: Path) -> None:
-    """The sweep at the start removes what a killed run left, and nothing else."""
+def test_clean_up(path: Path) -> None:
+    """The cleanup removes what a killed run left, and nothing else."""
     sink = sink_at(path)
     seen = sink.publish(document(1), sink.look())
     sink.publish(document(2), seen)
     (path / "..7-0123456789abcdef").mkdir()
     (path / "..7-0123456789abcdef" / "token").write_text("half")
     (path / "..link").symlink_to("..7-0123456789abcdef")
-    (path / ".record.7-0123456789abcdef.tmp").touch()
+    (path / ".aca-tokend-7-0123456789abcdef.tmp").touch()
     (path / "..other").mkdir()
     (path / ".other.7-0123456789abcdef.tmp").touch()
-    sweep([DirectoryPublish(path=str(path), files=FILES), DirectoryPublish(path=str(path / "absent"), files=FILES)])
+    clean_up([DirectoryPublish(path=str(path), files=FILES), DirectoryPublish(path=str(path / "absent"), files=FILES)])
     assert folders(path) == {(path / "..data").readlink().name, "..other"}
     assert names(path) == {"token", "app.env", "..data", ".lock", ".other.7-0123456789abcdef.tmp"}
     assert sink.look().document == document(2)

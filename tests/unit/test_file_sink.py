@@ -26,7 +26,7 @@ from aca_tokend.core.config import FilePublish
 from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.formats import MAX_BYTES, render
 from aca_tokend.core.outcome import Reason
-from aca_tokend.sinks import FileSink, build, sweep
+from aca_tokend.sinks import FileSink, build, clean_up
 from tests.unit.file_writer import CANARY, NOBODY, config_of, document
 
 if TYPE_CHECKING:
@@ -318,9 +318,12 @@ def test_name_is_too_long(tmp_path: Path) -> None:
 
 
 def test_killed_before_the_rename(path: Path) -> None:
-    """A run killed with its temporary file complete leaves the old file whole; sweep removes that file and no other."""
+    """A run killed with its temporary file complete leaves the old file whole; the cleanup removes that file and no other.
+
+    It finds it by its name, also where the file that it was to become has left the configuration.
+    """
     sink = published(path)
-    others = {".other.json.7-0123456789abcdef.tmp", f".{NAME}.7-0123.tmp", f"{NAME}.7-0123456789abcdef.tmp"}
+    others = {f".{NAME}.7-0123456789abcdef.tmp", f".{NAME}.aca-tokend-7.tmp", f"{NAME}.aca-tokend-7-0123456789abcdef.tmp"}
     for other in others:
         path.with_name(other).touch()
     killed = subprocess.run(command("dying", path), cwd=ROOT, check=False)
@@ -331,9 +334,9 @@ def test_killed_before_the_rename(path: Path) -> None:
 
     with path.with_name(f".{NAME}.lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        sweep([FilePublish(path=str(path))])
+        clean_up([FilePublish(path=str(path))])
         assert left in names(path)
-    sweep([FilePublish(path=str(path)), FilePublish(path=str(path.parent / "absent" / NAME))])
+    clean_up([FilePublish(path=str(path.with_name("another"))), FilePublish(path=str(path.parent / "absent" / NAME))])
     assert names(path) == {NAME, f".{NAME}.lock", *others}
     assert sink.look().document == document(1)
 
