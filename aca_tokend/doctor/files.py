@@ -69,7 +69,7 @@ async def _place(notes: Notes, place: Place) -> None:
         notes.error(OWNER, error, said)
     else:
         notes.ok(DIRECTORY, "may be written")
-        notes.ok(OWNER, "the daemon may give it the owner and group it is to have")
+        notes.ok(OWNER, "the daemon may give it its owner and group, and read it again")
 
 
 def _probe(place: Place) -> None:

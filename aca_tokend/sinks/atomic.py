@@ -53,6 +53,7 @@ _KINDS = {
 }
 # What `replace` renames, and the cleanup finds again after a kill: `beside` leads to the lock of its writer.
 _TEMPORARY = re.compile(r"(?P<beside>(?:\..+)?)\.aca-tokend-[0-9]+-[0-9a-f]{16}\.tmp")
+UNREADABLE = "with this owner, group and mode the daemon could not read it again"
 
 
 class NotAFileError(OSError):
@@ -125,6 +126,11 @@ def create(name: str, content: bytes, directory: int, access: Access) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with opened(name, flags, mode=access.mode & 0o600, directory=directory) as file:
         access.give(file)
+        try:
+            with opened(name, os.O_RDONLY, directory=directory):
+                pass
+        except PermissionError as error:
+            raise PublishError(Reason.OWNER_NOT_SET, UNREADABLE) from error
         while content:  # on a disk that fills up one write takes a part and only the next one fails
             content = content[os.write(file, content) :]
         os.fsync(file)

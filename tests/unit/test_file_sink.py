@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.formats import MAX_BYTES, render
 from aca_tokend.core.outcome import Reason
 from aca_tokend.sinks import FileSink, build, clean_up
+from aca_tokend.sinks.probe import may_read
 from tests.unit.file_writer import CANARY, NOBODY, config_of, document
 
 if TYPE_CHECKING:
@@ -469,6 +471,66 @@ def test_look_tells_of_an_unknown_owner(path: Path, config: dict[str, str]) -> N
     assert caught.value.reason is Reason.OWNER_NOT_SET
     assert str(caught.value) == f"{path}: there is no such owner or group"
     assert names(path) == set()
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "readable"),
+    [
+        (0o640, 7, 7, True),
+        (0o400, 7, 9, True),
+        (0o640, 9, 7, True),
+        (0o640, 9, 8, True),
+        (0o640, 9, 9, False),
+        (0o644, 9, 9, True),
+        (0o400, 9, 7, False),
+        (0o604, 9, 7, False),
+        (0o404, 9, 9, True),
+    ],
+)
+def test_what_could_be_read_again(mode: int, owner: int, group: int, readable: bool) -> None:
+    """The owner's bit decides for the owner, else the group's for its members, else that of all others."""
+    assert may_read(mode, owner, group, user=7, groups={7, 8}) is readable
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have CAP_CHOWN and nothing else")
+@pytest.mark.parametrize("kind", ["json", "directory"])
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "readable"),
+    [("0640", "1", "1", False), ("0400", "1", "", False), ("0640", "1", "", True), ("0644", "1", "1", True)],
+)
+def test_what_could_not_be_read_again(
+    open_path: Path, kind: str, mode: str, owner: str, group: str, readable: bool
+) -> None:
+    """With CAP_CHOWN alone a file that it could not read again is refused: by the look, and as it is written."""
+    open_path.parent.chmod(0o777)
+    if kind == "directory":
+        open_path.mkdir()
+        open_path.chmod(0o777)
+    told = with_cap_chown_alone("unreadable", open_path, kind, mode, owner, group)
+    message = f"{open_path}: with this owner, group and mode the daemon could not read it again"
+    assert told == [["", ""] if readable else [Reason.OWNER_NOT_SET, message]] * 2
+    left = {entry.name for entry in open_path.parent.rglob("*") if not entry.name.endswith(".lock")}
+    assert readable or left <= {NAME}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have CAP_CHOWN and nothing else")
+def test_default_acl_lets_it_be_read_again(open_path: Path) -> None:
+    """Where the directory's default ACL names the daemon's user, the mode alone does not decide."""
+    open_path.parent.chmod(0o777)
+    anybody = 0xFFFFFFFF
+    entries = [(1, 6, anybody), (2, 4, NOBODY), (4, 4, anybody), (16, 4, anybody), (32, 0, anybody)]  # acl(5), in order
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    os.setxattr(open_path.parent, "system.posix_acl_default", acl)
+    assert with_cap_chown_alone("attempt", open_path, "1", "json", "1") == [["", ""]]
+    assert json.loads(open_path.read_bytes())["access_token"] == f"{CANARY}-2"
+
+
+def with_cap_chown_alone(action: str, path: Path, *arguments: str) -> list[Any]:
+    """What a process says that has no other privilege."""
+    alone = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+chown"]
+    whole = [*alone, "--ambient-caps=-all,+chown", *command(action, path), *arguments]
+    done = subprocess.run(whole, cwd=ROOT, capture_output=True, check=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("beside", ["attempts", "published"])
