@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
 from aca_tokend.core.config import FilePublish
 from aca_tokend.core.errors import LookError, PublishError
@@ -325,7 +326,11 @@ def test_killed_before_the_rename(path: Path) -> None:
     It finds it by its name, also where the file that it was to become has left the configuration.
     """
     sink = published(path)
-    others = {f".{NAME}.7-0123456789abcdef.tmp", f".{NAME}.aca-tokend-7.tmp", f"{NAME}.aca-tokend-7-0123456789abcdef.tmp"}
+    others = {
+        f".{NAME}.7-0123456789abcdef.tmp",
+        f".{NAME}.aca-tokend-7.tmp",
+        f"{NAME}.aca-tokend-7-0123456789abcdef.tmp",
+    }
     for other in others:
         path.with_name(other).touch()
     killed = subprocess.run(command("dying", path), cwd=ROOT, check=False)
@@ -531,6 +536,28 @@ def with_cap_chown_alone(action: str, path: Path, *arguments: str) -> list[Any]:
     whole = [*alone, "--ambient-caps=-all,+chown", *command(action, path), *arguments]
     done = subprocess.run(whole, cwd=ROOT, capture_output=True, check=True, text=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_no_place_is_a_file_of_the_daemon(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that the daemon keeps or renames beside a token's is refused as the place of another."""
+    beside = set()
+    monkeypatch.setattr(os, "rename", _noting(os.rename, beside))
+    sink = sink_at(path, format="env")
+    sink.publish(document(1), sink.look())
+    sink.write_record("attempts", {}, None)
+    beside |= names(path) - {NAME}
+    assert len(beside) == 6
+    for name in beside:
+        with pytest.raises(ValidationError, match="daemon's own files beside a token's"):
+            FilePublish(path=str(path.with_name(name)))
+
+
+def _noting(rename: Callable[..., None], names: set[str]) -> Callable[..., None]:
+    def noted(source: str, target: str, **directories: int) -> None:
+        names.add(source)
+        rename(source, target, **directories)
+
+    return noted
 
 
 @pytest.mark.parametrize("beside", ["attempts", "published"])
