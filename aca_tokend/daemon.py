@@ -50,7 +50,7 @@ from aca_tokend.views import due_per_second, token_view
 from aca_tokend.watched import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from aca_tokend.core.breaker import Wake
@@ -253,7 +253,7 @@ class Daemon:
             self.scheduler.keep(self._cleanup_work(), self.clock.monotonic())
 
     def _cleanup_work(self) -> Work:
-        """Removes what a killed run left beside files; at the start, before they are written. What hangs delays nobody."""
+        """Removes what killed runs left beside files, before these are written. What hangs delays nobody."""
 
         def run() -> None:
             sinks.clean_up([self._uncleaned.pop() for _ in range(len(self._uncleaned))])
@@ -411,7 +411,7 @@ def _places(config: Config) -> dict[str, AnyPublish]:
     return {it.path: it for token in config.tokens for it in token.publish if it.to != "vault"}
 
 
-def _moved(before: Mapping[str, AnyPublish], after: Mapping[str, AnyPublish]) -> list[AnyPublish]:
+def _moved(before: dict[str, AnyPublish], after: dict[str, AnyPublish]) -> list[AnyPublish]:
     """The places that only one of two configurations has."""
     return [(before | after)[path] for path in before.keys() ^ after.keys()]
 

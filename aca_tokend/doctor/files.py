@@ -34,8 +34,10 @@ MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 
 def places(parts: Parts) -> Iterator[Check]:
     """One for each place. Its key is its path."""
+    known: dict[tuple[str, str], str] = {}
     for place in _places(parts):
-        yield Check(Area.FILE, place.path, (DIRECTORY, OWNER), partial(_place, place=place), key=place.path)
+        examine = partial(_place, place=place, known=known)
+        yield Check(Area.FILE, place.path, (DIRECTORY, OWNER), examine, key=place.path)
 
 
 def surroundings(parts: Parts) -> Iterator[Check]:
@@ -57,9 +59,11 @@ def _where(place: Place) -> tuple[str, str]:
     return os.path.split(place.path) if isinstance(place, FilePublish) else (place.path, "..data")
 
 
-async def _place(notes: Notes, place: Place) -> None:
+async def _place(notes: Notes, place: Place, known: dict[tuple[str, str], str]) -> None:
+    """Tries a place. `known` are the places of other checks, by where they really are."""
+    directory, name = _where(place)
     try:
-        await Call(pool_of(place.path), lambda: _probe(place))
+        real = await Call(pool_of(place.path), lambda: _probe(place))
     except LookError as error:
         said = error.message.removeprefix(f"{place.path}: ")
         if error.reason is not Reason.OWNER_NOT_SET:
@@ -68,14 +72,21 @@ async def _place(notes: Notes, place: Place) -> None:
         notes.ok(DIRECTORY, "may be written")
         notes.error(OWNER, error, said)
     else:
-        notes.ok(DIRECTORY, "may be written")
+        if (other := known.setdefault((real, name), place.path)) != place.path:
+            notes.failed(
+                DIRECTORY, f"is the same place as {other}, by a link", "publish each token to places of its own"
+            )
+            return
+        notes.ok(DIRECTORY, "may be written" if real == directory else f"may be written; it leads to {real}")
         notes.ok(OWNER, "the daemon may give it its owner and group, and read it again")
 
 
-def _probe(place: Place) -> None:
+def _probe(place: Place) -> str:
+    """Where its directory really is. Raises LookError."""
     directory, name = _where(place)
     with told_as(LookError, place.path), opened(directory, os.O_DIRECTORY) as found:
         probe(found, name, Access(place.mode, place.owner, place.group))
+    return os.path.realpath(directory)
 
 
 async def _memory(notes: Notes, directory: str) -> None:

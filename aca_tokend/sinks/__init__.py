@@ -37,7 +37,7 @@ def clean_up(configs: Iterable[AnyPublish]) -> None:
     for config in configs:
         match config:
             case FilePublish():
-                paths.add(os.path.dirname(config.path))
+                paths.add(os.path.split(config.path)[0])
             case DirectoryPublish():
                 paths.add(config.path)
                 directory.clean_up(config.path)

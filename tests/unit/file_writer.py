@@ -28,6 +28,8 @@ from aca_tokend.core.token import Document, Seen
 from aca_tokend.sinks import FileSink, build, clean_up
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aca_tokend.core.formats import Format
 
 CANARY = "canary-access-token-27d0"
@@ -82,7 +84,8 @@ def unreadable(path: str, kind: str, mode: str, owner: str, group: str) -> None:
     """Says how a publish without a look before it, and then a look, failed, "" where they did not."""
     config = config_of(kind, path).model_copy(update={"mode": int(mode, 8), "owner": owner, "group": group})
     sink = build(config, {})
-    for run in (lambda: sink.publish(document(1), Seen(None, None)), sink.look):
+    runs: tuple[Callable[[], object], ...] = (lambda: sink.publish(document(1), Seen(None, None)), sink.look)
+    for run in runs:
         try:
             run()
         except ReasonedError as error:

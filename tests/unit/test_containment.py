@@ -26,7 +26,7 @@ from aca_tokend.core.errors import FRAMES, InternalError, SecretError, contained
 from aca_tokend.core.guard import parse_record
 from aca_tokend.core.outcome import Component, HookRan, Reason, Unexpected
 from aca_tokend.core.steps import Call, Calls, make
-from aca_tokend.daemon import KEEP_AGAIN_SECONDS, CLEANUP, Daemon
+from aca_tokend.daemon import CLEANUP, KEEP_AGAIN_SECONDS, Daemon
 from aca_tokend.demo.stage import wait_until
 from aca_tokend.event_log import EventLog
 from aca_tokend.pages import site

@@ -225,6 +225,19 @@ def test_foreign_content(path: Path, content: bytes, foreign: str) -> None:
     assert sink.look().document == document(1)
 
 
+def test_one_file_by_two_ways(path: Path) -> None:
+    """Links above a file are followed, and by whichever way it is written, it is one file with one lock and record."""
+    path.with_name("link").symlink_to(path.parent)
+    sink, other = published(path), sink_at(path.with_name("link") / NAME)
+    seen = other.look()
+    assert seen.document == document(1)
+    sink.publish(document(2), seen)
+    with pytest.raises(PublishError) as caught:
+        other.publish(document(3), seen)
+    assert caught.value.reason is Reason.CONFLICT
+    assert names(path) == {NAME, f".{NAME}.lock", "link"}
+
+
 def test_lock_is_held(path: Path) -> None:
     """While another process holds the lock nothing is written, and nobody waits for it."""
     sink = published(path)
@@ -321,7 +334,7 @@ def test_name_is_too_long(tmp_path: Path) -> None:
 
 
 def test_killed_before_the_rename(path: Path) -> None:
-    """A run killed with its temporary file complete leaves the old file whole; the cleanup removes that file and no other.
+    """A run killed with its temporary file complete leaves the old file whole; only that file is cleaned up.
 
     It finds it by its name, also where the file that it was to become has left the configuration.
     """
@@ -540,7 +553,7 @@ def with_cap_chown_alone(action: str, path: Path, *arguments: str) -> list[Any]:
 
 def test_no_place_is_a_file_of_the_daemon(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that the daemon keeps or renames beside a token's is refused as the place of another."""
-    beside = set()
+    beside = set[str]()
     monkeypatch.setattr(os, "rename", _noting(os.rename, beside))
     sink = sink_at(path, format="env")
     sink.publish(document(1), sink.look())
