@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import AnyPublish, Config
+    from aca_tokend.core.config import AnyFiles, Config
     from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.outcome import Event
     from aca_tokend.core.steps import Work
@@ -186,7 +186,8 @@ class Daemon:
         config = share(config, self.shard)
         changes = compare(self.config, config)
         others = _others(self.config, config)
-        moved = _moved(_places(self.config), _places(config))
+        places, places_before = _places(config), _places(self.config)
+        moved = [(places | places_before)[path] for path in places.keys() ^ places_before.keys()]
         renewers = [_renewer(name) for name in self.config.vault.keys() - config.vault.keys()]
         before = self.parts.pools().keys()
         self.config = config
@@ -246,7 +247,7 @@ class Daemon:
 
         return Duty(hook.name, hook.name, attempt, lambda: 0.0, finish=True)
 
-    def _clean_up_later(self, places: Iterable[AnyPublish]) -> None:
+    def _clean_up_later(self, places: Iterable[AnyFiles]) -> None:
         """After a reload: removes what is left of writes to places that came or went."""
         self._uncleaned += places
         if self._uncleaned:
@@ -406,14 +407,9 @@ class Daemon:
         )
 
 
-def _places(config: Config) -> dict[str, AnyPublish]:
+def _places(config: Config) -> dict[str, AnyFiles]:
     """The places in files, by path."""
     return {it.path: it for token in config.tokens for it in token.publish if it.to != "vault"}
-
-
-def _moved(before: dict[str, AnyPublish], after: dict[str, AnyPublish]) -> list[AnyPublish]:
-    """The places that only one of two configurations has."""
-    return [(before | after)[path] for path in before.keys() ^ after.keys()]
 
 
 def _servers(config: Config) -> set[str]:

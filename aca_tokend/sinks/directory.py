@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.guard import SeenRecord
     from aca_tokend.core.token import Document
 
-_DATA = "..data"
+DATA = "..data"
 _DOCUMENT = ".document.json"
 _LINK = "..link"  # what becomes a link by a rename; one writer at a time has it
 _BESIDE = ""  # the directory is the token's alone: its lock and its records have no longer names
@@ -78,7 +78,7 @@ class DirectorySink:
             found = self._found(directory)
             seen = self._seen(found)
             if seen.document is None:
-                probe(directory, _DATA, self._access)
+                probe(directory, DATA, self._access)
         return seen
 
     def publish(self, document: Document, seen: Seen) -> Seen:
@@ -98,10 +98,10 @@ class DirectorySink:
                 for name in self._config.files:
                     if before.links.get(name) != _target(name):
                         _link(_target(name), name, directory)
-                _link(folder, _DATA, directory)
+                _link(folder, DATA, directory)
             except BaseException:  # also where the process is told to end: no litter
                 with suppress(OSError):  # what cannot be read may lead to the folder: the next start removes it
-                    if _leads_to(_DATA, directory) != folder:  # over NFS a rename may be made and reported as failed
+                    if _leads_to(DATA, directory) != folder:  # over NFS a rename may be made and reported as failed
                         _remove(folder, directory)
                 raise
             for name in before.links.keys() - contents.keys():
@@ -131,7 +131,7 @@ class DirectorySink:
         return contents
 
     def _found(self, directory: int) -> _Found:
-        data = _leads_to(_DATA, directory)
+        data = _leads_to(DATA, directory)
         links = {}
         for name in os.listdir(directory):
             target = None if name.startswith(".") else _leads_to(name, directory)
@@ -149,7 +149,7 @@ class DirectorySink:
 
     def _seen(self, found: _Found) -> Seen:
         if found.data is not None and not _FOLDER.fullmatch(found.data):
-            return Seen(None, found.stamp, foreign=f"{_DATA} is no link that this daemon made")
+            return Seen(None, found.stamp, foreign=f"{DATA} is no link that this daemon made")
         for name, target in found.links.items():
             if target != _target(name):
                 return Seen(None, found.stamp, foreign=f"{name} is no link that this daemon made")
@@ -183,7 +183,7 @@ class DirectorySink:
 
 
 def _target(name: str) -> str:
-    return f"{_DATA}/{name}"
+    return f"{DATA}/{name}"
 
 
 def _leads_to(name: str, directory: int) -> str | None:
@@ -227,5 +227,5 @@ def clean_up(path: str) -> None:
     """Removes the folders and the link that a killed run of ours left there, and the folder that was read before."""
     # what cannot be removed hurts nobody, and publish will tell what is wrong; locked: its writer is alive
     with suppress(OSError), opened(path, os.O_DIRECTORY) as directory, locked(_BESIDE, directory):
-        _tidy(directory, {_leads_to(_DATA, directory)})
+        _tidy(directory, {_leads_to(DATA, directory)})
         os.unlink(_LINK, dir_fd=directory)

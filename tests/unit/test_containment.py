@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from aca_tokend.core.config import AnyFiles
     from aca_tokend.core.outcome import Event
     from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.vault.session import VaultSession
@@ -341,7 +342,7 @@ def test_bug_in_the_temp_file_cleanup() -> None:
     """The clean-up of files ends, and is not tried again before the next start; the schedule goes on."""
     rig = Rig()
     publish = rig.daemon.config.tokens[0].publish[0].model_copy(update={"path": Broken()})
-    rig.daemon._uncleaned = [publish]
+    rig.daemon._uncleaned = [cast("AnyFiles", publish)]
     work = rig.daemon._cleanup_work()
     assert work.name == CLEANUP
 

@@ -163,7 +163,8 @@ class DirectoryPublish(Table):
     )
 
 
-AnyPublish = VaultPublish | FilePublish | DirectoryPublish
+AnyFiles = FilePublish | DirectoryPublish
+AnyPublish = VaultPublish | AnyFiles
 
 
 def after_of(publish: AnyPublish) -> After | None:
