@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.errors import PublishError, ReasonedError
+from aca_tokend.core.errors import EXHAUSTED, PublishError, ReasonedError
 from aca_tokend.core.formats import MAX_BYTES
 from aca_tokend.core.outcome import Reason
 
@@ -40,6 +40,7 @@ _REASONS = {
     errno.ELOOP: Reason.NOT_A_FILE,  # a symbolic link: every open says O_NOFOLLOW
     errno.ENXIO: Reason.NOT_A_FILE,  # a socket
     errno.EAGAIN: Reason.LOCKED,
+    **dict.fromkeys(EXHAUSTED, Reason.RESOURCE_EXHAUSTED),
 }
 _WORDS = {
     Reason.DIRECTORY_MISSING: "there is no such directory",
