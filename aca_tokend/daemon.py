@@ -186,8 +186,8 @@ class Daemon:
         config = share(config, self.shard)
         changes = compare(self.config, config)
         others = _others(self.config, config)
-        places, places_before = _places(config), _places(self.config)
-        moved = [(places | places_before)[path] for path in places.keys() ^ places_before.keys()]
+        places, former = _places(config), _places(self.config)
+        moved = [places.get(path) or former[path] for path in places.keys() ^ former.keys()]
         renewers = [_renewer(name) for name in self.config.vault.keys() - config.vault.keys()]
         before = self.parts.pools().keys()
         self.config = config

@@ -1,8 +1,8 @@
 """Files by descriptor: read without following or waiting, and replaced whole or not at all.
 
 What replaces a file is written beside it, with its final mode and owner from before the first byte, and renamed over
-it. Nothing here follows a symbolic link in the last part of a path, or waits for a lock or for a pipe that someone put
-there.
+it. Nothing here follows a symbolic link below a directory, or waits for a lock or for a pipe that someone put there.
+`beside` is how the names of a sink's own files begin: `.NAME` where they lie beside a file, and nothing in a directory.
 """
 
 from __future__ import annotations

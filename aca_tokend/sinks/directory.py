@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DATA = "..data"
 _DOCUMENT = ".document.json"
 _LINK = "..link"  # what becomes a link by a rename; one writer at a time has it
-_BESIDE = ""  # the directory is the token's alone: its lock and its records have no longer names
+_BESIDE = ""
 _FOLDER = re.compile(r"\.\.[0-9]+-[0-9a-f]{16}")
 
 

@@ -79,7 +79,6 @@ class FileSink:
 
     @property
     def _beside(self) -> str:
-        """How the names of the daemon's own files beside the token's begin."""
         return f".{self._name}"
 
     @property
