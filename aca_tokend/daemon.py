@@ -50,11 +50,11 @@ from aca_tokend.views import due_per_second, token_view
 from aca_tokend.watched import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from aca_tokend.core.breaker import Wake
-    from aca_tokend.core.config import Config
+    from aca_tokend.core.config import AnyFiles, Config
     from aca_tokend.core.login import LoginEvent
     from aca_tokend.core.outcome import Event
     from aca_tokend.core.steps import Work
@@ -70,8 +70,8 @@ STEP_SECONDS = 1.0
 READ_AGAIN_SECONDS = 60.0
 # On the schedule, the keeping of our own token in a Vault; no token has a name with a colon in it.
 KEEPER = "vault:"
-# On the schedule, once; no token has a name with a space in it.
-SWEEP = "the sweep of files"
+# On the schedule, at the start and after a reload; no token has a name with a space in it.
+CLEANUP = "the temp-file cleanup"
 # After a bug in the renewer of our own token; whoever needs the token meanwhile logs in by itself.
 KEEP_AGAIN_SECONDS = 60.0
 
@@ -106,6 +106,7 @@ class Daemon:
         self._behind: set[str] = set()
         self._expiries = Expiries()
         self._leaving: list[frozenset[str]] = []  # pools that reloads left without tokens
+        self._uncleaned = list(_places(self.config).values())
         self._torn = False  # a reload failed half-way
         for token in self.config.tokens:
             self.tokens.add(token, self.clock.monotonic())
@@ -115,7 +116,7 @@ class Daemon:
     def start(self, *, once: bool = False) -> None:
         """Begins the attempts that are on schedule; with `once` a single one of each token."""
         self.tokens.once = once
-        self.scheduler.keep(self._sweep_work(), self.clock.monotonic())
+        self.scheduler.keep(self._cleanup_work(), self.clock.monotonic())
         self.scheduler.start()
 
     def watch(self) -> None:
@@ -185,6 +186,8 @@ class Daemon:
         config = share(config, self.shard)
         changes = compare(self.config, config)
         others = _others(self.config, config)
+        places, former = _places(config), _places(self.config)
+        moved = [places.get(path) or former[path] for path in places.keys() ^ former.keys()]
         renewers = [_renewer(name) for name in self.config.vault.keys() - config.vault.keys()]
         before = self.parts.pools().keys()
         self.config = config
@@ -206,6 +209,7 @@ class Daemon:
             *(partial(self.tokens.pass_turns, token) for token in gone),
             *(partial(self.events.forget, owner) for owner in others),
             partial(self._tidy, left),
+            partial(self._clean_up_later, moved),
         ]
         self.draining.add(self.scheduler.under_way(), [partial(self.contain, "clean-up", end) for end in ending])
         self.logger.info(
@@ -243,15 +247,23 @@ class Daemon:
 
         return Duty(hook.name, hook.name, attempt, lambda: 0.0, finish=True)
 
-    def _sweep_work(self) -> Work:
-        """Removes what a killed run left in files, before they are written; a file system that hangs delays nobody."""
-        publishes = [publish for token in self.config.tokens for publish in token.publish]
+    def _clean_up_later(self, places: Iterable[AnyFiles]) -> None:
+        """After a reload: removes what is left of writes to places that came or went."""
+        self._uncleaned += places
+        if self._uncleaned:
+            self.scheduler.keep(self._cleanup_work(), self.clock.monotonic())
 
-        async def sweep() -> float:
-            await Call(FILE_POOL, partial(self.contain, "temp-file cleanup", partial(sinks.sweep, publishes)))
-            return math.inf  # what is left the next start removes
+    def _cleanup_work(self) -> Work:
+        """Removes what killed runs left beside files, before these are written. What hangs delays nobody."""
 
-        return Duty(SWEEP, FILE_POOL, sweep, lambda: -math.inf)
+        def run() -> None:
+            sinks.clean_up([self._uncleaned.pop() for _ in range(len(self._uncleaned))])
+
+        async def clean_up() -> float:
+            await Call(FILE_POOL, partial(self.contain, "temp-file cleanup", run))
+            return math.inf  # what could not be removed, the next start removes
+
+        return Duty(CLEANUP, FILE_POOL, clean_up, lambda: -math.inf)
 
     def _keep_work(self, vault: str) -> Work:
         """Keeps our own token in a Vault alive. It goes before all that needs that token."""
@@ -271,7 +283,7 @@ class Daemon:
         """A name on the schedule, as people are told it."""
         if name.startswith(KEEPER):
             return f"our own token in vault {name.removeprefix(KEEPER)}"
-        if name == SWEEP:
+        if name == CLEANUP:
             return name
         hook = self.parts.hooks.get(name)
         return f"hook {hook.hook.label}" if hook else f"token {name}"
@@ -393,6 +405,11 @@ class Daemon:
             unhealthy=tuple(self.unhealthy()),
             rejected=self.source.problems if self.source else (),
         )
+
+
+def _places(config: Config) -> dict[str, AnyFiles]:
+    """The places in files, by path."""
+    return {it.path: it for token in config.tokens for it in token.publish if it.to != "vault"}
 
 
 def _servers(config: Config) -> set[str]:

@@ -200,7 +200,7 @@ ADVICE: dict[Reason, str] = {
     Reason.NOT_A_FILE: "the path must name a regular file, or nothing yet",
     Reason.READ_ONLY: "the file system is read-only; mount a writable one there",
     Reason.DISK_FULL: "free some space",
-    Reason.OWNER_NOT_SET: "the daemon may not give files away; run it as that owner or with CAP_CHOWN",
+    Reason.OWNER_NOT_SET: "run the daemon as that owner, or with CAP_CHOWN and in a group that the mode lets read",
     Reason.NOT_RENDERED: "this document does not fit the format of the file; change format or template",
     Reason.LOCKED: "another process holds the lock beside the file; it should let go within a moment",
     Reason.IO_ERROR: "the system's log says why",

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.config import CommandHook, FilePublish, VaultPublish, after_of
+from aca_tokend.core.config import CommandHook, VaultPublish, after_of
 from aca_tokend.core.errors import LookError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
 from aca_tokend.doctor.examination import Check, advice
 from aca_tokend.doctor.findings import Area
 from aca_tokend.hooks import DEFAULT_PATH
+from aca_tokend.sinks import where
 from aca_tokend.sinks.atomic import Access, opened, told_as
 from aca_tokend.sinks.mounts import FILE_POOL, pool_of
 from aca_tokend.sinks.probe import probe
@@ -22,11 +23,9 @@ from aca_tokend.sinks.probe import probe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aca_tokend.core.config import After, DirectoryPublish
+    from aca_tokend.core.config import After, AnyFiles
     from aca_tokend.doctor.examination import Notes
     from aca_tokend.parts import Parts
-
-    Place = FilePublish | DirectoryPublish
 
 DIRECTORY, OWNER, MEMORY, HOOK = "directory", "owner", "memory", "hook"
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
@@ -34,13 +33,15 @@ MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 
 def places(parts: Parts) -> Iterator[Check]:
     """One for each place. Its key is its path."""
+    known: dict[tuple[str, str], str] = {}
     for place in _places(parts):
-        yield Check(Area.FILE, place.path, (DIRECTORY, OWNER), partial(_place, place=place), key=place.path)
+        examine = partial(_place, place=place, known=known)
+        yield Check(Area.FILE, place.path, (DIRECTORY, OWNER), examine, key=place.path)
 
 
 def surroundings(parts: Parts) -> Iterator[Check]:
     """One for each directory, and for each hook."""
-    for directory in dict.fromkeys(_where(place)[0] for place in _places(parts)):
+    for directory in dict.fromkeys(where(place)[0] for place in _places(parts)):
         yield Check(Area.FILE, directory, (MEMORY,), partial(_memory, directory=directory))
     for after in dict.fromkeys(after_of(place) for place in _places(parts)):
         if after is not None:
@@ -48,18 +49,15 @@ def surroundings(parts: Parts) -> Iterator[Check]:
             yield Check(Area.FILE, subject, (HOOK,), partial(_hook, after=after))
 
 
-def _places(parts: Parts) -> list[Place]:
+def _places(parts: Parts) -> list[AnyFiles]:
     return [it for token in parts.config.tokens for it in token.publish if not isinstance(it, VaultPublish)]
 
 
-def _where(place: Place) -> tuple[str, str]:
-    """The directory that is written to, and a name in it that is replaced."""
-    return os.path.split(place.path) if isinstance(place, FilePublish) else (place.path, "..data")
-
-
-async def _place(notes: Notes, place: Place) -> None:
+async def _place(notes: Notes, place: AnyFiles, known: dict[tuple[str, str], str]) -> None:
+    """Tries a place. `known` are the places of other checks, by where they really are."""
+    directory, name = where(place)
     try:
-        await Call(pool_of(place.path), lambda: _probe(place))
+        real = await Call(pool_of(place.path), lambda: _probe(place))
     except LookError as error:
         said = error.message.removeprefix(f"{place.path}: ")
         if error.reason is not Reason.OWNER_NOT_SET:
@@ -68,14 +66,21 @@ async def _place(notes: Notes, place: Place) -> None:
         notes.ok(DIRECTORY, "may be written")
         notes.error(OWNER, error, said)
     else:
-        notes.ok(DIRECTORY, "may be written")
-        notes.ok(OWNER, "the daemon may give it the owner and group it is to have")
+        if (other := known.setdefault((real, name), place.path)) != place.path:
+            notes.failed(
+                DIRECTORY, f"is the same place as {other}, by a link", "publish each token to places of its own"
+            )
+            return
+        notes.ok(DIRECTORY, "may be written" if real == directory else f"may be written; it leads to {real}")
+        notes.ok(OWNER, "the daemon may give it its owner and group, and read it again")
 
 
-def _probe(place: Place) -> None:
-    directory, name = _where(place)
+def _probe(place: AnyFiles) -> str:
+    """Where its directory really is. Raises LookError."""
+    directory, name = where(place)
     with told_as(LookError, place.path), opened(directory, os.O_DIRECTORY) as found:
         probe(found, name, Access(place.mode, place.owner, place.group))
+    return os.path.realpath(directory)
 
 
 async def _memory(notes: Notes, directory: str) -> None:

@@ -1,8 +1,8 @@
 """Files by descriptor: read without following or waiting, and replaced whole or not at all.
 
 What replaces a file is written beside it, with its final mode and owner from before the first byte, and renamed over
-it. Nothing here follows a symbolic link in the last part of a path, or waits for a lock or for a pipe that someone put
-there.
+it. Nothing here follows a symbolic link below a directory, or waits for a lock or for a pipe that someone put there.
+`beside` is how the names of a sink's own files begin: `.NAME` where they lie beside a file, and nothing in a directory.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import grp
 import hashlib
 import os
 import pwd
+import re
 import secrets
 import stat
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aca_tokend.core.errors import PublishError, ReasonedError
+from aca_tokend.core.errors import EXHAUSTED, PublishError, ReasonedError
 from aca_tokend.core.formats import MAX_BYTES
 from aca_tokend.core.outcome import Reason
 
@@ -39,6 +40,7 @@ _REASONS = {
     errno.ELOOP: Reason.NOT_A_FILE,  # a symbolic link: every open says O_NOFOLLOW
     errno.ENXIO: Reason.NOT_A_FILE,  # a socket
     errno.EAGAIN: Reason.LOCKED,
+    **dict.fromkeys(EXHAUSTED, Reason.RESOURCE_EXHAUSTED),
 }
 _WORDS = {
     Reason.DIRECTORY_MISSING: "there is no such directory",
@@ -50,6 +52,9 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+# What `replace` renames, and the cleanup finds again after a kill: `beside` leads to the lock of its writer.
+_TEMPORARY = re.compile(r"(?P<beside>(?:\..+)?)\.aca-tokend-[0-9]+-[0-9a-f]{16}\.tmp")
+UNREADABLE = "with this owner, group and mode the daemon could not read it again"
 
 
 class NotAFileError(OSError):
@@ -104,8 +109,9 @@ def read(name: str, directory: int) -> tuple[bytes, object]:
     return content, digest(content)
 
 
-def replace(name: str, content: bytes, directory: int, access: Access, temporary: str) -> None:
-    """Puts a file with this content under `name`, by way of `temporary`. Then both content and name are on disk."""
+def replace(name: str, content: bytes, directory: int, access: Access, beside: str) -> None:
+    """Puts a file with this content under `name`. Then both content and name are on disk. Only under the lock."""
+    temporary = f"{beside}.aca-tokend-{os.getpid()}-{secrets.token_hex(8)}.tmp"
     try:
         create(temporary, content, directory, access)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -121,14 +127,24 @@ def create(name: str, content: bytes, directory: int, access: Access) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with opened(name, flags, mode=access.mode & 0o600, directory=directory) as file:
         access.give(file)
+        try:
+            with opened(name, os.O_RDONLY, directory=directory):
+                pass
+        except PermissionError as error:
+            raise PublishError(Reason.OWNER_NOT_SET, UNREADABLE) from error
         while content:  # on a disk that fills up one write takes a part and only the next one fails
             content = content[os.write(file, content) :]
         os.fsync(file)
 
 
-def temporary(name: str) -> str:
-    """A name beside `name` that no other writer has."""
-    return f".{name}.{os.getpid()}-{secrets.token_hex(8)}.tmp"
+def clean_up(path: str) -> None:
+    """Removes the temporary files that killed runs of ours left in a directory, whatever they were to replace."""
+    # what cannot be removed hurts nobody, and publish will tell what is wrong with the directory
+    with suppress(OSError), opened(path, os.O_DIRECTORY) as directory:
+        for name in os.listdir(directory):  # noqa: PTH208  # pathlib lists no descriptor
+            if found := _TEMPORARY.fullmatch(name):
+                with suppress(OSError), locked(found["beside"], directory):  # locked: its writer is alive
+                    os.unlink(name, dir_fd=directory)
 
 
 def digest(content: bytes) -> bytes:
@@ -157,15 +173,28 @@ def opened(path: str, flags: int, *, mode: int = 0, directory: int | None = None
 
 
 @contextmanager
-def locked(name: str, directory: int) -> Iterator[None]:
-    """Holds the lock in that file, or raises BlockingIOError.
+def locked(beside: str, directory: int) -> Iterator[None]:
+    """Holds the lock of a sink, or raises BlockingIOError.
 
     The lock file stays: whoever removed it would let a second writer in beside one that holds it.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK
-    with opened(name, flags, mode=0o600, directory=directory) as lock:
+    with opened(f"{beside}.lock", flags, mode=0o600, directory=directory) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+
+
+@contextmanager
+def unchanged(name: str, stamp: object, path: str, beside: str) -> Iterator[int]:
+    """The directory, locked, with the file of this name still as it was seen. Raises PublishError."""
+    with (
+        told_as(PublishError, f"{path}/{name}"),
+        opened(path, os.O_DIRECTORY) as directory,
+        locked(beside, directory),
+    ):
+        if read(name, directory)[1] != stamp:
+            raise PublishError(Reason.CONFLICT, "it is no longer what was read")
+        yield directory
 
 
 @contextmanager

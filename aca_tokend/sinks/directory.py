@@ -21,19 +21,9 @@ from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.formats import RenderError, render
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.token import NotADocumentError, Seen, parse_document
-from aca_tokend.sinks.atomic import (
-    PRIVATE,
-    Access,
-    create,
-    digest,
-    locked,
-    opened,
-    read,
-    replace,
-    temporary,
-    told_as,
-)
-from aca_tokend.sinks.json_files import decoded, encoded, record
+from aca_tokend.sinks import json_files
+from aca_tokend.sinks.atomic import PRIVATE, Access, create, digest, locked, opened, read, told_as
+from aca_tokend.sinks.json_files import decoded, encoded
 from aca_tokend.sinks.mounts import pool_of
 from aca_tokend.sinks.probe import probe
 
@@ -44,12 +34,11 @@ if TYPE_CHECKING:
     from aca_tokend.core.guard import SeenRecord
     from aca_tokend.core.token import Document
 
-_DATA = "..data"
+DATA = "..data"
 _DOCUMENT = ".document.json"
 _LINK = "..link"  # what becomes a link by a rename; one writer at a time has it
-_LOCK = ".lock"
+_BESIDE = ""
 _FOLDER = re.compile(r"\.\.[0-9]+-[0-9a-f]{16}")
-_TEMPORARY = re.compile(r"\.record\.[0-9]+-[0-9a-f]{16}\.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +78,7 @@ class DirectorySink:
             found = self._found(directory)
             seen = self._seen(found)
             if seen.document is None:
-                probe(directory, _DATA, self._access)
+                probe(directory, DATA, self._access)
         return seen
 
     def publish(self, document: Document, seen: Seen) -> Seen:
@@ -98,19 +87,22 @@ class DirectorySink:
         with (
             told_as(PublishError, self._config.path),
             opened(self._config.path, os.O_DIRECTORY) as directory,
-            locked(_LOCK, directory),
+            locked(_BESIDE, directory),
         ):
             before = self._found(directory)
             if before.stamp != seen.stamp:
                 raise PublishError(Reason.CONFLICT, "it is no longer what was read")
-            folder = self._fill(contents, directory)
+            folder = f"..{os.getpid()}-{secrets.token_hex(8)}"
             try:
+                self._fill(folder, contents, directory)
                 for name in self._config.files:
                     if before.links.get(name) != _target(name):
                         _link(_target(name), name, directory)
-                _link(folder, _DATA, directory)
-            except OSError:
-                _remove(folder, directory)
+                _link(folder, DATA, directory)
+            except BaseException:  # also where the process is told to end: no litter
+                with suppress(OSError):  # what cannot be read may lead to the folder: the next start removes it
+                    if _leads_to(DATA, directory) != folder:  # over NFS a rename may be made and reported as failed
+                        _remove(folder, directory)
                 raise
             for name in before.links.keys() - contents.keys():
                 os.unlink(name, dir_fd=directory)
@@ -120,21 +112,11 @@ class DirectorySink:
 
     def read_record(self, name: str) -> SeenRecord:
         """Reads the file `.NAME` in the directory, such as `.attempts`. Raises LookError."""
-        with told_as(LookError, self._config.path), opened(self._config.path, os.O_DIRECTORY) as directory:
-            return record(f".{name}", directory)
+        return json_files.read_record(self._config.path, _BESIDE, name)
 
     def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
-        """Replaces that file, if it still is what was seen; only the daemon's user may read it. Raises PublishError."""
-        content = encoded(fields)
-        with (
-            told_as(PublishError, self._config.path),
-            opened(self._config.path, os.O_DIRECTORY) as directory,
-            locked(_LOCK, directory),
-        ):
-            if read(f".{name}", directory)[1] != stamp:
-                raise PublishError(Reason.CONFLICT, "it is no longer what was read")
-            replace(f".{name}", content, directory, PRIVATE, temporary("record"))
-        return digest(content)
+        """Replaces that file, if it still is what was seen. Raises PublishError."""
+        return json_files.write_record(self._config.path, _BESIDE, name, fields, stamp)
 
     def _rendered(self, document: Document) -> dict[str, bytes]:
         """The content of each file. Raises PublishError."""
@@ -149,7 +131,7 @@ class DirectorySink:
         return contents
 
     def _found(self, directory: int) -> _Found:
-        data = _leads_to(_DATA, directory)
+        data = _leads_to(DATA, directory)
         links = {}
         for name in os.listdir(directory):
             target = None if name.startswith(".") else _leads_to(name, directory)
@@ -167,7 +149,7 @@ class DirectorySink:
 
     def _seen(self, found: _Found) -> Seen:
         if found.data is not None and not _FOLDER.fullmatch(found.data):
-            return Seen(None, found.stamp, foreign=f"{_DATA} is no link that this daemon made")
+            return Seen(None, found.stamp, foreign=f"{DATA} is no link that this daemon made")
         for name, target in found.links.items():
             if target != _target(name):
                 return Seen(None, found.stamp, foreign=f"{name} is no link that this daemon made")
@@ -188,26 +170,20 @@ class DirectorySink:
         links = {name: _target(name) for name in contents}
         return links != found.links or any(found.contents.get(name) != contents[name] for name in contents)
 
-    def _fill(self, contents: Mapping[str, bytes], directory: int) -> str:
-        """A new folder with these files, all on disk."""
-        folder = f"..{os.getpid()}-{secrets.token_hex(8)}"
+    def _fill(self, folder: str, contents: Mapping[str, bytes], directory: int) -> None:
+        """Makes a folder with these files, all on disk."""
         os.mkdir(folder, 0o700, dir_fd=directory)
-        try:
-            with opened(folder, os.O_DIRECTORY, directory=directory) as inside:
-                for name, content in contents.items():
-                    create(name, content, inside, PRIVATE if name == _DOCUMENT else self._access)
-                # Names are no secret; who may read the files is for their mode, and for the directory around it.
-                os.fchmod(inside, 0o755)
-                os.fsync(inside)
-            os.fsync(directory)  # or a power cut could leave a link to a folder whose name is not on disk
-        except BaseException:  # also where the process is told to end: no litter
-            _remove(folder, directory)
-            raise
-        return folder
+        with opened(folder, os.O_DIRECTORY, directory=directory) as inside:
+            for name, content in contents.items():
+                create(name, content, inside, PRIVATE if name == _DOCUMENT else self._access)
+            # Names are no secret; who may read the files is for their mode, and for the directory around it.
+            os.fchmod(inside, 0o755)
+            os.fsync(inside)
+        os.fsync(directory)  # or a power cut could leave a link to a folder whose name is not on disk
 
 
 def _target(name: str) -> str:
-    return f"{_DATA}/{name}"
+    return f"{DATA}/{name}"
 
 
 def _leads_to(name: str, directory: int) -> str | None:
@@ -230,27 +206,26 @@ def _link(target: str, name: str, directory: int) -> None:
     try:
         os.rename(_LINK, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
-        os.unlink(_LINK, dir_fd=directory)
+        with suppress(OSError):  # it may have been made all the same
+            os.unlink(_LINK, dir_fd=directory)
         raise
 
 
 def _remove(folder: str, directory: int) -> None:
-    with suppress(OSError):  # it is swept at the next start
+    with suppress(OSError):  # the next start removes it
         shutil.rmtree(folder, dir_fd=directory)
 
 
 def _tidy(directory: int, keep: Iterable[str | None]) -> None:
-    """Removes the folders and temporary files of ours that nobody needs. Only under the lock."""
+    """Removes the folders of ours that nobody needs. Only under the lock."""
     for name in os.listdir(directory):
         if _FOLDER.fullmatch(name) and name not in keep:
             _remove(name, directory)
-        elif name == _LINK or _TEMPORARY.fullmatch(name):
-            with suppress(OSError):
-                os.unlink(name, dir_fd=directory)
 
 
-def sweep(config: DirectoryPublish) -> None:
-    """Removes what a killed run of ours left in the directory, and the folder that was read before."""
-    # what cannot be swept hurts nobody, and publish will tell what is wrong; locked: its writer is alive
-    with suppress(OSError), opened(config.path, os.O_DIRECTORY) as directory, locked(_LOCK, directory):
-        _tidy(directory, {_leads_to(_DATA, directory)})
+def clean_up(path: str) -> None:
+    """Removes the folders and the link that a killed run of ours left there, and the folder that was read before."""
+    # what cannot be removed hurts nobody, and publish will tell what is wrong; locked: its writer is alive
+    with suppress(OSError), opened(path, os.O_DIRECTORY) as directory, locked(_BESIDE, directory):
+        _tidy(directory, {_leads_to(DATA, directory)})
+        os.unlink(_LINK, dir_fd=directory)

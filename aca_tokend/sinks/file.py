@@ -8,7 +8,6 @@ digest of the file decides which of them is there: a kill or a power cut between
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -16,19 +15,18 @@ from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.formats import RenderError, render
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.token import NotADocumentError, Seen, parse_document
-from aca_tokend.sinks.atomic import PRIVATE, Access, digest, locked, opened, read, replace, temporary, told_as
-from aca_tokend.sinks.json_files import decoded, encoded, record
+from aca_tokend.sinks import json_files
+from aca_tokend.sinks.atomic import PRIVATE, Access, digest, opened, read, replace, told_as, unchanged
+from aca_tokend.sinks.json_files import decoded, encoded
 from aca_tokend.sinks.mounts import pool_of
 from aca_tokend.sinks.probe import probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
     from aca_tokend.core.config import FilePublish
     from aca_tokend.core.guard import SeenRecord
     from aca_tokend.core.token import Document
-
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9]+-[0-9a-f]{16}\.tmp")
 
 
 class FileSink:
@@ -62,44 +60,30 @@ class FileSink:
         except RenderError as error:
             raise PublishError(Reason.NOT_RENDERED, f"{self._config.path}: {error}") from error
         stamp = digest(content)
-
-        def write(directory: int) -> None:
+        with unchanged(self._name, seen.stamp, self._directory, self._beside) as directory:
             if self._config.format != "json":
-                self._write(f".{self._name}.published", _recording(seen, document, stamp), directory, PRIVATE)
-            self._write(self._name, content, directory, self._access)
+                replace(self._published, _recording(seen, document, stamp), directory, PRIVATE, self._beside)
+            replace(self._name, content, directory, self._access, self._beside)
             if self._config.format == "json":
                 with suppress(FileNotFoundError):  # of an earlier format: nobody needs it any more
-                    os.unlink(f".{self._name}.published", dir_fd=directory)
-
-        self._replace(self._name, seen.stamp, write)
+                    os.unlink(self._published, dir_fd=directory)
         return Seen(document, stamp)
 
     def read_record(self, name: str) -> SeenRecord:
         """Reads the file beside the token's, such as `.bookings.json.attempts`. Raises LookError."""
-        file = f".{self._name}.{name}"
-        with told_as(LookError, f"{self._directory}/{file}"), opened(self._directory, os.O_DIRECTORY) as directory:
-            return record(file, directory)
+        return json_files.read_record(self._directory, self._beside, name)
 
     def write_record(self, name: str, fields: Mapping[str, object], stamp: object) -> object:
-        """Replaces that file, if it still is what was seen; only the daemon's user may read it. Raises PublishError."""
-        content = encoded(fields)
-        file = f".{self._name}.{name}"
-        self._replace(file, stamp, lambda directory: self._write(file, content, directory, PRIVATE))
-        return digest(content)
+        """Replaces that file, if it still is what was seen. Raises PublishError."""
+        return json_files.write_record(self._directory, self._beside, name, fields, stamp)
 
-    def _replace(self, name: str, stamp: object, write: Callable[[int], None]) -> None:
-        """Writes a file of this sink if it still has that stamp."""
-        with (
-            told_as(PublishError, f"{self._directory}/{name}"),
-            opened(self._directory, os.O_DIRECTORY) as directory,
-            locked(f".{self._name}.lock", directory),
-        ):
-            if read(name, directory)[1] != stamp:
-                raise PublishError(Reason.CONFLICT, "it is no longer what was read")
-            write(directory)
+    @property
+    def _beside(self) -> str:
+        return f".{self._name}"
 
-    def _write(self, name: str, content: bytes, directory: int, access: Access) -> None:
-        replace(name, content, directory, access, temporary(self._name))
+    @property
+    def _published(self) -> str:
+        return f"{self._beside}.published"
 
     def _seen(self, content: bytes, stamp: object, directory: int) -> Seen:
         """What a file holds, in whichever format it was written, by this configuration or an earlier one."""
@@ -124,10 +108,9 @@ class FileSink:
         """The document that became this content, as far as the record tells."""
         if not isinstance(stamp, bytes):
             return None
-        file = f".{self._name}.published"
         try:
-            with told_as(LookError, f"{self._directory}/{file}"):
-                content, _ = read(file, directory)
+            with told_as(LookError, f"{self._directory}/{self._published}"):
+                content, _ = read(self._published, directory)
             fields = decoded(content).get(stamp.hex())
             return parse_document(fields) if isinstance(fields, dict) else None
         except NotADocumentError:
@@ -140,19 +123,3 @@ def _recording(seen: Seen, document: Document, stamp: bytes) -> bytes:
     if isinstance(seen.stamp, bytes) and seen.document is not None and seen.stamp != stamp:
         known[seen.stamp.hex()] = seen.document.fields()
     return encoded(known)
-
-
-def sweep(configs: Iterable[FilePublish]) -> None:
-    """Removes the temporary files that a killed run of ours left beside these files. Reads each directory once."""
-    names: dict[str, set[str]] = {}
-    for config in configs:
-        directory, name = os.path.split(config.path)
-        names.setdefault(directory, set()).add(name)
-    for directory, ours in names.items():
-        # what cannot be swept hurts nobody, and publish will tell what is wrong with the directory
-        with suppress(OSError), opened(directory, os.O_DIRECTORY) as opened_:
-            for entry in os.listdir(opened_):  # noqa: PTH208  # pathlib lists no descriptor
-                found = _TEMPORARY.fullmatch(entry)
-                if found and found["name"] in ours:
-                    with suppress(OSError), locked(f".{found['name']}.lock", opened_):  # locked: its writer is alive
-                        os.unlink(entry, dir_fd=opened_)

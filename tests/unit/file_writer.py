@@ -24,10 +24,12 @@ from aca_tokend.core.config import DirectoryPublish, FilePublish, FormatConfig
 from aca_tokend.core.errors import ReasonedError
 from aca_tokend.core.formats import render
 from aca_tokend.core.secret import Secret
-from aca_tokend.core.token import Document
-from aca_tokend.sinks import FileSink, build, sweep
+from aca_tokend.core.token import Document, Seen
+from aca_tokend.sinks import FileSink, build, clean_up
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aca_tokend.core.formats import Format
 
 CANARY = "canary-access-token-27d0"
@@ -55,9 +57,9 @@ def say(what: object) -> None:
     sys.stdout.flush()
 
 
-def attempt(path: str, owner: str = "", kind: str = "json") -> None:
+def attempt(path: str, owner: str = "", kind: str = "json", group: str = "") -> None:
     """Says how a look and a publish failed, "" where they did not."""
-    sink = build(config_of(kind, path).model_copy(update={"owner": owner}), {})
+    sink = build(config_of(kind, path).model_copy(update={"owner": owner, "group": group}), {})
     try:
         sink.publish(document(2), sink.look())
     except ReasonedError as error:
@@ -76,6 +78,20 @@ def as_nobody_for_root(path: str) -> None:
     """Publishes a file that is to be root's without being root."""
     _drop_root()
     attempt(path, owner="root")
+
+
+def unreadable(path: str, kind: str, mode: str, owner: str, group: str) -> None:
+    """Says how a publish without a look before it, and then a look, failed, "" where they did not."""
+    config = config_of(kind, path).model_copy(update={"mode": int(mode, 8), "owner": owner, "group": group})
+    sink = build(config, {})
+    runs: tuple[Callable[[], object], ...] = (lambda: sink.publish(document(1), Seen(None, None)), sink.look)
+    for run in runs:
+        try:
+            run()
+        except ReasonedError as error:
+            say([error.reason, str(error)])
+        else:
+            say(["", ""])
 
 
 def _drop_root() -> None:
@@ -191,7 +207,7 @@ def killed(path: str, kind: str, count: str) -> None:
         seen = build(place, {}).look()
         if found and (seen.document is None or seen.document != document(found)):
             wrong.append([number, "look", said, seen.foreign])
-        sweep([place])
+        clean_up([place])
         last = found or said
     say(wrong)
     say([last, sorted(entry.name for entry in Path(path).parent.rglob("*"))])
@@ -222,5 +238,8 @@ def _read_whole(kind: str, path: Path) -> int | None:
 
 
 if __name__ == "__main__":
-    actions = (killed, as_nobody, as_nobody_for_root, limited, on_a_full_disk, on_sick_disks, watched, ordered, dying)
+    actions = (
+        *(killed, as_nobody, as_nobody_for_root, limited, on_a_full_disk, on_sick_disks),
+        *(watched, ordered, dying, attempt, unreadable),
+    )
     {action.__name__: action for action in actions}[sys.argv[1]](*sys.argv[2:])

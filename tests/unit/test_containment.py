@@ -26,7 +26,7 @@ from aca_tokend.core.errors import FRAMES, InternalError, SecretError, contained
 from aca_tokend.core.guard import parse_record
 from aca_tokend.core.outcome import Component, HookRan, Reason, Unexpected
 from aca_tokend.core.steps import Call, Calls, make
-from aca_tokend.daemon import KEEP_AGAIN_SECONDS, SWEEP, Daemon
+from aca_tokend.daemon import CLEANUP, KEEP_AGAIN_SECONDS, Daemon
 from aca_tokend.demo.stage import wait_until
 from aca_tokend.event_log import EventLog
 from aca_tokend.pages import site
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from aca_tokend.core.config import AnyFiles
     from aca_tokend.core.outcome import Event
     from aca_tokend.rotation.managed import ManagedToken
     from aca_tokend.vault.session import VaultSession
@@ -340,12 +341,10 @@ def test_bug_in_the_token_renewer() -> None:
 def test_bug_in_the_temp_file_cleanup() -> None:
     """The clean-up of files ends, and is not tried again before the next start; the schedule goes on."""
     rig = Rig()
-    config = rig.daemon.config
-    publish = config.tokens[0].publish[0].model_copy(update={"path": Broken()})
-    token = config.tokens[0].model_copy(update={"publish": (publish,)})
-    rig.daemon.config = config.model_copy(update={"tokens": (token,)})
-    work = rig.daemon._sweep_work()
-    assert work.name == SWEEP
+    publish = rig.daemon.config.tokens[0].publish[0].model_copy(update={"path": Broken()})
+    rig.daemon._uncleaned = [cast("AnyFiles", publish)]
+    work = rig.daemon._cleanup_work()
+    assert work.name == CLEANUP
 
     assert drive(work.attempt()) == math.inf
     (bug,) = rig.bugs(Component.RELOAD)

@@ -20,7 +20,7 @@ from aca_tokend.core.config import parse
 from aca_tokend.core.login import LoggedIn
 from aca_tokend.core.outcome import Skipped
 from aca_tokend.core.steps import Duty
-from aca_tokend.daemon import Daemon
+from aca_tokend.daemon import CLEANUP, Daemon
 from aca_tokend.demo.stage import wait_until
 from aca_tokend.reload import Draining, Source
 from aca_tokend.rotation.facts import Held
@@ -278,9 +278,9 @@ def test_removed_token_is_taken_off_the_schedule() -> None:
     assert all(left[name] is due[name] for name in left)
 
 
-def of_two_tokens(main: Path) -> Daemon:
+def of_two_tokens(main: Path, text: str = TWO_TOKENS) -> Daemon:
     """A daemon that has not started, with this file as its configuration; a reload reads it again."""
-    main.write_text(TWO_TOKENS)
+    main.write_text(text)
     daemon = Daemon(load(main))
     daemon.source = Source(main, daemon.config, daemon.logger, daemon._observe_reload)
     return daemon
@@ -471,6 +471,30 @@ def test_removed_token_passes_its_turn() -> None:
     woken = [name for name, token in daemon.tokens.by_name.items() if any(isinstance(it, Woken) for it in token.inbox)]
     assert woken
     assert turn not in woken
+
+
+def test_temporary_files_of_places_that_came_or_went(tmp_path: Path) -> None:
+    """A reload removes what broken-off writes left where a place came or went, and looks at no other."""
+    main, text = tmp_path / "config.toml", TWO_TOKENS.replace("/run/aca/", f"{tmp_path}/")
+    left = [tmp_path / folder / ".any.aca-tokend-7-0123456789abcdef.tmp" for folder in ("stays", "goes", "comes")]
+    for file in left:
+        file.parent.mkdir()
+    text = text.replace("t1.json", "stays/t1.json").replace("t2.json", "goes/t2.json")
+    daemon = of_two_tokens(main, text)
+    in_an_hour(daemon)
+    daemon.start()
+    try:
+        on_schedule = (daemon.scheduler._store.jobs, daemon.scheduler._under_way)
+        wait_until(lambda: not any(CLEANUP in it for it in on_schedule), "the cleanup at the start")
+        for file in left:
+            file.touch()
+        main.write_text(text.replace("goes", "comes"))
+        daemon.reload()
+        daemon.draining.settle(frozenset)
+
+        wait_until(lambda: [file.exists() for file in left] == [True, False, False], "the cleanup after the reload")
+    finally:
+        daemon.stop()
 
 
 def test_last_result_of_a_removed_token_is_forgotten() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from aca_tokend.core.config import DirectoryPublish, FormatConfig
 from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.outcome import Reason
-from aca_tokend.sinks import DirectorySink, sweep
+from aca_tokend.sinks import DirectorySink, clean_up
 from tests.unit.file_writer import CANARY, document
 
 if TYPE_CHECKING:
@@ -178,6 +179,58 @@ def test_directory_under_a_name(path: Path) -> None:
     assert len(folders(path) - {"app.env"}) == 1
 
 
+@pytest.mark.parametrize("swapped", [True, False])
+@pytest.mark.parametrize("readable", [True, False])
+def test_swap_that_is_said_to_have_failed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, swapped: bool, readable: bool
+) -> None:
+    """Readers keep whole files after a failed swap, though it was made, or nobody can tell; the next one goes on."""
+    sink = sink_at(path)
+    seen = sink.publish(document(1), sink.look())
+    rename, readlink = os.rename, os.readlink
+
+    def fails(source: str, target: str, **directories: int) -> None:
+        if swapped:
+            rename(source, target, **directories)
+        if not readable:
+            monkeypatch.setattr(os, "readlink", cannot_be_read)
+        raise OSError(errno.EIO, "as over NFS")
+
+    def cannot_be_read(name: str, **_: int) -> str:
+        raise OSError(errno.ESTALE, "as over NFS", name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fails)
+        with pytest.raises(PublishError) as caught:
+            sink.publish(document(2), seen)
+    monkeypatch.setattr(os, "readlink", readlink)
+
+    assert (caught.value.reason, "EIO" in str(caught.value)) == (Reason.IO_ERROR, True)
+    found = 2 if swapped else 1
+    assert (path / "token").read_text("utf-8") == f"{CANARY}-{found}"
+    assert len(folders(path)) == (2 if swapped or not readable else 1)
+    seen = sink.look()
+    assert seen.document == document(found)
+    sink.publish(document(3), seen)
+    assert (path / "token").read_text("utf-8") == f"{CANARY}-3"
+    assert len(folders(path)) == 2
+
+
+def test_clean_up_that_cannot_tell_what_is_in_use(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `..data` cannot be read, the clean-up removes no folder."""
+    sink = sink_at(path)
+    sink.publish(document(1), sink.look())
+    before = folders(path)
+
+    def cannot_be_read(name: str, **_: int) -> str:
+        raise OSError(errno.EIO, "as over NFS", name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readlink", cannot_be_read)
+        clean_up([DirectoryPublish(path=str(path), files=FILES)])
+    assert folders(path) == before
+
+
 @pytest.mark.parametrize("where", ["absent", "file"])
 def test_no_directory(tmp_path: Path, where: str) -> None:
     """A missing directory, or a file in its place, is told of by the look, by its path."""
@@ -200,18 +253,18 @@ def test_document_that_does_not_fit(path: Path) -> None:
     assert sink.look() == seen
 
 
-def test_sweep(path: Path) -> None:
-    """The sweep at the start removes what a killed run left, and nothing else."""
+def test_clean_up(path: Path) -> None:
+    """The cleanup removes what a killed run left, and nothing else."""
     sink = sink_at(path)
     seen = sink.publish(document(1), sink.look())
     sink.publish(document(2), seen)
     (path / "..7-0123456789abcdef").mkdir()
     (path / "..7-0123456789abcdef" / "token").write_text("half")
     (path / "..link").symlink_to("..7-0123456789abcdef")
-    (path / ".record.7-0123456789abcdef.tmp").touch()
+    (path / ".aca-tokend-7-0123456789abcdef.tmp").touch()
     (path / "..other").mkdir()
     (path / ".other.7-0123456789abcdef.tmp").touch()
-    sweep([DirectoryPublish(path=str(path), files=FILES), DirectoryPublish(path=str(path / "absent"), files=FILES)])
+    clean_up([DirectoryPublish(path=str(path), files=FILES), DirectoryPublish(path=str(path / "absent"), files=FILES)])
     assert folders(path) == {(path / "..data").readlink().name, "..other"}
     assert names(path) == {"token", "app.env", "..data", ".lock", ".other.7-0123456789abcdef.tmp"}
     assert sink.look().document == document(2)

@@ -519,6 +519,29 @@ def test_a_directory_of_files(tmp_path: Path) -> None:
     assert found["directory"].status is Status.FAILED
 
 
+@pytest.mark.parametrize("to", ["file", "directory"])
+def test_a_place_by_two_ways(tmp_path: Path, to: str) -> None:
+    """The doctor says where links lead, and fails a place that is another's by way of a link."""
+    (tmp_path / "run" / "bookings").mkdir(parents=True)
+    (tmp_path / "var").symlink_to("run")
+    extra: dict[str, Any] = {"to": to} if to == "file" else {"to": to, "files": {"token": {"format": "token"}}}
+    name = "rooms.json" if to == "file" else "bookings"
+    ways = [{**extra, "path": str(tmp_path / folder / name)} for folder in ("run", "var")]
+    real = tmp_path / "run" / ("" if to == "file" else name)
+
+    assert examine_files(ways[0])["directory"].detail == "may be written"
+    assert examine_files(ways[1])["directory"].detail == f"may be written; it leads to {real}"
+
+    whole = config(ways[0])
+    other = config(ways[1]).tokens[0].model_copy(update={"name": "rooms"})
+    parts = parts_of(whole.model_copy(update={"tokens": (*whole.tokens, other)}))
+    found = Examination(parts.pools(), files.places(parts)).run(PLENTY, lambda *_: None)
+    (failed,) = [it for it in found if it.status is Status.FAILED]
+    paths = {way["path"] for way in ways}
+    assert failed.detail in {f"is the same place as {path}, by a link" for path in paths - {failed.subject}}
+    assert failed.fix == "publish each token to places of its own"
+
+
 def test_a_directory_that_is_missing(tmp_path: Path) -> None:
     """A missing directory fails with its fix, and what would come after it is skipped."""
     found = examine_files({"path": str(tmp_path / "missing" / "bookings.json")})

@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -21,12 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
 from aca_tokend.core.config import FilePublish
 from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.formats import MAX_BYTES, render
 from aca_tokend.core.outcome import Reason
-from aca_tokend.sinks import FileSink, build, sweep
+from aca_tokend.sinks import FileSink, build, clean_up
+from aca_tokend.sinks.probe import may_read
 from tests.unit.file_writer import CANARY, NOBODY, config_of, document
 
 if TYPE_CHECKING:
@@ -222,6 +225,19 @@ def test_foreign_content(path: Path, content: bytes, foreign: str) -> None:
     assert sink.look().document == document(1)
 
 
+def test_one_file_by_two_ways(path: Path) -> None:
+    """Links above a file are followed, and by whichever way it is written, it is one file with one lock and record."""
+    path.with_name("link").symlink_to(path.parent)
+    sink, other = published(path), sink_at(path.with_name("link") / NAME)
+    seen = other.look()
+    assert seen.document == document(1)
+    sink.publish(document(2), seen)
+    with pytest.raises(PublishError) as caught:
+        other.publish(document(3), seen)
+    assert caught.value.reason is Reason.CONFLICT
+    assert names(path) == {NAME, f".{NAME}.lock", "link"}
+
+
 def test_lock_is_held(path: Path) -> None:
     """While another process holds the lock nothing is written, and nobody waits for it."""
     sink = published(path)
@@ -294,6 +310,9 @@ def test_write_of_several_is_cut_short(path: Path, kind: str) -> None:
         (errno.ENOSPC, Reason.DISK_FULL),
         (errno.EDQUOT, Reason.DISK_FULL),
         (errno.EPERM, Reason.PERMISSION_DENIED),
+        (errno.EMFILE, Reason.RESOURCE_EXHAUSTED),
+        (errno.ENFILE, Reason.RESOURCE_EXHAUSTED),
+        (errno.ENOMEM, Reason.RESOURCE_EXHAUSTED),
         (errno.EIO, Reason.IO_ERROR),
         (errno.ENAMETOOLONG, Reason.IO_ERROR),
     ],
@@ -318,9 +337,16 @@ def test_name_is_too_long(tmp_path: Path) -> None:
 
 
 def test_killed_before_the_rename(path: Path) -> None:
-    """A run killed with its temporary file complete leaves the old file whole; sweep removes that file and no other."""
+    """A run killed with its temporary file complete leaves the old file whole; only that file is cleaned up.
+
+    It finds it by its name, also where the file that it was to become has left the configuration.
+    """
     sink = published(path)
-    others = {".other.json.7-0123456789abcdef.tmp", f".{NAME}.7-0123.tmp", f"{NAME}.7-0123456789abcdef.tmp"}
+    others = {
+        f".{NAME}.7-0123456789abcdef.tmp",
+        f".{NAME}.aca-tokend-7.tmp",
+        f"{NAME}.aca-tokend-7-0123456789abcdef.tmp",
+    }
     for other in others:
         path.with_name(other).touch()
     killed = subprocess.run(command("dying", path), cwd=ROOT, check=False)
@@ -331,9 +357,9 @@ def test_killed_before_the_rename(path: Path) -> None:
 
     with path.with_name(f".{NAME}.lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        sweep([FilePublish(path=str(path))])
+        clean_up([FilePublish(path=str(path))])
         assert left in names(path)
-    sweep([FilePublish(path=str(path)), FilePublish(path=str(path.parent / "absent" / NAME))])
+    clean_up([FilePublish(path=str(path.with_name("another"))), FilePublish(path=str(path.parent / "absent" / NAME))])
     assert names(path) == {NAME, f".{NAME}.lock", *others}
     assert sink.look().document == document(1)
 
@@ -466,6 +492,88 @@ def test_look_tells_of_an_unknown_owner(path: Path, config: dict[str, str]) -> N
     assert caught.value.reason is Reason.OWNER_NOT_SET
     assert str(caught.value) == f"{path}: there is no such owner or group"
     assert names(path) == set()
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "readable"),
+    [
+        (0o640, 7, 7, True),
+        (0o400, 7, 9, True),
+        (0o640, 9, 7, True),
+        (0o640, 9, 8, True),
+        (0o640, 9, 9, False),
+        (0o644, 9, 9, True),
+        (0o400, 9, 7, False),
+        (0o604, 9, 7, False),
+        (0o404, 9, 9, True),
+    ],
+)
+def test_what_could_be_read_again(mode: int, owner: int, group: int, readable: bool) -> None:
+    """The owner's bit decides for the owner, else the group's for its members, else that of all others."""
+    assert may_read(mode, owner, group, user=7, groups={7, 8}) is readable
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have CAP_CHOWN and nothing else")
+@pytest.mark.parametrize("kind", ["json", "directory"])
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "readable"),
+    [("0640", "1", "1", False), ("0400", "1", "", False), ("0640", "1", "", True), ("0644", "1", "1", True)],
+)
+def test_what_could_not_be_read_again(
+    open_path: Path, kind: str, mode: str, owner: str, group: str, readable: bool
+) -> None:
+    """With CAP_CHOWN alone a file that it could not read again is refused: by the look, and as it is written."""
+    open_path.parent.chmod(0o777)
+    if kind == "directory":
+        open_path.mkdir()
+        open_path.chmod(0o777)
+    told = with_cap_chown_alone("unreadable", open_path, kind, mode, owner, group)
+    message = f"{open_path}: with this owner, group and mode the daemon could not read it again"
+    assert told == [["", ""] if readable else [Reason.OWNER_NOT_SET, message]] * 2
+    left = {entry.name for entry in open_path.parent.rglob("*") if not entry.name.endswith(".lock")}
+    assert readable or left <= {NAME}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have CAP_CHOWN and nothing else")
+def test_default_acl_lets_it_be_read_again(open_path: Path) -> None:
+    """Where the directory's default ACL names the daemon's user, the mode alone does not decide."""
+    open_path.parent.chmod(0o777)
+    anybody = 0xFFFFFFFF
+    entries = [(1, 6, anybody), (2, 4, NOBODY), (4, 4, anybody), (16, 4, anybody), (32, 0, anybody)]  # acl(5), in order
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    os.setxattr(open_path.parent, "system.posix_acl_default", acl)
+    assert with_cap_chown_alone("attempt", open_path, "1", "json", "1") == [["", ""]]
+    assert json.loads(open_path.read_bytes())["access_token"] == f"{CANARY}-2"
+
+
+def with_cap_chown_alone(action: str, path: Path, *arguments: str) -> list[Any]:
+    """What a process says that has no other privilege."""
+    alone = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+chown"]
+    whole = [*alone, "--ambient-caps=-all,+chown", *command(action, path), *arguments]
+    done = subprocess.run(whole, cwd=ROOT, capture_output=True, check=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_no_place_is_a_file_of_the_daemon(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that the daemon keeps or renames beside a token's is refused as the place of another."""
+    beside = set[str]()
+    monkeypatch.setattr(os, "rename", _noting(os.rename, beside))
+    sink = sink_at(path, format="env")
+    sink.publish(document(1), sink.look())
+    sink.write_record("attempts", {}, None)
+    beside |= names(path) - {NAME}
+    assert len(beside) == 6
+    for name in beside:
+        with pytest.raises(ValidationError, match="daemon's own files beside a token's"):
+            FilePublish(path=str(path.with_name(name)))
+
+
+def _noting(rename: Callable[..., None], names: set[str]) -> Callable[..., None]:
+    def noted(source: str, target: str, **directories: int) -> None:
+        names.add(source)
+        rename(source, target, **directories)
+
+    return noted
 
 
 @pytest.mark.parametrize("beside", ["attempts", "published"])

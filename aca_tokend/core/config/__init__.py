@@ -17,6 +17,7 @@ from aca_tokend.core.config._auth import (
 from aca_tokend.core.config._hooks import After, CommandHook, SignalHook
 from aca_tokend.core.config._parse import parse
 from aca_tokend.core.config._publish import (
+    AnyFiles,
     AnyPublish,
     DirectoryPublish,
     FilePublish,
@@ -40,6 +41,7 @@ from aca_tokend.core.config._tokens import Config, TokenConfig, VerifyConfig, re
 __all__ = [
     "AdminConfig",
     "After",
+    "AnyFiles",
     "AnyPublish",
     "AppRoleAuth",
     "BackoffConfig",

@@ -14,14 +14,15 @@ from pydantic_core import core_schema
 
 from aca_tokend.core.config._wrong import did_you_mean, kind_of, refuse
 from aca_tokend.core.durations import PATTERN, format_duration, parse_duration
+from aca_tokend.core.guard import RECORD
 from aca_tokend.core.token import FIELDS, OWNER, is_scope
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
     from pydantic.json_schema import JsonSchemaValue
 
-# What the lockout guard adds to the path of a token for its record (core/guard.py).
-RECORD = ".attempts"
+# What the names are like of the files that a sink keeps beside a token's (sinks/file.py).
+_BESIDE = re.compile(rf"\..+\.({RECORD}|lock|published|tmp)")
 # How a file begins that is one of those which systemd loads for the service.
 CREDENTIALS = "$CREDENTIALS_DIRECTORY/"
 HOUR = 3_600.0
@@ -144,10 +145,16 @@ def _secret_file(value: str) -> str:
     return value
 
 
+def _place(value: str) -> str:
+    if _BESIDE.fullmatch(value.rpartition("/")[2]):
+        refuse("is named like the daemon's own files beside a token's", "choose another name")
+    return value
+
+
 def _directory(value: str) -> str:
     if value.endswith("/") and value != "/":
         refuse("ends with a slash", "leave that slash out")
-    return _needed_file(value)
+    return _place(_needed_file(value))
 
 
 def _file_name(value: str) -> str:
@@ -184,7 +191,7 @@ def kv_path(value: str) -> str:
     if slash and first in {"data", "metadata"}:
         # people paste the path of the HTTP API, where KV version 2 has this between mount and path
         refuse(f"begins with {first}/, which only the HTTP API puts there", f"leave {first}/ out")
-    if value.endswith(RECORD):
+    if value.endswith(f".{RECORD}"):
         refuse("ends as the attempt record of a token does", "give the secret another name")
     return value
 
@@ -223,6 +230,7 @@ DirectoryPath = Annotated[str, AfterValidator(_directory)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 FileMode = Annotated[int, BeforeValidator(_mode), WithJsonSchema({"type": "string", "pattern": "^0[46][04][04]$"})]
 FilePath = Annotated[str, AfterValidator(_needed_file)]
+PlacePath = Annotated[FilePath, AfterValidator(_place)]
 SecretFile = Annotated[str, AfterValidator(_secret_file)]
 Mount = Annotated[str, AfterValidator(mount)]
 KvPath = Annotated[str, AfterValidator(kv_path)]

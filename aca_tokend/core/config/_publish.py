@@ -10,10 +10,10 @@ from aca_tokend.core.config._kinds import (
     DirectoryPath,
     FileMode,
     FileName,
-    FilePath,
     KvPath,
     Mount,
     Owner,
+    PlacePath,
     Published,
     Text,
     written,
@@ -115,7 +115,7 @@ class FilePublish(Table):
     """Publishes to a file."""
 
     to: Literal["file"] = Field(default="file", description="A file.")
-    path: FilePath = Field(description="Absolute path of the file.", examples=["/run/aca/bookings.json"])
+    path: PlacePath = Field(description="Absolute path of the file.", examples=["/run/aca/bookings.json"])
     format: Format = _FORMAT
     template: Template = _TEMPLATE
     mode: FileMode = written(
@@ -163,7 +163,8 @@ class DirectoryPublish(Table):
     )
 
 
-AnyPublish = VaultPublish | FilePublish | DirectoryPublish
+AnyFiles = FilePublish | DirectoryPublish
+AnyPublish = VaultPublish | AnyFiles
 
 
 def after_of(publish: AnyPublish) -> After | None:
