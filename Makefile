@@ -73,7 +73,7 @@ test-on: ## unit and property tests on another Python: PYTHON=python3.12 VERSION
 	@$(PYTHON) -m venv --clear .venv/test-$(VERSION)
 	@.venv/test-$(VERSION)/bin/pip install $(PIP_FLAGS) --require-hashes -r requirements/test.txt
 	@.venv/test-$(VERSION)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
-	@.venv/test-$(VERSION)/bin/python -m pytest -n 4 --dist loadgroup -p no:cacheprovider tests/unit tests/properties $(ARGS)
+	@FEW_EXAMPLES=1 .venv/test-$(VERSION)/bin/python -m pytest -n 4 --dist loadgroup -p no:cacheprovider tests/unit tests/properties $(ARGS)
 
 check: .venv/test/.made ## ruff, mypy --strict, import-linter
 	@.venv/test/bin/ruff format --check .
