@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # A thread with nothing to do for so long ends: there may be thousands of pools that are seldom used, one for each hook.
 IDLE_SECONDS = 60.0
+# Where the system has no thread for one pool, each has one alone for so long.
+SHARE_SECONDS = 60.0
 # So many calls that hang leave their places to others.
 MOST_HUNG = 56
 
@@ -59,6 +61,8 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         self._begun: set[str] = set()
         self._threads = 0
         self._idle = 0
+        self._refused = False
+        self._shares_until = -math.inf
         self._stopping = False
         self._closed = False
         self._busy_since: dict[int, float] = {}
@@ -74,7 +78,7 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         self._do_submit_job(job, run_times)
 
     def _do_submit_job(self, job: Any, _run_times: list[datetime]) -> None:  # noqa: ANN401 -- APScheduler's interface
-        """Where the system gives no thread, it waits until `resize` finds one."""
+        """Where the system gives no thread, it waits until `share` finds one."""
         urgency, run = job.trigger.work.urgency(), partial(job.func, *job.args)
         self.submit(urgency, run, lambda: None, patient=True)
 
@@ -103,6 +107,7 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
                 if self._idle >= len(self._waiting):
                     self._ready.notify()
                 elif self._threads < self._most() and not self._add_thread() and not self._threads:
+                    self._refused = True
                     if not patient:
                         self._waiting.remove(entry)
                         heapq.heapify(self._waiting)
@@ -111,10 +116,18 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         drop()
         return True
 
-    @property
-    def starved(self) -> bool:
-        """Whether something waits and there is no thread for it."""
-        return bool(self._waiting) and not self._threads
+    def lacks_threads(self) -> bool:
+        """Whether the system gave it not even one thread since this was last asked, or something waits for one now."""
+        with self._ready:
+            lacked, self._refused = self._refused, False
+            return lacked or (bool(self._waiting) and not self._threads)
+
+    def share(self, until: float) -> None:
+        """Goes on with one thread until then, so that the system has some for other pools."""
+        with self._ready:
+            self._shares_until = until
+            self._ready.notify_all()
+        self.resize(self.size)
 
     def resize(self, size: int) -> None:
         """Changes how many calls may run at once. Those under way beyond it go on to their end."""
@@ -147,7 +160,8 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
     def _most(self) -> int:
         """How many threads there may be."""
         now = self._now()
-        return self.size + min(sum(at <= now for at in self._hung_from()), MOST_HUNG)
+        size = self.size if now >= self._shares_until else 1
+        return size + min(sum(at <= now for at in self._hung_from()), MOST_HUNG)
 
     def _hung_from(self) -> list[float]:
         """From when on each call that runs counts as hung, unless it has ended by then."""

@@ -25,7 +25,7 @@ from apscheduler.schedulers.base import BaseScheduler
 
 from aca_tokend.core.errors import NO_THREAD, InternalError
 from aca_tokend.core.steps import BUSY, HUNG_SECONDS, LOCAL, Duty, make
-from aca_tokend.scheduling.executor import Executor
+from aca_tokend.scheduling.executor import SHARE_SECONDS, Executor
 from aca_tokend.scheduling.job_store import LOOK_SECONDS, NEVER, JobStore, Timer
 
 if TYPE_CHECKING:
@@ -241,11 +241,12 @@ class RotationScheduler:
             pool.close()
 
     def find_threads(self) -> bool:
-        """Asks the system again for the threads that it did not give. Whether attempts still wait for one."""
-        starved = [pool for pool in self._pools.values() if pool.starved]
-        for pool in starved:
-            pool.resize(pool.size)
-        return any(pool.starved for pool in starved)
+        """Has the pools share the threads that there are, where the system had none for one. Whether that is so."""
+        pools = list(self._pools.values())
+        lacking = [pool for pool in pools if pool.lacks_threads()]
+        for pool in pools if lacking else ():
+            pool.share(self._clock.monotonic() + SHARE_SECONDS)
+        return bool(lacking)
 
     def under_way(self) -> frozenset[int]:
         """A number for each attempt under way."""

@@ -179,24 +179,49 @@ def test_pool_without_any_thread(
 ) -> None:
     """Where the machine gives a pool not even its first thread, who hands it a call is told; what is patient waits."""
     size = threading.stack_size()
-
-    def hungry() -> bool:
-        return pool.starved
-
     no_more_threads()
     done = threading.Event()
     assert not pool.submit(0.0, nothing, nothing)
-    assert not hungry()
+    assert pool.lacks_threads()
+    assert not pool.lacks_threads()
     assert not pool.submit(0.0, done.set, nothing, patient=True)
-    pool.resize(2)
-    assert hungry()
+    pool.share(0.0)
+    assert pool.lacks_threads()
+    assert pool.lacks_threads()
 
     threading.stack_size(size)
-    pool.resize(2)
+    pool.share(0.0)
 
     assert done.wait(GENEROUS)
-    assert not hungry()
+    assert not pool.lacks_threads()
     assert not bugs
+
+
+def test_pool_that_shares(bugs: list[BaseException]) -> None:
+    """A pool gives its threads but one back to the system, and has them again when it shares no more."""
+    now = [1000.0]
+    pool = Executor("pool", 3, bugs.append, lambda: now[0])
+    together, done = threading.Barrier(3), threading.Semaphore(0)
+
+    def call() -> None:
+        together.wait(GENEROUS)
+        done.release()
+
+    def all_three() -> None:
+        for _ in range(3):
+            pool.submit(0.0, call, nothing)
+        for _ in range(3):
+            assert done.acquire(timeout=GENEROUS)
+
+    all_three()
+    pool.share(1060.0)
+    wait_until(lambda: pool._threads == 1)
+    make(pool)
+    assert pool._threads == 1
+
+    now[0] = 1060.0
+    all_three()
+    pool.close()
 
 
 def test_next_call_to_count_as_hung_is_told(bugs: list[BaseException]) -> None:

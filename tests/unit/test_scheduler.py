@@ -1001,6 +1001,6 @@ def test_no_thread_to_begin_in(rig: Rig) -> None:
     finally:
         threading.stack_size(size)
 
-    assert not rig.scheduler.find_threads()
+    wait_until(lambda: not rig.scheduler.find_threads())
     assert done.wait(GENEROUS)
     assert not rig.bugs
