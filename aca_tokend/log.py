@@ -146,7 +146,7 @@ class Background(QueueHandler):
         for handler in root.handlers:
             if isinstance(handler, _Handler):
                 with contextlib.suppress(io.UnsupportedOperation, RuntimeError):
-                    patient = _Patient(handler.stream.fileno(), self)
+                    patient = _Patient(handler.stream, self)
                     self._thread = threading.Thread(target=self._write, args=(handler,), name="log", daemon=True)
                     self._thread.start()
                     handler.setStream(cast("TextIO", patient))
@@ -187,10 +187,11 @@ class Background(QueueHandler):
 
 
 class _Patient(io.TextIOBase):
-    """A descriptor that is written to only when it takes something, so that a thread can be told to give up."""
+    """A stream that is written to only when it takes something, so that a thread can be told to give up."""
 
-    def __init__(self, descriptor: int, background: Background) -> None:
-        self._descriptor = descriptor
+    def __init__(self, stream: TextIO, background: Background) -> None:
+        self._stream = stream  # which would close its descriptor
+        self._descriptor = descriptor = stream.fileno()
         self._background = background
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
