@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aca_tokend import hooks, sinks
+from aca_tokend import sinks
 from aca_tokend.acaengine.endpoint import HttpTokenEndpoint
 from aca_tokend.config.references import SecretResolver
 from aca_tokend.core.config import after_of, references
@@ -23,6 +23,7 @@ from aca_tokend.rotation.credentials import endpoint_pool
 from aca_tokend.rotation.hook_runner import HookState
 from aca_tokend.rotation.managed import Wiring
 from aca_tokend.rotation.shared import Shared
+from aca_tokend.sinks import hooks
 from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE, pool_of
 from aca_tokend.vault.session import VaultSession
 

@@ -1,4 +1,4 @@
-"""What the process asks of the system: to keep others from its memory, and to use less memory and CPU.
+"""What the process asks of the system: to keep others from its memory, to use less memory and CPU, to get its orphans.
 
 It holds for the whole process and is not undone. A program that a hook starts may be traced and may dump core again.
 """
@@ -6,14 +6,31 @@ It holds for the whole process and is not undone. A program that a hook starts m
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
-from contextlib import suppress
+import signal
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # <linux/prctl.h>
 _PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 # <malloc.h>
 _M_ARENA_MAX = -8
+# The system tells when a process was started in steps that are shorter than this.
+_TICK_SECONDS = 0.02
+
+# When each program that runs was begun, by CLOCK_BOOTTIME, and who waits for what they leave behind.
+_running: dict[object, float] = {}
+_reaping = threading.Lock()
 
 
 def harden() -> None:
@@ -24,6 +41,60 @@ def harden() -> None:
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """From now on a process becomes a child of ours when its parent, which we started, has ended without it."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@contextmanager
+def ending_orphans() -> Iterator[list[int]]:
+    """Around the run of a program: at the end, ends what it left behind, also in other sessions.
+
+    Nothing says whose an orphan is: what is younger than another program that still runs is left to that one's end.
+    The list that it gives then has those that may not be ended.
+    """
+    left: list[int] = []
+    run = object()
+    began = _running[run] = time.clock_gettime(time.CLOCK_BOOTTIME) - _TICK_SECONDS
+    try:
+        yield left
+    finally:
+        del _running[run]
+        while ending := _end_orphans(began, left):
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, ending[0], os.WEXITED | os.WNOWAIT)
+
+
+def _end_orphans(began: float, left: list[int]) -> list[int]:
+    """Ends them, and returns those that may not be gone yet."""
+    ending = []
+    with _reaping:  # a number may be another process's once it was waited for, which happens here alone
+        younger = min(list(_running.values()), default=math.inf)
+        for pid, started in _orphans().items():
+            if began <= started < younger and pid not in left:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    ending += [] if os.waitpid(pid, os.WNOHANG)[0] else [pid]
+                except PermissionError:
+                    left.append(pid)
+    return ending
+
+
+def _orphans() -> dict[int, float]:
+    """The processes that became children of ours, and when each was started, by CLOCK_BOOTTIME.
+
+    They are the main thread's, which runs no programs.
+    """
+    adopts, found = ctypes.c_int(), {}
+    children = Path(f"/proc/self/task/{os.getpid()}/children")  # not every kernel tells of them
+    ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(adopts), 0, 0, 0)
+    for pid in children.read_text().split() if adopts.value and children.exists() else ():
+        with suppress(FileNotFoundError):  # another user's, which is not to be seen
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            found[int(pid)] = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def save_memory() -> None:

@@ -19,7 +19,7 @@ from aca_tokend.config.watching import ConfigWatch
 from aca_tokend.core.outcome import Component
 from aca_tokend.daemon import Daemon
 from aca_tokend.notify import Notifier
-from aca_tokend.process import save_cpu
+from aca_tokend.process import adopt_orphans, save_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +41,7 @@ def run(config: Config, path: Path, make: type[Daemon] = Daemon) -> int:
     The configuration was read from `path`, and is read from there again when it changes.
     """
     save_cpu()
+    adopt_orphans()
     daemon = make(config)
     with daemon.lines:
         return _run(daemon, config, path)

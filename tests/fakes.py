@@ -151,6 +151,7 @@ class FakeHook:
     """What is run after a write; it fails as it is told to."""
 
     label: str = "reload"
+    patience: float = 30.0
     errors: deque[Reason] = field(default_factory=deque)
     before_answer: Callable[[], None] | None = None
     runs: int = 0

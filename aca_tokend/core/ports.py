@@ -77,6 +77,10 @@ class Hook(Protocol):
     def label(self) -> str:
         """What people are told: the program, or the signal. Nothing else of the configuration."""
 
+    @property
+    def patience(self) -> float:
+        """For how many seconds a run is waited for, with what it may take to end it."""
+
     def run(self, secrets: Iterable[Secret]) -> str:
         """Runs it to its end and returns the end of what it said, without these secrets. Raises HookError."""
 

@@ -14,9 +14,9 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.core.steps import Call
 from aca_tokend.doctor.examination import Check, advice
 from aca_tokend.doctor.findings import Area
-from aca_tokend.hooks import DEFAULT_PATH
 from aca_tokend.sinks import where
 from aca_tokend.sinks.atomic import Access, opened, told_as
+from aca_tokend.sinks.hooks import DEFAULT_PATH
 from aca_tokend.sinks.mounts import FILE_POOL, pool_of
 from aca_tokend.sinks.probe import probe
 

@@ -246,6 +246,7 @@ class SimHook:
     replica: Replica
     start: int  # which of the processes of its replica runs it
     label: str = "hook"
+    patience: float = 2 * HOOK_TIMEOUT
 
     def run(self, secrets: Iterable[Secret]) -> str:
         """Runs it to its end. Raises HookError."""

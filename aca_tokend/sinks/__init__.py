@@ -4,6 +4,7 @@
 - What a publish to an empty place would fail on, its look says, before a grant is made.
 - It writes no file that it could not read again, and removes none that readers may be led to.
 - What a killed run left beside files is found again by its name.
+- A hook, which follows a write, gets no secret, ends within its time-out, and takes what it started with it.
 """
 
 from __future__ import annotations

@@ -180,6 +180,19 @@ def _ended(pid: str) -> bool:
         return True
 
 
+def test_what_a_hook_leaves_behind_is_ended(stage: Stage) -> None:
+    """A process that leaves the session of its hook ends with it, and nothing remains of either."""
+    stage.lookalike.levers(lifetime=600.0)
+    file = stage.directory / "pid"
+    daemon = stage.daemon(configured(stage, {"bookings": shell(f"setsid sleep 300 >/dev/null 2>&1 & echo $! >{file}")}))
+    wait_until(lambda: file.exists() and file.read_text() != "", "a run")
+
+    wait_until(lambda: _ended(file.read_text().strip()), "the end of what it left")
+    own = Path(f"/proc/{daemon.process.pid}/task")
+    wait_until(lambda: not any((it / "children").read_text() for it in own.iterdir()), "no process left")
+    assert daemon.terminate() == 0
+
+
 def test_signal_reaches_the_reader(stage: Stage) -> None:
     """A process that its pid file names gets the signal after each write."""
     stage.lookalike.levers(lifetime=4.0)

@@ -21,15 +21,53 @@ from aca_tokend.core.errors import HookError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import Secret
 from aca_tokend.demo.stage import wait_until
-from aca_tokend.hooks import OUTPUT_BYTES, Command, Signal, build, cleaned
+from aca_tokend.sinks.hooks import OUTPUT_BYTES, Command, Signal, build, cleaned
+from tests.leases import leased, program_is_waited_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOBODY = 65534
 CANARY = Secret("canary-token-71c4")
 SLEEP = ["sleep", "300"]
+# A process with a helper of its own whose commands leave processes behind, in sessions of their own.
+ORPHANS = """
+import subprocess
+helper = subprocess.Popen(["sleep", "300"])
+import os, sys, threading, time
+from pathlib import Path
+from aca_tokend.core.config import CommandHook
+from aca_tokend.process import adopt_orphans
+from aca_tokend.sinks.hooks import Command
+
+def run(script):
+    return Command(CommandHook(command=("sh", "-c", script), timeout=60.0)).run([])
+
+def ended(pid):
+    return not Path("/proc", pid).exists()
+
+begun, end = Path(sys.argv[1], "begun"), Path(sys.argv[1], "end")
+leave = "setsid sleep 300 >/dev/null 2>&1 & echo $!; sleep 300 >/dev/null 2>&1 &"
+adopt_orphans()
+print("ended:", ended(run(leave)))
+longer = threading.Thread(target=run, args=(f"touch {begun}; until test -e {end}; do sleep 0.05; done",))
+longer.start()
+while not begun.exists():
+    time.sleep(0.01)
+left = run(leave)
+print("while another command runs:", ended(left))
+end.touch()
+longer.join()
+print("after it:", ended(left))
+print("what was there before:", helper.poll() is not None)
+helper.kill()
+helper.wait()
+try:
+    print("a zombie", os.waitpid(-1, os.WNOHANG))
+except ChildProcessError:
+    print("no zombie")
+"""
 
 
 def run(*command: str, timeout: float = 30.0) -> str:
@@ -249,6 +287,53 @@ def test_close_ends_what_runs(tmp_path: Path) -> None:
     command.close()
 
 
+def test_program_that_cannot_be_opened_holds_up_nobody(tmp_path: Path) -> None:
+    """While the file of a program cannot be opened, closing waits for nothing; opened at last, it is ended."""
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\n{' '.join(SLEEP)}\n")
+    program.chmod(0o755)
+    command, caught = Command(CommandHook(command=(str(program),), timeout=0.5)), list[HookError]()
+
+    def follow() -> None:
+        with pytest.raises(HookError) as error:
+            command.run([])
+        caught.append(error.value)
+
+    thread = threading.Thread(target=follow)
+    with leased(program):
+        thread.start()
+        wait_until(program_is_waited_for, "a start that hangs")
+        command.close()
+        assert program_is_waited_for()
+        assert thread.is_alive()
+    thread.join(60.0)
+
+    assert [error.message for error in caught] == ["command program was ended by SIGKILL"]
+
+
+def test_time_to_open_a_program_counts(tmp_path: Path) -> None:
+    """A program that is opened after its timeout has failed, and gets no time to run."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    with leased(program) as holder:
+        threading.Timer(1.0, holder.kill).start()
+        assert fail(str(program), timeout=0.5).message == "command program did not end within 0.5 s"
+
+
+def test_whatever_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
+    """In the daemon what left the process group ends with its command; what is not of a command is left alone."""
+    command = [sys.executable, "-c", ORPHANS, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "ended: True",
+        "while another command runs: False",
+        "after it: True",
+        "what was there before: False",
+        "no zombie",
+    ]
+
+
 def test_no_descriptor_and_no_process_is_left() -> None:
     """Runs leave no open file and no ended process behind, however they end."""
 
@@ -387,7 +472,7 @@ def test_process_of_another_user(target: subprocess.Popen[bytes]) -> None:
 def _as_nobody(file: Path) -> str:
     """The reason for which somebody without rights fails to send a signal."""
     code = (
-        "import os\nfrom aca_tokend.hooks import Signal\nfrom aca_tokend.core.config import SignalHook\n"
+        "import os\nfrom aca_tokend.sinks.hooks import Signal\nfrom aca_tokend.core.config import SignalHook\n"
         "from aca_tokend.core.errors import HookError\n"
         f"os.setuid({NOBODY})\n"
         f"try: Signal(SignalHook(signal='HUP', pid_file={str(file)!r})).run([])\n"
@@ -402,7 +487,8 @@ def _as_nobody(file: Path) -> str:
 def test_signal_without_descriptors(tmp_path: Path, target: subprocess.Popen[bytes], left: int) -> None:
     """A daemon that can open no more files says so: it neither ends, nor takes the process for another."""
     code = (
-        "import os, resource\nfrom aca_tokend.hooks import Signal\nfrom aca_tokend.core.config import SignalHook\n"
+        "import os, resource\nfrom aca_tokend.core.config import SignalHook\n"
+        "from aca_tokend.sinks.hooks import Signal\n"
         "from aca_tokend.core.errors import HookError\n"
         f"hook = Signal(SignalHook(signal='HUP', pid_file={str(written(tmp_path, target.pid))!r}))\n"
         f"free = os.dup(0)\nos.close(free)\nresource.setrlimit(resource.RLIMIT_NOFILE, (free + {left},) * 2)\n"

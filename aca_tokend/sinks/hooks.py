@@ -1,8 +1,9 @@
 """Hooks at work: runs a command or sends a signal, once, and says how that went.
 
 A command gets no shell, nothing of our environment but where programs are, no open file of ours and no secret. It ends
-within its timeout, with all it started in its process group, and what it says is bounded. A signal goes to a process
-only where the pid file is plainly its own. Nothing here decides when, or again.
+within its timeout, with all it started, and what it says is bounded. A signal goes to a process only where the pid file
+is plainly its own. Nothing here decides when, or again. The thread of a run hangs where its program cannot be opened,
+or nothing ends it: no lock is held then, and nobody waits.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import selectors
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -24,6 +26,7 @@ from aca_tokend.core.config import CommandHook
 from aca_tokend.core.errors import HookError
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import HIDDEN
+from aca_tokend.process import ending_orphans
 from aca_tokend.regular_file import read_regular
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ ENVIRONMENT = ("PATH", "HOME", "LANG")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # After its timeout a command is asked to end, and so long later made to.
 GRACE_SECONDS = 2.0
+# What a signal takes is reading a file and no more; its file system may hang.
+SIGNAL_SECONDS = 10.0
 # So much of the end of its output is kept, in whole lines.
 OUTPUT_BYTES = 4096
 _READ_BYTES = 65536
@@ -51,6 +56,10 @@ _NO_PID_FILE = {errno.ENXIO: "is no regular file", errno.EFBIG: "does not hold t
 _NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 # Whatever else looks like a token, should it not be one that we know.
 _LIKE_A_TOKEN = re.compile(r"(?i)(?<=bearer )\S+|(?=[a-z_~+=-]*[0-9])[a-z0-9_~+=-]{32,}")
+
+if sys.version_info < (3, 11, 4):
+    # its documented switch; until then all threads stood still while the program was opened (gh-104372)
+    subprocess._USE_VFORK = False  # type: ignore[misc]  # noqa: SLF001
 
 
 def build(after: After) -> Command | Signal:
@@ -75,7 +84,7 @@ class Command:
 
     def __init__(self, config: CommandHook) -> None:
         self._config = config
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held by nothing that can hang
         self._group: int | None = None  # of the command that runs; it cannot be another's while the lock is held
         self._closed = False
 
@@ -83,6 +92,11 @@ class Command:
     def label(self) -> str:
         """The name of the program. Its arguments are nobody's business."""
         return self._config.command[0].rpartition("/")[2]
+
+    @property
+    def patience(self) -> float:
+        """Its timeout, and what it gets to end after SIGTERM and SIGKILL."""
+        return self._config.timeout + 2 * GRACE_SECONDS
 
     def close(self) -> None:
         """Ends a command that runs, and starts no other."""
@@ -92,14 +106,20 @@ class Command:
 
     def run(self, secrets: Iterable[Secret]) -> str:
         """Runs it to its end. Raises HookError."""
-        process = self._start()
-        try:
-            output, ended = self._follow(process)
-        except OSError as error:  # no descriptor is left
-            raise self._error(Reason.IO_ERROR, f"could not be followed: {error.strerror}") from error
-        finally:
-            self._end(process)
+        if self._closed:
+            raise self._error(Reason.COMMAND_FAILED, "was not started: the daemon stops")
+        deadline = time.monotonic() + self._config.timeout
+        with ending_orphans() as left:
+            process = self._start()
+            try:
+                output, ended = self._follow(process, deadline)
+            except OSError as error:  # no descriptor is left
+                raise self._error(Reason.IO_ERROR, f"could not be followed: {error.strerror}") from error
+            finally:
+                self._end(process)
         said = cleaned(output, secrets)
+        if left:
+            said += f"\nleft behind, with another user's rights: {', '.join(map(str, left))}"
         if not ended:
             raise self._error(Reason.COMMAND_TIMEOUT, f"did not end within {self._config.timeout:g} s", said)
         if process.returncode > 0:
@@ -115,29 +135,29 @@ class Command:
 
     def _start(self) -> subprocess.Popen[bytes]:
         known = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+        try:
+            process = subprocess.Popen(  # noqa: S603 -- what the configuration says, without a shell
+                self._config.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                env={"PATH": DEFAULT_PATH, **known},
+                start_new_session=True,
+            )
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._error(Reason.COMMAND_MISSING, "is not there, or the interpreter it names") from error
+        except OSError as error:
+            refused = error.errno in {errno.EACCES, errno.EPERM, errno.ENOEXEC}
+            reason = Reason.COMMAND_NOT_EXECUTABLE if refused else Reason.IO_ERROR
+            raise self._error(reason, f"could not be started: {error.strerror}") from error
         with self._lock:
-            if self._closed:
-                raise self._error(Reason.COMMAND_FAILED, "was not started: the daemon stops")
-            try:
-                process = subprocess.Popen(  # noqa: S603 -- what the configuration says, without a shell
-                    self._config.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    cwd="/",
-                    env={"PATH": DEFAULT_PATH, **known},
-                    start_new_session=True,
-                )
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise self._error(Reason.COMMAND_MISSING, "is not there, or the interpreter it names") from error
-            except OSError as error:
-                refused = error.errno in {errno.EACCES, errno.EPERM, errno.ENOEXEC}
-                reason = Reason.COMMAND_NOT_EXECUTABLE if refused else Reason.IO_ERROR
-                raise self._error(reason, f"could not be started: {error.strerror}") from error
             self._group = process.pid
-            return process
+            if self._closed:
+                self._signal(signal.SIGKILL)
+        return process
 
-    def _follow(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bool]:
+    def _follow(self, process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bool]:
         """Reads until it ends or its time is over; then asks it to end. Returns its output and whether it ended."""
         assert process.stdout is not None  # noqa: S101 -- it is a pipe
         kept, pipe = bytearray(), process.stdout.fileno()
@@ -149,11 +169,11 @@ class Command:
         ):
             selector.register(process_end, selectors.EVENT_READ)
             selector.register(pipe, selectors.EVENT_READ)
-            ended = _read_until_exit(selector, kept, pipe, self._config.timeout)
+            ended = _read_until_exit(selector, kept, pipe, deadline)
             if not ended:
                 with self._lock:
                     self._signal(signal.SIGTERM)
-                _read_until_exit(selector, kept, pipe, GRACE_SECONDS)
+                _read_until_exit(selector, kept, pipe, time.monotonic() + GRACE_SECONDS)
         with self._lock:
             self._signal(signal.SIGKILL)  # also what it left behind, which may hold the pipe
         for _ in range(_LAST_READS):
@@ -166,8 +186,7 @@ class Command:
         with self._lock:
             self._signal(signal.SIGKILL)
             self._group = None
-        with suppress(subprocess.TimeoutExpired):  # one that the kernel does not let go is left to it
-            process.wait(GRACE_SECONDS)
+        process.wait()  # one that the kernel does not let go is never over, so that no other is started
         assert process.stdout is not None  # noqa: S101 -- it is a pipe
         process.stdout.close()
 
@@ -179,9 +198,8 @@ class Command:
                 os.killpg(self._group, number)
 
 
-def _read_until_exit(selector: selectors.BaseSelector, kept: bytearray, pipe: int, seconds: float) -> bool:
-    """Whether it ended within the time. A pipe that is closed says nothing about that."""
-    deadline = time.monotonic() + seconds
+def _read_until_exit(selector: selectors.BaseSelector, kept: bytearray, pipe: int, deadline: float) -> bool:
+    """Whether it ended in time. A pipe that is closed says nothing about that."""
     while (left := deadline - time.monotonic()) > 0:
         ready = {key.fd for key, _ in selector.select(left)}
         if pipe in ready and _read(pipe, kept) == b"":
@@ -221,6 +239,11 @@ class Signal:
     def label(self) -> str:
         """The signal."""
         return self._signal.name
+
+    @property
+    def patience(self) -> float:
+        """It takes no time of its own."""
+        return SIGNAL_SECONDS
 
     def close(self) -> None:
         """Sending takes no time."""
