@@ -32,7 +32,7 @@ from aca_tokend.core.health import Check, problems
 from aca_tokend.core.login import LoggedIn, LoginFailed
 from aca_tokend.core.outcome import Component, Granted, TokenEvent
 from aca_tokend.core.shards import share
-from aca_tokend.core.steps import Call, Duty
+from aca_tokend.core.steps import BEGIN, Call, Duty
 from aca_tokend.event_log import EventLog, of_endpoint, of_vault
 from aca_tokend.expiry import Expiries
 from aca_tokend.metrics import Metrics
@@ -198,7 +198,7 @@ class Daemon:
         log.set_level(config.log.level)
         gone = self.tokens.follow(changes)
         self.watched.follow(changes.endpoints, changes.vaults, changes.removed)
-        for name in [*renewers, *(hook.name for hook in self.parts.hooks.values() if not hook.tokens)]:
+        for name in renewers:
             self.scheduler.drop(name)
         for name in [*others, *(change.config.name for change in changes.changed)]:
             self.events.forget(name)
@@ -208,7 +208,7 @@ class Daemon:
             *closing,
             *(partial(self.tokens.pass_turns, token) for token in gone),
             *(partial(self.events.forget, owner) for owner in others),
-            partial(self._tidy, left),
+            partial(self._tidy, left, [hook.name for hook in self.parts.hooks.values() if not hook.tokens]),
             partial(self._clean_up_later, moved),
         ]
         self.draining.add(self.scheduler.under_way(), [partial(self.contain, "clean-up", end) for end in ending])
@@ -220,9 +220,13 @@ class Daemon:
             unchanged=changes.unchanged,
         )
 
-    def _tidy(self, left: frozenset[str]) -> None:
-        """Removes what attempts that began before a reload could still have used: these pools, and what is told."""
+    def _tidy(self, left: frozenset[str], hooks: list[str]) -> None:
+        """Removes what attempts that began before a reload could still have used: these pools and hooks, what is told.
+
+        A hook that still owes a run is left to the next reload.
+        """
         self._leaving.remove(left)
+        self.parts.forget_hooks([name for name in hooks if not self.scheduler.has(name)])
         self.scheduler.remove_pools(but={*self.parts.pools(), *chain(*self._leaving)})
         self.metrics.follow(self.config.acaengine, self.parts.methods())
         self.events.keep(self.tokens.by_name.keys() | self.parts.hooks.keys() | _servers(self.config))
@@ -245,7 +249,7 @@ class Daemon:
             next_at = await self.hooker.attempt(hook)
             return math.inf if self.tokens.once and hook.failures else next_at
 
-        return Duty(hook.name, hook.name, attempt, lambda: 0.0, finish=True)
+        return Duty(hook.name, BEGIN, attempt, lambda: 0.0, finish=True)
 
     def _clean_up_later(self, places: Iterable[AnyFiles]) -> None:
         """After a reload: removes what is left of writes to places that came or went."""
@@ -320,7 +324,7 @@ class Daemon:
         hook = self.parts.hooks.get(wake.token)
         if hook is None:
             self.tokens.wake(wake)
-        elif hook.tokens:
+        else:
             self.scheduler.keep(self._hook_work(hook), wake.at)
 
     def _on_login(self, event: LoginEvent) -> None:

@@ -28,7 +28,7 @@ from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE, pool_of
 from aca_tokend.vault.session import VaultSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from aca_tokend.core.config import After, Config, TokenConfig
     from aca_tokend.core.login import LoginEvent
@@ -66,7 +66,10 @@ class Parts:
         self._follow_hooks()
 
     def follow(self, config: Config) -> list[Callable[[], None]]:
-        """Builds what is new or changed. Returns what closes the rest, for when no attempt uses it any longer."""
+        """Builds what is new or changed. Returns what closes the rest, for when no attempt uses it any longer.
+
+        Hooks that no token has any more are left to `forget_hooks`.
+        """
         before, self.config = self.config, config
         closing: list[Callable[[], None]] = []
         for name, known in before.acaengine.items():
@@ -83,8 +86,7 @@ class Parts:
                 self._build_vault(name)
         self._follow_hooks()
         self.shared.follow(config.tokens)
-        left = frozenset(name for name, hook in self.hooks.items() if not hook.tokens)
-        return [*closing, partial(self._forget_hooks, left)]
+        return closing
 
     def _follow_hooks(self) -> None:
         """One hook for all sinks that have the same, however many they are; one that left has no token any more."""
@@ -101,9 +103,9 @@ class Parts:
                 self.hooks[name] = HookState(name, hooks.build(after), backoff)
             self.hooks[name].tokens, self.hooks[name].backoff = frozenset(names), backoff
 
-    def _forget_hooks(self, left: frozenset[str]) -> None:
-        """Until now their last run may have been under way. They may have come back since."""
-        self.hooks = {name: hook for name, hook in self.hooks.items() if hook.tokens or name not in left}
+    def forget_hooks(self, left: Collection[str]) -> None:
+        """These owe nothing, and nothing asks for them any more, unless they have come back since."""
+        self.hooks = {name: it for name, it in self.hooks.items() if it.tokens or it.out or name not in left}
         self._hook_names = {after: name for after, name in self._hook_names.items() if name in self.hooks}
 
     def _build_endpoint(self, name: str) -> None:
@@ -154,7 +156,7 @@ class Parts:
         pools = {endpoint_pool(self.endpoints[name]): it.max_concurrency for name, it in self.config.acaengine.items()}
         pools |= {f"vault.{name}": it.max_concurrency for name, it in self.config.vault.items()}
         # one run at a time of each hook, and a hook that hangs holds up no other
-        pools |= {hook.name: 1 for hook in self.hooks.values() if hook.tokens}
+        pools |= dict.fromkeys(self.hooks, 1)
         places = (it.path for token in self.config.tokens for it in token.publish if it.to != "vault")
         pools |= dict.fromkeys((FILE_POOL, *map(pool_of, places)), FILE_POOL_SIZE)
         secrets = (self.secrets.pool(it) for token in self.config.tokens for it in references(token))

@@ -11,7 +11,7 @@ import math
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from aca_tokend.core.config import VaultPublish, VaultReference, after_of, references
+from aca_tokend.core.config import VaultPublish, VaultReference, references
 from aca_tokend.core.policy import SHARE_OF_REMAINING, URGENT_INTERVAL_SECONDS, plan_reused, revocation_delay
 from aca_tokend.rotation.standing import (
     Standing,
@@ -20,6 +20,7 @@ from aca_tokend.rotation.standing import (
     published,
     rival_until,
     standing,
+    unhooked,
     works,
     writable_at,
 )
@@ -257,10 +258,7 @@ def publish(facts: Facts, moment: Moment, _grant: float) -> Action | None:
 
 def hook(facts: Facts, _moment: Moment, _grant: float) -> Action | None:
     """A hook runs for each token that its place holds, also for one that was there when the process started."""
-    due: tuple[int, ...] = ()
-    for number, target in enumerate(facts.config.publish):
-        if after_of(target) is not None and published(facts, number) not in (None, facts.places[number].hooked):
-            due += (number,)
+    due = unhooked(facts)
     return Action(Do.ASK_HOOKS, due) if due else None
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.breaker import Wake
-from aca_tokend.core.errors import HookError, contained
-from aca_tokend.core.outcome import Component, Event, HookRan, Step
+from aca_tokend.core.errors import HookError, ReasonedError, contained
+from aca_tokend.core.outcome import Component, Event, HookRan, Reason, Step
 from aca_tokend.core.policy import HOOK_SPACING_SECONDS, retry_delay
-from aca_tokend.core.steps import Call
+from aca_tokend.core.steps import BUSY, Busy, Call, Calls
 from aca_tokend.rotation.standing import published
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aca_tokend.core.config import BackoffConfig
-    from aca_tokend.core.errors import ReasonedError
     from aca_tokend.core.outcome import Failure
     from aca_tokend.core.ports import Clock, Hook
     from aca_tokend.core.secret import Secret
@@ -45,15 +44,16 @@ class Written:
 class HookState:
     """What is known of one hook, shared by all sinks that have the same: one run is for everything written before it.
 
-    Its own attempts write it, one at a time; the attempts of tokens only add to `asked` and `known`, as `ask` does.
+    Its own attempts write it, one at a time; the attempts of tokens only add to `asked`.
 
     Attributes:
         name: of its pool, and on the schedule.
         tokens: the tokens that have this hook by the configuration.
-        asked: what was written and not taken up yet.
+        asked: what was written and not taken up yet, with what the output of a run must not show.
         waiting: what was taken up and had no run that succeeded.
         known: the tokens that its output may show: those that its sinks hold, and held before.
         not_before: no run begins sooner, in monotonic seconds.
+        out: a run is not over; another begins after it, though it can be neither awaited nor ended.
         last: the daemon stops, so a run begins at once, and none follows one that failed.
         failures: how many runs failed since the last success, and `failing` for which tokens the last of them.
         failure: of the last of them; None where it succeeded.
@@ -63,10 +63,11 @@ class HookState:
     hook: Hook
     backoff: BackoffConfig
     tokens: frozenset[str] = frozenset()
-    asked: deque[Written] = field(default_factory=deque)
+    asked: deque[tuple[Written, tuple[Secret, ...]]] = field(default_factory=deque)
     waiting: dict[Written, None] = field(default_factory=dict)
     known: dict[Written, tuple[Secret, ...]] = field(default_factory=dict)
     not_before: float = 0.0
+    out: bool = False
     last: bool = False
     failures: int = 0
     failing: frozenset[str] = frozenset()
@@ -74,8 +75,7 @@ class HookState:
 
     def ask(self, written: Written, secrets: tuple[Secret, ...]) -> None:
         """Asks for a run that begins after now. Called by attempts of tokens, from any thread."""
-        self.known[written] = secrets
-        self.asked.append(written)
+        self.asked.append((written, secrets))
 
     def owes(self, written: Written) -> bool:
         """Whether no run for it may have succeeded yet."""
@@ -102,13 +102,13 @@ def ask(token: ManagedToken, places: tuple[int, ...], now: float, wake: Callable
 
 
 def _take_up(state: HookState) -> None:
-    """What was asked for so far is this run's. A token that left the configuration is waited for no more."""
-    while state.asked:
-        state.waiting[state.asked.popleft()] = None
+    """What was asked for so far is this run's. For a token that left the configuration one run is made, and no more."""
     state.waiting = {written: None for written in state.waiting if written.token in state.tokens}
-    for written in list(state.known):  # in one go: others add to it
-        if written.token not in state.tokens:
-            state.known.pop(written, None)
+    state.known = {written: secrets for written, secrets in state.known.items() if written.token in state.tokens}
+    while state.asked:
+        written, secrets = state.asked[0]
+        state.waiting[written], state.known[written] = None, secrets
+        state.asked.popleft()  # now that it is owed there: others look at any moment
 
 
 def _tokens(state: HookState) -> tuple[str, ...]:
@@ -145,17 +145,37 @@ class Hooker:
             state.failures, state.failing, state.failure = 0, frozenset(), None
             return math.inf
         state.not_before = began + HOOK_SPACING_SECONDS
-        secrets = [secret for known in list(state.known.values()) for secret in known]
         tokens = _tokens(state)
-        try:
-            output = await Call(state.name, lambda: state.hook.run(secrets), finish=True)
-        except HookError as error:
-            return self._failed(state, began, error, error.output)
+        output = await self._output(state)
+        if isinstance(output, HookError):
+            return self._failed(state, began, output, output.output)
         seconds = self.clock.monotonic() - began
         recovered = bool(state.failures)
         state.waiting, state.failures, state.failing, state.failure = {}, 0, frozenset(), None
         self.observe(HookRan(state.hook.label, tokens, seconds, output, recovered=recovered, place=state.name))
         return math.inf  # what was asked for meanwhile has put the next one on schedule
+
+    async def _output(self, state: HookState) -> str | HookError:
+        """Makes a run, unless one hangs, and returns what it said or how it failed."""
+        secrets = [secret for known in state.known.values() for secret in known]
+
+        def run() -> str:
+            try:
+                return state.hook.run(secrets)
+            finally:
+                state.out = False
+
+        result: str | ReasonedError | Busy = BUSY
+        if not state.out:
+            state.out = True
+            (result,) = await Calls((Call(state.name, run, finish=True),), state.hook.patience)
+        if result is BUSY:
+            message = f"hook {state.hook.label} can be neither awaited nor ended; until it is over no other run begins"
+            return HookError(Reason.COMMAND_TIMEOUT, message)
+        state.out = False  # also where it was not begun, for want of a thread
+        if isinstance(result, ReasonedError) and not isinstance(result, HookError):
+            raise result
+        return result
 
     def _failed(self, state: HookState, began: float, error: ReasonedError, output: str = "") -> float:
         now, tokens = self.clock.monotonic(), _tokens(state)

@@ -17,6 +17,7 @@ from aca_tokend.rotation.hook_runner import Written
 from aca_tokend.rotation.standing import published
 
 if TYPE_CHECKING:
+    from aca_tokend.rotation.hook_runner import HookState
     from aca_tokend.rotation.managed import Reconfigured, Wiring
 
 
@@ -30,7 +31,7 @@ def reconfigured(facts: Facts, before: Wiring, message: Reconfigured, now: float
     """What is known with another configuration."""
     facts, after, change = ours_by_mark(facts), message.wiring, message.change
     places = tuple(
-        Place() if number is None else _kept(facts, before, after, number, new, alike=alike)
+        Place() if number is None else _kept(facts, before, number, after.hooks[new], now, alike=alike)
         for new, (number, alike) in enumerate(zip(change.previous, change.alike, strict=True))
     )
     noted = "" if None in change.previous else facts.noted  # records lie beside places: those of new ones tell nothing
@@ -60,11 +61,12 @@ def _account(wiring: Wiring) -> tuple[object, ...]:
     return (wiring.endpoint.host, config.authority, config.username, config.client_id)
 
 
-def _kept(facts: Facts, before: Wiring, after: Wiring, number: int, new: int, *, alike: bool) -> Place:
+def _kept(facts: Facts, before: Wiring, number: int, hook: HookState | None, began: float, *, alike: bool) -> Place:
     """What is known of a place that was there before."""
     place, old, held = facts.places[number], before.hooks[number], published(facts, number)
-    if old is not after.hooks[new]:  # another hook begins with the next write, and with what the old one owes
+    if old is not hook:  # another hook begins with the next write, and with what the old one owes
         written = Written(facts.name, before.sinks[number].name)
-        owed = old is not None and (place.hooked != held or old.owes(written))
+        # where there was none, what was written in this attempt may have been written since the reload
+        owed = place.looked_at > began if old is None else place.hooked != held or old.owes(written)
         place = place._replace(hooked=None if owed else held)
     return place if alike else place._replace(seen=None, trouble=None, busy=None)

@@ -29,6 +29,7 @@ from aca_tokend.rotation.look import PATIENCE_SECONDS, Looker
 from aca_tokend.rotation.managed import ClockStepped, Late, Reconfigured, VaultBack, Woken
 from aca_tokend.rotation.publish import Publisher
 from aca_tokend.rotation.reconfigure import hastened, reconfigured
+from aca_tokend.rotation.standing import unhooked
 
 if TYPE_CHECKING:
     import random
@@ -140,6 +141,8 @@ class Rotator:
             message = token.inbox.pop(0)
             if isinstance(message, Reconfigured):
                 before = token.wiring
+                # what was written until now has the hook that it was written with
+                token.facts = ask(token, unhooked(token.facts), self.clock.monotonic(), self.wake)
                 if before.gate is not message.wiring.gate:
                     for wake in before.passed(token.name, self.clock.monotonic()):
                         self.wake(wake)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from aca_tokend.core.config import after_of
 from aca_tokend.core.policy import SHARE_OF_REMAINING
 from aca_tokend.core.token import implausible, owned
 
@@ -60,6 +61,15 @@ def published(facts: Facts, number: int) -> Document | None:
     seen = facts.places[number].seen
     document = seen.document if seen else None
     return document if document is not None and of_account(facts, document) else None
+
+
+def unhooked(facts: Facts) -> tuple[int, ...]:
+    """The places that hold a token which their hook was not asked to run for."""
+    return tuple(
+        number
+        for number, target in enumerate(facts.config.publish)
+        if after_of(target) is not None and published(facts, number) not in (None, facts.places[number].hooked)
+    )
 
 
 def readable(facts: Facts, number: int) -> Document | None:

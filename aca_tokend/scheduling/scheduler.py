@@ -186,6 +186,11 @@ class RotationScheduler:
                 self._take_off(name)
                 self._lock.notify_all()
 
+    def has(self, name: str) -> bool:
+        """Whether it is on schedule, or an attempt of it under way."""
+        with self._lock:
+            return name in self._under_way or self._store.lookup_job(name) is not None
+
     def hasten(self, name: str, at: float) -> None:
         """Brings the next attempt of a token forward to `at`, also while one of it is under way."""
         with self._lock:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aca_tokend.core.config import VaultPublish, after_of
-from aca_tokend.core.steps import Duty
+from aca_tokend.core.steps import BEGIN, Duty
 from aca_tokend.rotation.changes import compare
 from aca_tokend.rotation.hook_runner import Hooker, HookState
 from aca_tokend.rotation.managed import Wiring
@@ -120,7 +120,7 @@ class Replica:
         """Brings the attempt of a token forward that waited for another's, or puts a hook on schedule."""
         hook = self.hooks.get(wake.token)
         if hook is not None and self.alive:
-            self.driver.keep(Duty(hook.name, hook.name, lambda: self.hooker.attempt(hook), lambda: 0.0), wake.at)
+            self.driver.keep(Duty(hook.name, BEGIN, lambda: self.hooker.attempt(hook), lambda: 0.0), wake.at)
         elif self.alive:
             self.tokens.wake(wake)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from aca_tokend.core.config import FilePublish
-from aca_tokend.core.errors import GrantError
+from aca_tokend.core.errors import GrantError, InternalError
 from aca_tokend.core.outcome import Granted, HookRan, Published, PublishResult, Reason, Step
 from aca_tokend.core.policy import HOOK_SPACING_SECONDS
 from aca_tokend.core.secret import Secret
+from aca_tokend.core.steps import make
 from aca_tokend.rotation.changes import Change
 from aca_tokend.rotation.hook_runner import Hooker, HookState, Written
 from aca_tokend.rotation.managed import Reconfigured
@@ -21,6 +22,7 @@ from tests.fakes import Bench, FakeHook, MemorySink, drive, token_config, wired
 
 if TYPE_CHECKING:
     from aca_tokend.core.config import BackoffConfig, TokenConfig
+    from aca_tokend.core.steps import Call
 
 FILE = "file:/run/aca/bookings.json"
 BACKOFF: BackoffConfig = token_config().rotation.backoff
@@ -267,6 +269,51 @@ def test_tokens_that_left_are_waited_for_no_more(rig: Rig) -> None:
     assert (rig.state.failures, rig.state.failing, rig.state.known) == (0, frozenset(), {})
 
 
+def test_run_that_was_owed_is_made_for_a_token_that_left(rig: Rig) -> None:
+    """What was written before its token left the configuration has its run, which shows nothing of it."""
+    rig.bench.attempt()
+    rig.state.tokens = frozenset()
+
+    assert rig.run() == math.inf
+    assert (rig.hook.runs, rig.hook.secrets) == (1, [Secret("token-1")])
+
+
+def test_run_that_hangs_is_told_and_not_made_twice(rig: Rig) -> None:
+    """A run that nothing ends is told as failed at each try, and none begins beside it; once it is over, one does."""
+    hanging: list[Call[Any]] = []
+
+    def hangs(call: Call[Any]) -> bool:
+        hanging.append(call)
+        return True
+
+    rig.bench.attempt()
+    drive(rig.hooker.attempt(rig.state), hangs)
+    rig.bench.clock.advance(60)
+    assert rig.run() < 60
+    assert rig.hook.runs == 0
+    assert [it.failure.reason for it in rig.told if it.failure] == [Reason.COMMAND_TIMEOUT] * 2
+    assert [call.finish for call in hanging] == [True]
+
+    make(hanging[0])
+    rig.bench.clock.advance(60)
+    assert rig.run() == math.inf
+    assert rig.hook.runs == 2
+    assert rig.told[-1].recovered
+
+
+def test_run_that_was_not_begun_is_tried_again(rig: Rig) -> None:
+    """Where the system had no thread for a run, the next try makes it."""
+    rig.bench.attempt()
+    attempt = rig.hooker.attempt(rig.state)
+    attempt.send(None)
+    with pytest.raises(StopIteration):
+        attempt.send((InternalError.of(RuntimeError("no thread")),))
+
+    rig.bench.clock.advance(60)
+    assert rig.run() == math.inf
+    assert rig.hook.runs == 1
+
+
 def test_hook_knows_what_it_must_not_show(rig: Rig) -> None:
     """A run is told the tokens that its sinks hold and held before, so that its output shows neither."""
     rig.bench.attempt()
@@ -318,7 +365,7 @@ def test_changed_hook_waits_for_the_next_write(rig: Rig) -> None:
     assert (rig.file.looks, rig.file.writes, len(rig.bench.woken)) == (looks, 1, 1)
     rig.rotate()
     assert rig.bench.woken[-1].token == "hook 2"
-    assert list(another.asked) == [Written("bookings", FILE)]
+    assert [written for written, _ in another.asked] == [Written("bookings", FILE)]
 
 
 def test_added_hook_waits_for_the_next_write(rig: Rig) -> None:
@@ -347,6 +394,38 @@ def test_new_hook_takes_over_what_the_old_one_owes(rig: Rig, begun: bool) -> Non
 
     assert rig.bench.woken[-1].token == "hook 3"
     assert rig.file.writes == 1
+
+
+def test_hook_that_is_taken_away_is_run_for_what_was_written_with_it(rig: Rig) -> None:
+    """A reload that takes a hook away while the file is written, leaves that write its run."""
+    rig.file.before_publish = lambda: send(rig, None)
+    rig.bench.attempt()
+
+    assert [wake.token for wake in rig.bench.woken] == ["hook 1"]
+    assert [written for written, _ in rig.state.asked] == [Written("bookings", FILE)]
+
+
+def test_hook_is_run_for_what_was_written_since_it_was_added(rig: Rig) -> None:
+    """A reload that adds a hook while the file is written has it run for that write."""
+
+    def reload() -> None:
+        rig.bench.clock.advance(0.1)
+        send(rig, rig.state)
+
+    rig.restart(None, None)
+    rig.file.before_publish = reload
+    rig.bench.attempt()
+
+    assert [wake.token for wake in rig.bench.woken] == ["hook 1"]
+
+
+def test_hook_shared_with_another_token_owes_what_it_was_asked_for(rig: Rig) -> None:
+    """A hook that another token keeps is still run for what was written before a reload gave this one another."""
+    rig.bench.attempt()
+    rig.state.tokens = frozenset({"signage"})
+    rig.run()
+
+    assert rig.told[0].tokens == ("bookings",)
 
 
 def test_same_hook_keeps_what_it_owes(rig: Rig) -> None:

@@ -175,22 +175,17 @@ def test_session_that_a_reload_left_tells_nothing(rig: Rig) -> None:
 
 
 def test_reloads_end_what_they_left_alone(rig: Rig) -> None:
-    """The clean-up after one reload leaves a Vault and a hook alone that the next one left: attempts may use them."""
-    rig.follow(with_hooks("a", "b"))
+    """The clean-up after one reload leaves a Vault alone that the next one left: attempts may use it."""
     first = rig.follow(lambda it: it["vault"].pop("other"))
     rig.follow(lambda it: it["vault"].update(third=it["vault"]["main"]))
-    first += rig.follow(with_hooks("a", "a"))
     second = rig.follow(lambda it: it["vault"].pop("third"))
-    second += rig.follow(lambda it: it.update(tokens=it["tokens"][2:]))
 
     for close in first:
         close()
     assert set(rig.parts.vaults) == {"main", "third"}
-    assert [hook.hook.label for hook in rig.parts.hooks.values()] == ["a"]
     for close in second:
         close()
     assert set(rig.parts.vaults) == {"main"}
-    assert rig.parts.hooks == {}
 
 
 def test_gate_and_client_outlive_what_does_not_concern_them(rig: Rig) -> None:
@@ -261,22 +256,34 @@ def test_hook_that_did_not_change_stays(rig: Rig) -> None:
 
 
 def test_hook_that_left_is_kept_until_its_run_is_over(rig: Rig) -> None:
-    """A hook that no token has any more has no pool, and is there to be ended until the clean-up; it may come back."""
+    """A hook that no token has any more keeps its pool until it is forgotten, which one that came back is not."""
     rig.follow(with_hooks("a"))
     before = rig.wirings["t0"].hooks[1]
     assert before is not None
-    closing = rig.follow(with_hooks("b"))
-    assert before.name not in rig.parts.pools()
-    assert before.name in rig.parts.hooks
-    closing += rig.follow(with_hooks("a"))
+    rig.follow(with_hooks("b"))
+    between = rig.wirings["t0"].hooks[1]
+    assert before.name in rig.parts.pools()
+    rig.follow(with_hooks("a"))
     assert rig.wirings["t0"].hooks[1] is before
 
-    for close in closing:
-        close()
+    rig.parts.forget_hooks(list(rig.parts.hooks))
 
+    assert between is not None
+    assert between.name not in rig.parts.pools()
     assert list(rig.parts.hooks) == [before.name]
-    for close in rig.follow(lambda it: it["tokens"].pop(0)):
-        close()
+
+
+def test_hook_with_a_run_that_hangs_is_not_forgotten(rig: Rig) -> None:
+    """While a run hangs its hook is known, so that no other is begun should the hook come back."""
+    rig.follow(with_hooks("a"))
+    before = rig.wirings["t0"].hooks[1]
+    assert before is not None
+    rig.follow(lambda it: it["tokens"].pop(0))
+    before.out = True
+    rig.parts.forget_hooks([before.name])
+    assert list(rig.parts.hooks) == [before.name]
+    before.out = False
+    rig.parts.forget_hooks([before.name])
     assert rig.parts.hooks == {}
 
 
