@@ -231,12 +231,15 @@ class Daemon:
         self.metrics.follow(self.config.acaengine, self.parts.methods())
         self.events.keep(self.tokens.by_name.keys() | self.parts.hooks.keys() | _servers(self.config))
 
-    def stop(self) -> tuple[str, ...]:
-        """Lets rotations under way finish; returns the tokens whose rotation did not within the time."""
+    def stop(self, besides: Iterable[Callable[[], None]] = ()) -> tuple[str, ...]:
+        """Lets rotations under way finish; returns the tokens whose rotation did not within the time.
+
+        Then it closes all there is, and what is `besides`.
+        """
         for hook in self.parts.hooks.values():
             hook.last = True
         left = self.scheduler.stop(0.0 if self.bug else STOP_SECONDS)
-        self.parts.close()
+        self.parts.close(besides)
         # what was granted and has reached no place is lost, though its attempt may have ended
         lost = [token.name for token in self.tokens.by_name.values() if token.facts.undelivered]
         names = dict.fromkeys([*(name for name in left if not name.startswith(KEEPER)), *lost])

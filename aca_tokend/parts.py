@@ -28,7 +28,7 @@ from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE, pool_of
 from aca_tokend.vault.session import VaultSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from aca_tokend.core.config import After, Config, TokenConfig
     from aca_tokend.core.login import LoginEvent
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     OnLogin = Callable[[LoginEvent], None]
 
-# When the daemon ends, all Vaults together get this long to revoke our tokens.
-CLOSE_SECONDS = 5.0
+# When the daemon ends, all Vaults together get this long to revoke our tokens, and the listener to end.
+CLOSE_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ class Parts:
         """Until now attempts under way could still find a secret there. Another may bear its name since."""
         if self.vaults.get(session.name) is session:
             del self.vaults[session.name]
-        _apart(session).start()
+        _apart(session.close).start()
 
     def wire(self, token: TokenConfig) -> Wiring:
         """What a token is made of."""
@@ -182,13 +182,13 @@ class Parts:
         """The log-in method of each Vault by its name."""
         return {name: vault.auth.method for name, vault in self.config.vault.items()}
 
-    def close(self) -> None:
-        """Closes every connection, and ends the commands that still run."""
+    def close(self, besides: Iterable[Callable[[], None]] = ()) -> None:
+        """Closes every connection, and what is `besides`, and ends the commands that still run."""
         for hook in self.hooks.values():
             hook.hook.close()
         for endpoint in self.endpoints.values():
             endpoint.close()
-        ending = [_apart(vault) for vault in self.vaults.values()]
+        ending = [_apart(it) for it in (*(vault.close for vault in self.vaults.values()), *besides)]
         deadline = time.monotonic() + CLOSE_SECONDS
         for thread in ending:
             thread.start()
@@ -196,6 +196,6 @@ class Parts:
             thread.join(max(deadline - time.monotonic(), 0.0))
 
 
-def _apart(vault: VaultSession) -> threading.Thread:
+def _apart(close: Callable[[], None]) -> threading.Thread:
     """Closes it once started: to revoke our token takes a request, which may hang until its timeout."""
-    return threading.Thread(target=vault.close, name=f"close-{vault.name}", daemon=True)
+    return threading.Thread(target=close, name="close", daemon=True)

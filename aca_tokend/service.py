@@ -78,9 +78,7 @@ def _run(daemon: Daemon, config: Config, path: Path) -> int:
     logger.info("daemon_stopping")
     for watch in watches:
         watch.stop()
-    left = daemon.stop()
-    if admin is not None:
-        admin.stop()
+    left = daemon.stop([admin.stop] if admin else [])
     if daemon.bug is not None:
         _stopped_by(daemon.bug, logger)
         return 1

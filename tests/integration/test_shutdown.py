@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 from aca_tokend.demo.stage import Settings, wait_until
+from tests.integration import scenes
+from tests.integration.test_isolation import Hang, folder
+from tests.leases import leased, program_is_waited_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +44,44 @@ def test_ten_thousand_queued_and_an_endpoint_that_hangs(stage: Stage) -> None:
     assert daemon.process.wait(PATIENCE_SECONDS) == 0
     assert stage.lookalike.counts().requests["/auth/oauth/token"] <= 8, "what was queued did not start"
     assert len(daemon.wait_for("daemon_stopped")["unfinished"]) <= 8
+
+
+def test_everything_hangs_at_once(stage: Stage) -> None:
+    """While hooks, a folder, Vault, the endpoint and a client all hang, SIGTERM ends the daemon in time."""
+    program, begun = stage.directory / "program", stage.directory / "begun"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    stubborn = f"trap '' TERM; touch {begun}; while :; do sleep 300; done"
+    hooks = {
+        "stubborn": f"after = {{ command = ['sh', '-c', \"{stubborn}\"], timeout = '60s' }}\n",
+        "leased": f"after = {{ command = ['{program}'], timeout = '60s' }}\n",
+        "bad": "",
+    }
+    tokens = [
+        scenes.token(stage, name, scenes.to_vault(name), scenes.to_file(folder(stage, name) / "token.json") + hook)
+        for name, hook in hooks.items()
+    ]
+    settings = Settings(rotation=scenes.quick(), endpoint='timeout = "60s"', vault='timeout = "60s"')
+    hang = Hang(stage.directory, folder(stage, "bad"))
+    with leased(program):
+        daemon = stage.daemon(scenes.configure(stage, *tokens, settings=settings), environment=hang.environment)
+        wait_until(lambda: begun.exists() and program_is_waited_for(), "both hooks")
+        wait_until(lambda: len(daemon.events("token_rotated")) >= len(hooks), "a token for each")
+        with socket.create_connection(("127.0.0.1", daemon.admin_port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost:")
+            hang.begin()
+            os.kill(stage.bao.pid, signal.SIGSTOP)
+            stage.lookalike.fail("hang")
+            try:
+                wait_until(lambda: stage.lookalike.counts().in_flight >= 1, "a grant that hangs")
+                assert program_is_waited_for()
+                daemon.process.send_signal(signal.SIGTERM)
+                assert daemon.process.wait(PATIENCE_SECONDS) == 0
+                assert program_is_waited_for()
+            finally:
+                os.kill(stage.bao.pid, signal.SIGCONT)
+                hang.end()
+    assert {"hook sh", "hook program"} <= set(daemon.wait_for("daemon_stopped")["unfinished"])
 
 
 def test_minted_token_is_published_before_the_end(stage: Stage) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,11 +24,12 @@ from aca_tokend.core.steps import Duty
 from aca_tokend.daemon import CLEANUP, Daemon
 from aca_tokend.demo.stage import wait_until
 from aca_tokend.reload import Draining, Source
-from aca_tokend.rotation.facts import Held
 from aca_tokend.rotation.managed import ClockStepped, Reconfigured, Woken
 from aca_tokend.rotation.tokens import STEP_SPREAD_SECONDS, TokenWork
 from aca_tokend.sinks.mounts import FILE_POOL
-from tests.unit.told import DOCUMENT, configured, lines
+from tests.changed import replace
+from tests.fakes import FakeClock, ScriptedEndpoint, drive
+from tests.unit.told import configured, lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -513,15 +515,19 @@ def test_last_result_of_a_removed_token_is_forgotten() -> None:
 # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_stop_names_what_was_granted_and_reached_no_place() -> None:
-    """A token that was granted and is nowhere is lost at the end, though its attempt has ended: it is named."""
-    daemon = idle(SystemClock(), 3)
-    for name, since in (("t0", None), ("t1", 10.0)):
+def test_stop_names_what_was_granted_and_reached_no_place(tmp_path: Path) -> None:
+    """A token all of whose places failed is lost at the end, though its attempt has ended: it is named."""
+    text = TWO_TOKENS.replace("/run/aca", str(tmp_path)).replace('"PASSWORD"', '"PATH"')
+    text = text.replace('"CLIENT_SECRET"', '"PATH"')
+    daemon, clock = Daemon(parse([("config.toml", tomllib.loads(text))])), FakeClock()
+    for name, missing in (("t1", False), ("t2", True)):
         token = daemon.tokens.by_name[name]
-        held = Held(DOCUMENT, 0.0, 7200.0, asked_at=0.0, scope="", unreported_since=since)
-        token.facts = token.facts._replace(held=held)
+        endpoint = ScriptedEndpoint(clock, before_answer=partial(shutil.rmtree, tmp_path) if missing else None)
+        token.wiring = replace(token.wiring, endpoint=endpoint)
+        drive(daemon.tokens.rotator.attempt(token))
+        assert endpoint.asked
 
-    assert daemon.stop() == ("t1",)
+    assert daemon.stop() == ("t2",)
 
 
 def test_a_bug_ends_the_process() -> None:
