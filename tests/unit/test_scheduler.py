@@ -676,6 +676,31 @@ def test_token_that_waits_in_a_busy_pool_is_not_overdue(rig: Rig) -> None:
     release.set()
 
 
+def test_neither_a_call_that_hangs_nor_many_that_follow_each_other_are_overdue(rig: Rig) -> None:
+    """However long an attempt takes, by one call that hangs or by many that are slow, as of a Vault, it is not lost."""
+    release, started, slow = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
+
+    async def hanging() -> float:
+        await Call("b", lambda: held(started, release))
+        return math.inf
+
+    async def many() -> float:
+        for _ in range(5):
+            await Call("a", lambda: setattr(rig.clock, "slept", rig.clock.slept + 3600.0))
+            await Call("b", lambda: None)
+        await Call("a", lambda: held(slow, release))
+        return math.inf
+
+    rig.scheduler.start()
+    rig.keep("hangs", hanging)
+    rig.keep("slow", many)
+    assert started.acquire(timeout=GENEROUS)
+    assert slow.acquire(timeout=GENEROUS)
+
+    assert not {"hangs", "slow"} & set(rig.scheduler.overdue())  # our own work has to come round after such jumps
+    release.set()
+
+
 def test_token_that_waits_in_a_busy_pool_is_not_hastened(rig: Rig) -> None:
     """An attempt that was handed to its pool begins once, however it is hastened meanwhile."""
     release, started, ran = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
