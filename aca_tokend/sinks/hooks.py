@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aca_tokend.core.config import CommandHook
-from aca_tokend.core.errors import HookError
+from aca_tokend.core.errors import HookError, is_exhausted
 from aca_tokend.core.outcome import Reason
 from aca_tokend.core.secret import HIDDEN
 from aca_tokend.process import ending_orphans
@@ -51,9 +51,7 @@ _LAST_READS = 32
 _PID_FILE_BYTES = 64
 # How much younger than its pid file's last change a process may seem: clocks count in steps.
 _SLACK_SECONDS = 2.0
-# No descriptor is left, to the process or to the system: that says nothing about what should have been opened.
 _NO_PID_FILE = {errno.ENXIO: "is no regular file", errno.EFBIG: "does not hold the number of a process"}
-_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 # Whatever else looks like a token, should it not be one that we know.
 _LIKE_A_TOKEN = re.compile(r"(?i)(?<=bearer )\S+|(?=[a-z_~+=-]*[0-9])[a-z0-9_~+=-]{32,}")
 
@@ -114,7 +112,7 @@ class Command:
             try:
                 output, ended = self._follow(process, deadline)
             except OSError as error:  # no descriptor is left
-                raise self._error(Reason.IO_ERROR, f"could not be followed: {error.strerror}") from error
+                raise self._error(_reason(error), f"could not be followed: {error.strerror}") from error
             finally:
                 self._end(process)
         said = cleaned(output, secrets)
@@ -149,7 +147,7 @@ class Command:
             raise self._error(Reason.COMMAND_MISSING, "is not there, or the interpreter it names") from error
         except OSError as error:
             refused = error.errno in {errno.EACCES, errno.EPERM, errno.ENOEXEC}
-            reason = Reason.COMMAND_NOT_EXECUTABLE if refused else Reason.IO_ERROR
+            reason = Reason.COMMAND_NOT_EXECUTABLE if refused else _reason(error)
             raise self._error(reason, f"could not be started: {error.strerror}") from error
         with self._lock:
             self._group = process.pid
@@ -196,6 +194,12 @@ class Command:
             # gone, or with another user's rights by now
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._group, number)
+
+
+def _reason(error: OSError) -> Reason:
+    """EAGAIN: the system gives no further process."""
+    exhausted = is_exhausted(error) or error.errno == errno.EAGAIN
+    return Reason.RESOURCE_EXHAUSTED if exhausted else Reason.IO_ERROR
 
 
 def _read_until_exit(selector: selectors.BaseSelector, kept: bytearray, pipe: int, deadline: float) -> bool:
@@ -257,7 +261,7 @@ class Signal:
         except ProcessLookupError as error:
             raise self._error(Reason.PROCESS_MISSING, f"names process {pid}, which is not there") from error
         except OSError as error:
-            if error.errno in _NO_DESCRIPTOR:
+            if is_exhausted(error):  # which says nothing about the process
                 raise self._unusable(error) from error
             raise self._error(Reason.PID_FILE_INVALID, f"names {pid}, which is no process") from error
         try:
@@ -278,7 +282,7 @@ class Signal:
         return HookError(reason, f"pid file {self._config.pid_file} {problem}")
 
     def _unusable(self, error: OSError) -> HookError:
-        reason = Reason.IO_ERROR if error.errno in _NO_DESCRIPTOR else Reason.PID_FILE_INVALID
+        reason = Reason.RESOURCE_EXHAUSTED if is_exhausted(error) else Reason.PID_FILE_INVALID
         return self._error(reason, f"cannot be used: {error.strerror}")
 
     def _read(self) -> tuple[int, os.stat_result]:

@@ -497,7 +497,7 @@ def test_signal_without_descriptors(tmp_path: Path, target: subprocess.Popen[byt
         "else: print('sent')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, text=True)
-    assert done.stdout.strip() == (Reason.IO_ERROR if left < 2 else "sent")
+    assert done.stdout.strip() == (Reason.RESOURCE_EXHAUSTED if left < 2 else "sent")
 
 
 def test_program_is_python() -> None:
