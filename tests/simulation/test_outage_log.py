@@ -1,4 +1,4 @@
-"""How many lines an outage of a thousand tokens writes, on the virtual clock of the real engine, and what they tell."""
+"""How many lines an outage of hundreds of tokens writes, on the virtual clock of the real engine, and what they tell."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.outcome import Event
     from aca_tokend.simulation.replica import Replica
 
-TOKENS = 1000
+TOKENS = 300
 HOUR = 3600.0
 LIFETIME = 2 * HOUR
 # Rotation points lie between 4,322 and 4,802 seconds: all fall due in this hour, and all expire in it.
@@ -77,7 +77,7 @@ def outage(seconds: float, endpoint: str = "", vault: Reason | None = None) -> t
 
 
 def document() -> dict[str, object]:
-    """A thousand tokens of one endpoint, each in a Vault."""
+    """Hundreds of tokens of one endpoint, each in a Vault."""
     auth = {"method": "token", "token": {"env": "VAULT_TOKEN"}}
     tokens = [
         {
@@ -144,7 +144,7 @@ def test_endpoint_that_answers_nonsense() -> None:
     assert counts.total() == counts["rotation_failed"], "none of them has expired yet"
     last = [line for line in lines if line["event"] == "rotation_failed"][-1]
     assert last["alike"] == TOKENS
-    assert last["left_out"] > 1000
+    assert last["left_out"] > TOKENS
 
 
 def test_vault_that_is_down() -> None:
