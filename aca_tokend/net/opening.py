@@ -8,6 +8,7 @@ import socket
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -140,10 +141,15 @@ class _Names:
             return (host,)
         with self._lock:
             future = self._under_way.get((host, port))
+            begins = future is None
             if future is None:
-                future = Future()
-                threading.Thread(target=self._run, args=(host, port, future), name=f"name {host}", daemon=True).start()
-                self._under_way[host, port] = future
+                future = self._under_way[host, port] = Future()
+        if begins:
+            run = partial(self._run, host, port, future)
+            try:
+                threading.Thread(target=run, name=f"name {host}", daemon=True).start()
+            except RuntimeError:  # the machine gives no further thread: better late than never
+                run()
         try:
             return future.result(deadline.left())
         except TimeoutError:

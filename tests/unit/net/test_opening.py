@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SHORT = 0.3
 LONG = 30.0
+# More than any address space has room for.
+NO_STACK = 1 << 46
 
 
 def opened(origin: Origin, seconds: float, look_up: Callable[[str, int], Sequence[str]] | None = None) -> Stream:
@@ -176,3 +178,17 @@ def test_the_systems_resolver_is_asked() -> None:
         accepted, _ = listener.accept()
         with contextlib.closing(stream), accepted:
             assert stream.quiet()
+
+
+def test_a_machine_without_another_thread() -> None:
+    """Where the machine gives no thread for a look-up, the thread that asks makes it: no bug, and no failure."""
+    before = threading.stack_size()
+    threading.stack_size(NO_STACK)
+    try:
+        with listening() as (port, listener):
+            stream = opened(Origin("http", "aca.example.com", port), LONG, lambda *_: ("127.0.0.1",))
+            accepted, _ = listener.accept()
+            with contextlib.closing(stream), accepted:
+                assert stream.quiet()
+    finally:
+        threading.stack_size(before)
