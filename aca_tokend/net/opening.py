@@ -92,6 +92,13 @@ class Opener:
             raise
         return self._encrypted(stream, origin, tls_name, deadline)
 
+    def is_current(self, stream: Stream) -> bool:
+        """Whether a connection was opened by the certificates that count now."""
+        try:
+            return stream.context is None or stream.context is self._trust.context()
+        except TransportError:  # a new connection fails on that, and says why
+            return False
+
     def _connected(self, origin: Origin, deadline: Deadline) -> Stream:
         """Connects to the first address that answers. One that does not leaves the others their share of the time."""
         addresses = self._names.addresses(origin.host, origin.port, deadline)
