@@ -78,11 +78,11 @@ class Opener:
             return self._encrypted(self._connected(origin, deadline), origin, tls_name, deadline)
         try:
             stream = self._connected(self.proxy, deadline)
+            stream = self._encrypted(stream, self.proxy, self.proxy.host, deadline)
         except TransportError as error:
             if error.reason is Reason.TIMEOUT:
                 raise
             raise TransportError(Reason.PROXY_FAILED, f"the proxy: {error.message}") from error
-        stream = self._encrypted(stream, self.proxy, self.proxy.host, deadline)
         if not origin.tls:
             return stream
         try:
