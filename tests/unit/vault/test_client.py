@@ -408,6 +408,15 @@ def test_answer_that_is_too_large(nodes: list[VaultStub]) -> None:
         assert read(vault) == 3
 
 
+@pytest.mark.parametrize("value", ["{}", "[]", '{"a":0}', "0"])
+def test_answer_that_would_take_much_memory(nodes: list[VaultStub], value: str) -> None:
+    """Of an answer within the bound that is all small values, each many times its size in memory, none is made."""
+    body = '{"data": {"data": {"x": [%s]}, "metadata": {"version": 3}}}'
+    nodes[0].always(PATH, response(200, (body % ",".join([value] * (1_000_000 // (len(value) + 1)))).encode()))
+    with session(nodes[0].address) as vault:
+        assert failure(vault).reason is Reason.NOT_JSON
+
+
 def test_largest_secret(nodes: list[VaultStub]) -> None:
     """A secret of a megabyte is read."""
     large = {"password": SECRET * (1_000_000 // len(SECRET))}
