@@ -15,6 +15,7 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.net.opening import Opener, Origin
 from aca_tokend.net.streams import Deadline, Tcp
 from aca_tokend.net.trust import Trust
+from tests.unit.test_scheduler import NO_STACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 SHORT = 0.3
 LONG = 30.0
-# More than any address space has room for.
-NO_STACK = 1 << 46
 
 
 def opened(origin: Origin, seconds: float, look_up: Callable[[str, int], Sequence[str]] | None = None) -> Stream:
