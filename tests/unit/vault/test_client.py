@@ -366,6 +366,24 @@ def test_standby_that_never_catches_up(nodes: list[VaultStub], behind: bytes) ->
         assert read(vault) == 3
 
 
+def test_index_that_the_next_vault_cannot_read(nodes: list[VaultStub]) -> None:
+    """Where another cluster answers now, in words of its own for how far it had come, the former is forgotten."""
+    refused = answer(400, {"errors": ['failed to decode "X-Vault-Index"']})
+    nodes[0].rules[PATH] = lambda it: (
+        answer(200, {"data": {"version": 4}}, "X-Vault-Index: of-the-former")
+        if it.method != "GET"
+        else refused
+        if "x-vault-index" in it.headers
+        else HELD
+    )
+    with session(nodes[0].address) as vault:
+        write(vault)
+        assert [read(vault), read(vault)] == [3, 3]
+    assert ["x-vault-index" in it.headers for it in nodes[0].asked if it.method == "GET" and it.path == PATH] == [
+        True, False, False,
+    ]  # fmt: skip
+
+
 def test_how_far_a_write_had_come_is_told_by_writes_of_secrets(nodes: list[VaultStub]) -> None:
     """What Vault says of itself (`sys/`) may tell how far something else had come: that is not passed on."""
     asked: list[dict[str, str]] = []
