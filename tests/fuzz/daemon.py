@@ -34,8 +34,8 @@ LOOK_SECONDS = 0.25
 GOOD_SHARE = 0.4
 # In the place of the canary of the other phases: a request id of letters alone would be shown, and may be.
 SHOWN_NOWHERE = CANARY.replace("N", "+", 1).encode()
-# What the log has of a bug, or of a configuration that the daemon did not take.
-WRONG = (SHOWN_NOWHERE, b'"internal_error"', b'"config_rejected"')
+# Also as it is sent in a form; then what the log has of a bug, or of a configuration that the daemon did not take.
+WRONG = (SHOWN_NOWHERE, SHOWN_NOWHERE.replace(b"+", b"%2B"), b'"internal_error"', b'"config_rejected"')
 
 HEAD = """
 [admin]
@@ -197,10 +197,10 @@ class Daemon:
         new.replace(self._config)
 
     def _look(self) -> str:
-        if not self._process.running:
-            return f"it ended: {self._process.text[-2000:]}"
         status = Path(f"/proc/{self._process.process.pid}/status").read_text()
-        self.memory_mb = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) // 1024
+        if (peak := re.search(r"VmHWM:\s+(\d+) kB", status)) is None:
+            return f"it ended: {self._process.text[-2000:]}"
+        self.memory_mb = int(peak[1]) // 1024
         if self.memory_mb > LARGEST_MB:
             return f"it takes {self.memory_mb} MB"
         with (self._folder / "well.json").open() as file:
