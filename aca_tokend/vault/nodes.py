@@ -67,8 +67,9 @@ class Nodes:
         self._first = tuple(self._origins).index(node)
 
     def fails(self, node: str) -> None:
-        """The node after this one is asked first from now on."""
-        self._first = (tuple(self._origins).index(node) + 1) % len(self._origins)
+        """The node after this one is asked first from now on, if this one was."""
+        if tuple(self._origins)[self._first] == node:
+            self._first = (self._first + 1) % len(self._origins)
 
     def ask(self, node: str, request: Request, deadline: Deadline) -> Response:
         """Asks one node, and the active one where that node says so. Raises TransportError."""

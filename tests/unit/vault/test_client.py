@@ -142,6 +142,18 @@ def test_no_node_works(nodes: list[VaultStub]) -> None:
     assert counts(nodes, LOOKUP) == [1, 0, 0]
 
 
+def test_late_failure_of_another_node_moves_nobody() -> None:
+    """A request that ends long after others found a node that works does not send them to the node after its own."""
+    first, second, third = (f"http://127.0.0.{number}" for number in (1, 2, 3))
+    auth = TokenAuth(token=EnvReference(env="VAULT_TOKEN"))
+    nodes = Nodes(VaultConfig(address=(first, second, third), auth=auth))
+    nodes.fails(first)
+    assert list(nodes.in_turn()) == [second, third, first]
+    nodes.works(third)
+    nodes.fails(first)
+    assert list(nodes.in_turn()) == [third, first, second]
+
+
 @pytest.mark.parametrize("reply", [None, answer(500, {"errors": [SECRET]}), answer(502)])
 def test_write_that_may_have_been_done_fails(nodes: list[VaultStub], reply: bytes | None) -> None:
     """What may have been done is not sent to another node in the same call; the next call begins with that one."""
