@@ -96,7 +96,7 @@ class Opener:
         """Whether a connection was opened by the certificates that count now."""
         try:
             return stream.context is None or stream.context is self._trust.context()
-        except TransportError:  # a new connection fails on that, and says why
+        except (TransportError, OSError):  # a new connection fails on that, and says why
             return False
 
     def _connected(self, origin: Origin, deadline: Deadline) -> Stream:
@@ -166,7 +166,7 @@ class _Names:
         problem: Exception | None = None
         try:
             found = self._look_up(host, port)
-        except (OSError, UnicodeError) as exc:  # UnicodeError: a label that is no label
+        except (OSError, UnicodeError, MemoryError) as exc:  # UnicodeError: a label that is no label
             found, problem = (), exc if is_exhausted(exc) else None
         with self._lock:
             del self._under_way[host, port]

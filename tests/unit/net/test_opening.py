@@ -179,6 +179,18 @@ def test_the_systems_resolver_is_asked() -> None:
             assert stream.quiet()
 
 
+def test_a_look_up_without_memory_holds_nobody() -> None:
+    """A look-up for which there is no memory ends for those who wait, and the next one is made."""
+
+    def no_memory(_host: str, _port: int) -> Sequence[str]:
+        raise MemoryError
+
+    opener = Opener(Trust(""), look_up=no_memory)
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            opener.open(Origin("http", "aca.example.com", 80), "", Deadline.after(LONG))
+
+
 def test_a_machine_without_another_thread() -> None:
     """Where the machine gives no thread for a look-up, the thread that asks makes it: no bug, and no failure."""
     before = threading.stack_size()
