@@ -22,7 +22,7 @@ from tests.fuzz.target import Find, Tally, Target, problem_of, search
 
 LARGEST_MB = 200
 # How much of the time each phase has.
-SHARES = {"readers": 0.35, "sockets": 0.5, "daemon": 0.15}
+SHARES = {"readers": 0.3, "sockets": 0.55, "daemon": 0.15}
 
 
 def main() -> int:
