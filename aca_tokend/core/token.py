@@ -43,9 +43,8 @@ FIELDS = (
 OWNER = "token"
 
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")  # RFC 6749, section 3.3
-# Narrower than what a server may name: a template may print it where `;` or `$(` begins something else.
-_PLAIN_SCOPE = re.compile(r"([A-Za-z0-9._:/+-]+( [A-Za-z0-9._:/+-]+)*)?")
+# Narrower than RFC 6749, section 3.3: a template may print it where `;` or `$(` begins something else.
+_SCOPE = re.compile(r"[A-Za-z0-9._:/+-]+( [A-Za-z0-9._:/+-]+)*")
 
 Value = str | int | None
 
@@ -168,7 +167,7 @@ def fits_in_header(token: Secret) -> bool:
 
 
 def is_scope(text: str) -> bool:
-    """Whether a text is a list of scopes as RFC 6749, section 3.3, has it."""
+    """Whether a text is a list of scopes, each a plain word: the only ones that we ask for, take and adopt."""
     return len(text) <= MAX_SCOPE_LENGTH and _SCOPE.fullmatch(text) is not None
 
 
@@ -189,7 +188,7 @@ def implausible(document: Document, *, username: str, authority: str, now: datet
     account is ours and the token has not expired is asked elsewhere. `max_lifetime` is in seconds.
     """
     lifetime = document.expires_at - document.issued_at
-    scoped = len(document.scope) <= MAX_SCOPE_LENGTH and _PLAIN_SCOPE.fullmatch(document.scope) is not None
+    scoped = not document.scope or is_scope(document.scope)
     # only bounded: a JWT may end sooner than the server says
     named = document.expires_in is None or 1 <= document.expires_in <= MAX_LIFETIME_SECONDS
     rules = (

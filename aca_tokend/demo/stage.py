@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from aca_tokend.core.secret import Secret
@@ -289,7 +290,7 @@ class DaemonProcess:
         """Whether it has not ended."""
         return self.process.poll() is None
 
-    @property
+    @cached_property
     def admin_port(self) -> int:
         """The port of its admin listener."""
         return int(self.wait_for("daemon_started")["admin"].rpartition(":")[2])

@@ -124,7 +124,7 @@ def _read_body(http: h11.Connection, stream: Stream, body: bytearray, largest: i
         else:
             data = stream.receive(deadline)
             received += len(data)
-            if received > 2 * largest + _LARGEST_HEAD:
+            if received > len(body) + _LARGEST_HEAD:
                 raise ConnectionError
             http.receive_data(data)
     return False

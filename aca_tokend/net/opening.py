@@ -8,6 +8,7 @@ import socket
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -77,11 +78,11 @@ class Opener:
             return self._encrypted(self._connected(origin, deadline), origin, tls_name, deadline)
         try:
             stream = self._connected(self.proxy, deadline)
+            stream = self._encrypted(stream, self.proxy, self.proxy.host, deadline)
         except TransportError as error:
             if error.reason is Reason.TIMEOUT:
                 raise
             raise TransportError(Reason.PROXY_FAILED, f"the proxy: {error.message}") from error
-        stream = self._encrypted(stream, self.proxy, self.proxy.host, deadline)
         if not origin.tls:
             return stream
         try:
@@ -90,6 +91,13 @@ class Opener:
             stream.close()
             raise
         return self._encrypted(stream, origin, tls_name, deadline)
+
+    def is_current(self, stream: Stream) -> bool:
+        """Whether a connection was opened by the certificates that count now."""
+        try:
+            return stream.context is None or stream.context is self._trust.context()
+        except (TransportError, OSError):  # a new connection fails on that, and says why
+            return False
 
     def _connected(self, origin: Origin, deadline: Deadline) -> Stream:
         """Connects to the first address that answers. One that does not leaves the others their share of the time."""
@@ -140,10 +148,15 @@ class _Names:
             return (host,)
         with self._lock:
             future = self._under_way.get((host, port))
+            begins = future is None
             if future is None:
-                future = Future()
-                threading.Thread(target=self._run, args=(host, port, future), name=f"name {host}", daemon=True).start()
-                self._under_way[host, port] = future
+                future = self._under_way[host, port] = Future()
+        if begins:
+            run = partial(self._run, host, port, future)
+            try:
+                threading.Thread(target=run, name=f"name {host}", daemon=True).start()
+            except RuntimeError:  # the machine gives no further thread: better late than never
+                run()
         try:
             return future.result(deadline.left())
         except TimeoutError:
@@ -153,7 +166,7 @@ class _Names:
         problem: Exception | None = None
         try:
             found = self._look_up(host, port)
-        except (OSError, UnicodeError) as exc:  # UnicodeError: a label that is no label
+        except (OSError, UnicodeError, MemoryError) as exc:  # UnicodeError: a label that is no label
             found, problem = (), exc if is_exhausted(exc) else None
         with self._lock:
             del self._under_way[host, port]

@@ -60,6 +60,7 @@ class Tcp:
     """A connection as it is. Everything raises TransportError where the time is over, and OSError."""
 
     certificate: Mapping[str, Any] | None = None
+    context: ssl.SSLContext | None = None
 
     def __init__(self, address: str, port: int, deadline: Deadline) -> None:
         """Connects."""
@@ -119,6 +120,7 @@ class Tls:
     def __init__(self, inner: Stream, context: ssl.SSLContext, name: str, deadline: Deadline) -> None:
         """Shakes hands with the server of this name. Raises ValueError too: no server can have that name."""
         self._inner = inner
+        self.context = context
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_hostname=name)
         self._do(self._tls.do_handshake, deadline)

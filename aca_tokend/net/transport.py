@@ -1,7 +1,7 @@
 """Requests to one server, over connections that are kept for the next one.
 
-A connection serves again only if its answer was whole, nothing came after it, and the server has not closed it. After
-any failure it is closed.
+A connection serves again only if its answer was whole, nothing came after it, the server has not closed it, and the
+certificates that it was opened by still count. After any failure it is closed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Transport:
                 if not idle:
                     return None
                 connection = idle.pop()
-            if connection.serves():
+            if connection.serves() and self._opener.is_current(connection.stream):
                 return connection
             connection.stream.close()
 

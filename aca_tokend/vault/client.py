@@ -87,6 +87,10 @@ _BY_CLASS = {
 # hvac wants one of requests, and nothing goes through it.
 _NO_SESSION = SimpleNamespace(verify=None, cert=None, proxies=None)
 
+# A megabyte of empty objects takes 25 in memory, for each request under way. The longest answer that is asked for, the
+# capabilities on 500 paths, has half as many values.
+_MOST_VALUES = 20_000
+
 _DELTA_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -202,6 +206,8 @@ def _meaning(answer: Response) -> dict[str, Any] | RequestFailedError:
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:
+    if sum(content.count(sign) for sign in (b"{", b"[", b",")) > _MOST_VALUES:
+        return None
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -66,8 +67,9 @@ class Nodes:
         self._first = tuple(self._origins).index(node)
 
     def fails(self, node: str) -> None:
-        """The node after this one is asked first from now on."""
-        self._first = (tuple(self._origins).index(node) + 1) % len(self._origins)
+        """The node after this one is asked first from now on, if this one was."""
+        if tuple(self._origins)[self._first] == node:
+            self._first = (self._first + 1) % len(self._origins)
 
     def ask(self, node: str, request: Request, deadline: Deadline) -> Response:
         """Asks one node, and the active one where that node says so. Raises TransportError."""
@@ -78,6 +80,10 @@ class Nodes:
             answer = self._follow(node, _with(request, *told, _BEHIND), deadline)
             if _is_behind(answer):  # it will not pass anything on: better out of date than nothing
                 self._index = ""
+        elif index and answer.status == HTTPStatus.BAD_REQUEST and _INDEX.encode() in answer.body:
+            # of another cluster, by now: nothing was done, and it would refuse a log-in as if that were wrong
+            self._index = ""
+            answer = self._follow(node, request, deadline)
         if request.method != "GET" and not request.target.startswith("/v1/sys/"):
             index = answer.headers.get(_INDEX.lower(), "")
             self._index = index if _AN_INDEX.fullmatch(index) else self._index

@@ -262,9 +262,6 @@ class TokenRenewer:
         try:
             request = prepare(self.config, self.resolve)
             credential = self._fingerprint(request)
-            if isinstance(self.config.auth, CertAuth):
-                # a connection keeps the certificate that it was opened with, which may be another by now
-                self.nodes.close()
             # clients of its own: a thread in the middle of a call keeps the token that it began with
             connect = partial(client_of, self.config, self.nodes)
             login = log_in(request, credential, connect, self.monotonic)

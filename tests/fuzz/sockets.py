@@ -112,6 +112,12 @@ WORDS = (b"\r\n", b"\r\n\r\n", b"\n", b"\0", b":", b" ", b"HTTP/1.1 200 OK\r\n",
          b"Content-Length: 5\r\n", b"0\r\n\r\n", b"\xff")  # fmt: skip
 
 
+def well(body: object) -> bytes:
+    """An answer as it should be."""
+    text = json.dumps(body).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
+
+
 def draw_answer(path: str, port: int, rng: Random) -> bytes:
     """An input: what the server does, and an answer that is odd in a few ways."""
     bodies: tuple[Any, ...] = (GOOD[path], GOOD[path], {"errors": [CANARY]}, {"errors": []}, {"error": "invalid_grant"})
@@ -173,8 +179,7 @@ class Server(socketserver.ThreadingTCPServer):
         meant, case = self.odd
         if case and (case[0] & EVERY or path == meant):
             return case[1:], case[0] & 3
-        body = json.dumps(GOOD.get(path, {})).encode()
-        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body), KEEP
+        return well(GOOD.get(path, {})), KEEP
 
 
 class _Connection(socketserver.StreamRequestHandler):

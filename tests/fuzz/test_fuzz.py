@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.fuzz import readers
 from tests.fuzz.__main__ import known
+from tests.fuzz.daemon import Daemon
 from tests.fuzz.sockets import Sockets
 from tests.fuzz.target import Tally, search
 
@@ -48,3 +50,10 @@ def test_sockets(sockets: Sockets) -> None:
     assert known(targets, tally) is None
     until = tally.answers + 300
     assert search(targets, Random(17), tally, lambda: tally.answers < until) is None  # noqa: S311 -- the same each time
+
+
+def test_daemon(tmp_path: Path) -> None:
+    """A daemon that is answered oddly lives, shows nothing of it, and keeps another token fresh meanwhile."""
+    with closing(Daemon(tmp_path, Random(17))) as daemon:  # noqa: S311 -- the same each time
+        # the good token lives ten seconds: its third grant comes by itself
+        assert daemon.problem(lambda: daemon.answers < 150 or daemon.grants < 3) == ""

@@ -114,6 +114,9 @@ def test_tokens_are_opaque(value: str) -> None:
         (None, "public"),
         ("", "public"),
         ("admin", "admin"),
+        ("user.write:all https://api.example.com/rooms", "user.write:all https://api.example.com/rooms"),
+        ("$(id)", "public"),
+        ("admin;include${IFS}/tmp/x", "public"),
         (["admin"], "public"),
         ("a\nb", "public"),
         ("\ud800", "public"),
@@ -121,7 +124,7 @@ def test_tokens_are_opaque(value: str) -> None:
     ],
 )
 def test_the_scope_is_the_servers_or_the_one_asked_for(scope: object, kept: str) -> None:
-    """A scope that the server does not name, or names in a way no scope can be, is the one asked for."""
+    """A scope that the server does not name, or names in other than plain words, is the one asked for."""
     assert granted(token(scope=scope)).scope == kept
 
 

@@ -116,7 +116,8 @@ def _name(value: str) -> str:
 
 def _scope(value: str) -> str:
     if value and not is_scope(value):
-        refuse("is not a list of scopes", 'write scopes with one space between them, such as "public"')
+        fix = 'write words of letters, digits and ._:/+- with one space between them, such as "public"'
+        refuse("is not a list of scopes", fix)
     return value
 
 

@@ -30,14 +30,18 @@ def _paired(value: str, info: ValidationInfo) -> str:
 
 
 def _encrypted(value: bool, info: ValidationInfo, key: str, what: str) -> bool:
-    """Validates `allow_plain_http`, which comes after the address, and blames the address."""
-    urls = info.data.get(key, ())
-    if not value and any(plain_http(url) for url in ((urls,) if isinstance(urls, str) else urls)):
-        refuse(
-            f"would send {what} unencrypted to another machine",
-            "use https://, or set allow_plain_http = true where the network itself encrypts",
-            at=key,
-        )
+    """Validates `allow_plain_http`, which comes after the address, and blames the address or the proxy before it."""
+    found = info.data.get(key, ())
+    urls = (found,) if isinstance(found, str) else found
+    # a proxy gets what is for an http:// server as it is, also where that is on this machine
+    proxies = (info.data.get("proxy", ""),) if any(url.startswith("http:") for url in urls) else ()
+    for at, asked in ((key, urls), ("proxy", proxies)):
+        if not value and any(plain_http(url) for url in asked):
+            refuse(
+                f"would send {what} unencrypted to another machine",
+                "use https://, or set allow_plain_http = true where the network itself encrypts",
+                at=at,
+            )
     return value
 
 

@@ -694,6 +694,18 @@ def test_a_proxy_that_is_down() -> None:
     assert str(error).endswith("the proxy: no connection: connection refused")
 
 
+def test_a_proxy_whose_certificate_does_not_hold(tmp_path: Path) -> None:
+    """TLS that fails with the proxy is the proxy's failure, and not the server's behind it."""
+    authority, other = Authority(tmp_path), Authority(tmp_path, "another")
+    with (
+        ScriptedServer(lambda _: None, other.context("127.0.0.1")) as proxy,
+        endpoint("https://127.0.0.1:9", proxy=proxy.url, ca_file=str(authority.ca_file)) as main,
+    ):
+        error = failed_grant(main)
+    assert error.reason is Reason.PROXY_FAILED
+    assert str(error).endswith("the proxy: TLS failed: unable to get local issuer certificate")
+
+
 def test_a_proxy_that_hangs() -> None:
     """The time for the whole request covers the proxy."""
     with ScriptedServer(silent) as proxy, endpoint("https://127.0.0.1:9", proxy=proxy.url, timeout=SHORT) as main:

@@ -15,6 +15,7 @@ from aca_tokend.core.outcome import Reason
 from aca_tokend.net.opening import Opener, Origin
 from aca_tokend.net.streams import Deadline, Tcp
 from aca_tokend.net.trust import Trust
+from tests.unit.test_scheduler import NO_STACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -176,3 +177,29 @@ def test_the_systems_resolver_is_asked() -> None:
         accepted, _ = listener.accept()
         with contextlib.closing(stream), accepted:
             assert stream.quiet()
+
+
+def test_a_look_up_without_memory_holds_nobody() -> None:
+    """A look-up for which there is no memory ends for those who wait, and the next one is made."""
+
+    def no_memory(_host: str, _port: int) -> Sequence[str]:
+        raise MemoryError
+
+    opener = Opener(Trust(""), look_up=no_memory)
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            opener.open(Origin("http", "aca.example.com", 80), "", Deadline.after(LONG))
+
+
+def test_a_machine_without_another_thread() -> None:
+    """Where the machine gives no thread for a look-up, the thread that asks makes it: no bug, and no failure."""
+    before = threading.stack_size()
+    threading.stack_size(NO_STACK)
+    try:
+        with listening() as (port, listener):
+            stream = opened(Origin("http", "aca.example.com", port), LONG, lambda *_: ("127.0.0.1",))
+            accepted, _ = listener.accept()
+            with contextlib.closing(stream), accepted:
+                assert stream.quiet()
+    finally:
+        threading.stack_size(before)

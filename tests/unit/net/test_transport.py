@@ -116,6 +116,7 @@ def chunks(*sizes: bytes) -> bytes:
         chunks(b"b") + b"0\r\ncanary\r\n\r\n",
         chunks(b"b") + b"0\r\nX: " + b"canary" * 20_000 + b"\r\n\r\n",
         CHUNKED + (b"1;" + b"canary" * 1000 + b"\r\nx\r\n") * 100,
+        CHUNKED + b"1;canary\r\nx\r\n" * 9000 + b"0\r\n\r\n",
         chunks(b"b"),
         CHUNKED,
         b"",

@@ -95,3 +95,29 @@ def test_old_tls_is_refused(tmp_path: Path) -> None:
     with ScriptedServer(answers(response(200)), tls) as server, pytest.raises(TransportError) as caught:
         status(server.url, Trust(str(authority.ca_file)))
     assert caught.value.reason is Reason.TLS_FAILED
+
+
+def test_an_authority_that_was_taken_out(tmp_path: Path) -> None:
+    """A server is believed no longer than its authority stands in the file, also over a connection that was kept."""
+    authority, other = Authority(tmp_path), Authority(tmp_path, "another")
+    ca_file = tmp_path / "ca.pem"
+    shutil.copy(authority.ca_file, ca_file)
+    with ScriptedServer(answers(*[response(200)] * 3), authority.context("127.0.0.1")) as server:
+        origin = Origin.of(server.url)
+        transport = Transport(Opener(Trust(str(ca_file))), origin, 1)
+
+        def ask() -> int:
+            request = Request("GET", "/", [("Host", str(origin))])
+            return transport.send(request, 1000, Deadline.after(30.0)).status
+
+        assert [ask(), ask(), server.connections] == [200, 200, 1]
+        shutil.copy(other.ca_file, tmp_path / "next.pem")
+        (tmp_path / "next.pem").replace(ca_file)
+        for _ in range(2):
+            with pytest.raises(TransportError, match="TLS failed"):
+                ask()
+        ca_file.unlink()
+        with pytest.raises(TransportError, match="No such file"):
+            ask()
+        transport.close()
+    assert len(server.requests) == 2

@@ -142,6 +142,18 @@ def test_no_node_works(nodes: list[VaultStub]) -> None:
     assert counts(nodes, LOOKUP) == [1, 0, 0]
 
 
+def test_late_failure_of_another_node_moves_nobody() -> None:
+    """A request that ends long after others found a node that works does not send them to the node after its own."""
+    first, second, third = (f"http://127.0.0.{number}" for number in (1, 2, 3))
+    auth = TokenAuth(token=EnvReference(env="VAULT_TOKEN"))
+    nodes = Nodes(VaultConfig(address=(first, second, third), auth=auth))
+    nodes.fails(first)
+    assert list(nodes.in_turn()) == [second, third, first]
+    nodes.works(third)
+    nodes.fails(first)
+    assert list(nodes.in_turn()) == [third, first, second]
+
+
 @pytest.mark.parametrize("reply", [None, answer(500, {"errors": [SECRET]}), answer(502)])
 def test_write_that_may_have_been_done_fails(nodes: list[VaultStub], reply: bytes | None) -> None:
     """What may have been done is not sent to another node in the same call; the next call begins with that one."""
@@ -366,6 +378,24 @@ def test_standby_that_never_catches_up(nodes: list[VaultStub], behind: bytes) ->
         assert read(vault) == 3
 
 
+def test_index_that_the_next_vault_cannot_read(nodes: list[VaultStub]) -> None:
+    """Where another cluster answers now, in words of its own for how far it had come, the former is forgotten."""
+    refused = answer(400, {"errors": ['failed to decode "X-Vault-Index"']})
+    nodes[0].rules[PATH] = lambda it: (
+        answer(200, {"data": {"version": 4}}, "X-Vault-Index: of-the-former")
+        if it.method != "GET"
+        else refused
+        if "x-vault-index" in it.headers
+        else HELD
+    )
+    with session(nodes[0].address) as vault:
+        write(vault)
+        assert [read(vault), read(vault)] == [3, 3]
+    assert ["x-vault-index" in it.headers for it in nodes[0].asked if it.method == "GET" and it.path == PATH] == [
+        True, False, False,
+    ]  # fmt: skip
+
+
 def test_how_far_a_write_had_come_is_told_by_writes_of_secrets(nodes: list[VaultStub]) -> None:
     """What Vault says of itself (`sys/`) may tell how far something else had come: that is not passed on."""
     asked: list[dict[str, str]] = []
@@ -406,6 +436,15 @@ def test_answer_that_is_too_large(nodes: list[VaultStub]) -> None:
         assert error.reason is Reason.RESPONSE_TOO_LARGE
         nodes[0].always(PATH, HELD)
         assert read(vault) == 3
+
+
+@pytest.mark.parametrize("value", ["{}", "[]", '{"a":0}', "0"])
+def test_answer_that_would_take_much_memory(nodes: list[VaultStub], value: str) -> None:
+    """Of an answer within the bound that is all small values, each many times its size in memory, none is made."""
+    body = '{"data": {"data": {"x": [%s]}, "metadata": {"version": 3}}}'
+    nodes[0].always(PATH, response(200, (body % ",".join([value] * (1_000_000 // (len(value) + 1)))).encode()))
+    with session(nodes[0].address) as vault:
+        assert failure(vault).reason is Reason.NOT_JSON
 
 
 def test_largest_secret(nodes: list[VaultStub]) -> None:
