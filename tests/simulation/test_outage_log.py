@@ -1,4 +1,4 @@
-"""How many lines an outage of hundreds of tokens writes, on the virtual clock of the real engine, and what they tell."""
+"""How many lines an outage of hundreds of tokens writes, on the virtual clock of the real engine, and what they say."""
 
 from __future__ import annotations
 
