@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from aca_tokend.config import watching
 from aca_tokend.config.watching import ConfigWatch
 
 if TYPE_CHECKING:
@@ -123,25 +121,6 @@ def test_file_that_left_before_the_start_rings(rig: Rig) -> None:
     assert rig.rings()
 
 
-def test_folder_that_is_made_is_watched(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system tells of changes in an included folder that appeared: nothing waits for the next look."""
-    monkeypatch.setattr(watching, "LOOK_SECONDS", 2 * GENEROUS)
-
-    def told_of(file: Path) -> bool:
-        """A change that comes before the folder is watched is found by the next look alone, so there are several."""
-        for number in range(1, 20):
-            file.write_text("x" * number)
-            if rig._rung.acquire(timeout=0.5):
-                return True
-        return False
-
-    rig.start()
-    assert told_of(rig.main)
-    (rig.folder / "tokens.d").mkdir()
-    assert told_of(rig.main), "and of the new folder with it"
-    assert told_of(rig.folder / "tokens.d" / "a.toml")
-
-
 def test_folder_that_vanishes_and_comes_back(rig: Rig) -> None:
     """The folder may vanish with everything in it: the watch goes on, and rings when it is back."""
     rig.start()
@@ -152,24 +131,21 @@ def test_folder_that_vanishes_and_comes_back(rig: Rig) -> None:
     assert rig.rings()
 
 
-def test_folder_that_may_not_be_read(rig: Rig) -> None:
-    """A folder that cannot be watched is looked at every few seconds, and told of once."""
+def test_file_that_is_written_in_steps(rig: Rig) -> None:
+    """A file that grows while it is looked at is waited for, but not for ever."""
+    rig.start()
+    ended = threading.Event()
 
-    class Unwatchable(ConfigWatch):
-        """The system has no inotify watch left."""
+    def write() -> None:
+        number = 0
+        while not ended.wait(0.01):
+            number += 1
+            rig.swap_main("x" * number)
 
-        def _wait(self) -> None:
-            self.asked = getattr(self, "asked", 0) + 1
-            raise OSError(28, os.strerror(28))
-
-    assert watching.LOOK_SECONDS < GENEROUS
-    watch = Unwatchable(rig.main, lambda: rig.include, rig._rung.release)
-    watch.start()
-    try:
-        assert rig.rings()
-        rig.main.write_text("two!")
-        assert rig.rings()
-    finally:
-        watch.stop()
-    assert watch.asked >= 1
-    assert watch._warned
+    writing = threading.Thread(target=write)
+    writing.start()
+    assert rig.rings(), "though it changes all the time"
+    ended.set()
+    writing.join()
+    rig.swap_main("done")
+    assert rig.rings()
