@@ -28,15 +28,16 @@ class Bell:
     def ring_to_stop(self) -> None:
         """The daemon is to end."""
         self.stop = True
-        self._ring()
+        self.ring()
 
     def ring_to_reload(self, *, asked: bool = False) -> None:
         """The configuration is to be read again; `asked`: by somebody who waits for an answer."""
         self.asked = self.asked or asked
         self.reload = True
-        self._ring()
+        self.ring()
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """Something is to be looked at."""
         with suppress(BlockingIOError):  # full: it has been rung often enough
             os.write(self._write, b"!")
 

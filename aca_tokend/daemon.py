@@ -51,6 +51,7 @@ from aca_tokend.watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from aca_tokend.core.breaker import Wake
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from aca_tokend.core.outcome import Event
     from aca_tokend.core.steps import Work
     from aca_tokend.metrics import TokenView
+    from aca_tokend.reload import Loaded
     from aca_tokend.rotation.hook_runner import HookState
 
 # Rotations under way get this long to finish after SIGTERM; Kubernetes kills after 30 seconds by default.
@@ -122,14 +124,19 @@ class Daemon:
     def watch(self) -> None:
         """Once a second until told to stop."""
         offset, read_at = self.clock.wall() - time.monotonic(), time.monotonic()
+        loaded: Future[Loaded] | None = None
         while not self.bell.stop:
             self.bell.wait(1.0)
-            rejected = self.source is not None and bool(self.source.problems)
-            if self.bell.reload or (rejected and time.monotonic() >= read_at + READ_AGAIN_SECONDS):
+            source = self.source
+            again = source is not None and source.problems and time.monotonic() >= read_at + READ_AGAIN_SECONDS
+            if source is not None and loaded is None and (self.bell.reload or again):
                 read_at = time.monotonic()
                 self.bell.reload = False
                 self.notify.reloading()
-                self.reload()
+                loaded = source.begin(self.bell.ring)
+            if loaded is not None and loaded.done():
+                self.reload(loaded)
+                loaded = None
                 self.notify.ready()
             now = self.clock.wall()
             step = now - time.monotonic() - offset
@@ -151,8 +158,8 @@ class Daemon:
         watch.start()
         return watch
 
-    def reload(self) -> None:
-        """Reads the configuration again and, if all of it is well, swaps it in.
+    def reload(self, loaded: Future[Loaded] | None = None) -> None:
+        """Reads the configuration again, unless it was, and, if all of it is well, swaps it in.
 
         A bug is contained. Before the swap it changed nothing, and the next change of a file, or SIGHUP, tries again.
         Half-way through the swap cannot be undone: every token stays on schedule, some of them as they were before,
@@ -161,7 +168,7 @@ class Daemon:
         source, before = self.source, self.config
         read = (source.written, source.running) if source else None
         try:
-            self._read_and_swap()
+            self._read_and_swap(loaded)
         except Exception as error:  # noqa: BLE001 -- contained here for reloads
             self._torn = self._torn or self.config is not before
             if self._torn:
@@ -171,13 +178,13 @@ class Daemon:
             self._observe_reload(False)
             self.unexpected(Component.RELOAD, "configuration", error)
 
-    def _read_and_swap(self) -> None:
+    def _read_and_swap(self, loaded: Future[Loaded] | None) -> None:
         asked, self.bell.asked = self.bell.asked, False
         if asked:
             for name, session in self.parts.vaults.items():
                 session.retry()
                 self.scheduler.hasten(_renewer(name), self.clock.monotonic())
-        config = self.source.read(asked=asked) if self.source else None
+        config = self.source.read(asked=asked, loaded=loaded) if self.source else None
         if config is not None and not self.bell.stop:
             self._swap(config)
 

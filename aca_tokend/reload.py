@@ -5,6 +5,8 @@ What it means for tokens stands in rotation/: changes.py compares, reconfigure.p
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
     from aca_tokend.core.config import Config
     from aca_tokend.core.errors import Problem
+
+
+# What the files say, or what is wrong with them; and what to watch beside the main file.
+Loaded = tuple["Config | ConfigError", tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -71,26 +77,50 @@ class Source:
         self._logger = logger
         self.observe = observe
 
-    def read(self, *, asked: bool) -> Config | None:
+    def begin(self, ring: Callable[[], None]) -> Future[Loaded]:
+        """Reads the files in a thread of its own, since their file system may hang; `ring` says that it is done."""
+        future: Future[Loaded] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self._load())
+            except Exception as error:  # noqa: BLE001 -- contained by who takes the result
+                future.set_exception(error)
+            ring()
+
+        try:
+            threading.Thread(target=work, name="reload", daemon=True).start()
+        except RuntimeError:  # no further thread
+            work()
+        return future
+
+    def _load(self) -> Loaded:
+        try:
+            config = load(self._path)
+        except ConfigError as error:
+            return error, patterns(self._path)
+        return config, config.include
+
+    def read(self, *, asked: bool, loaded: Future[Loaded] | None = None) -> Config | None:
         """The configuration to run by now; None where nothing changed, or anything is wrong with it.
 
-        With `asked` somebody waits for an answer, so it is told again what was told before.
+        With `asked` somebody waits for an answer, so it is told again what was told before. `loaded` is what was read
+        already.
         """
-        try:
-            written = load(self._path)
-        except ConfigError as error:
+        written, include = loaded.result() if loaded else self._load()
+        if isinstance(written, ConfigError):
             self.observe(False)
-            if asked or error.problems != self.problems:
-                told = [str(problem) for problem in error.problems]
-                self._logger.error("config_rejected", problems=told)  # noqa: TRY400 -- where they stand in files says all
-            self.problems = error.problems
+            if asked or written.problems != self.problems:
+                told = [str(problem) for problem in written.problems]
+                self._logger.error("config_rejected", problems=told)
+            self.problems = written.problems
             # What is fixed may be in a file that only the new one includes.
-            self.include = (*self.written.include, *patterns(self._path))
+            self.include = (*self.written.include, *include)
             return None
         written = _sharing_tokens(written, self.written)
         if written == self.written and not self.problems and not asked:
             return None
-        self.written, self.include, self.problems = written, written.include, ()
+        self.written, self.include, self.problems = written, include, ()
         self.observe(True)
         self.running = self._without_restart(written)
         return self.running

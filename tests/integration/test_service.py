@@ -124,7 +124,7 @@ def test_service_manager_is_told(stage: Stage, manager: Manager) -> None:
 
 
 def test_configuration_that_hangs_starves_no_watchdog(stage: Stage, manager: Manager) -> None:
-    """While reading the configuration hangs, the daemon is healthy and the watchdog is fed; rotations go on."""
+    """While reading the configuration hangs, the watchdog is fed, rotations go on, and SIGTERM ends the daemon."""
     config, flag = stage.config(["a"]), stage.directory / "hangs"
     hanging = {"PYTHONPATH": str(INSIDE), "HANGING_FOLDER": str(config), "HANGING_FLAG": str(flag)}
     environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1000000", **hanging}
@@ -138,6 +138,7 @@ def test_configuration_that_hangs_starves_no_watchdog(stage: Stage, manager: Man
     while len(daemon.events("token_rotated")) < rotations + 2 or reloads[-1] != "RELOADING=1":
         reloads += [line for line in until(manager, "WATCHDOG=1") if line in {"RELOADING=1", "READY=1"}]
     assert daemon.get("/-/healthy")[0] == 200
+    assert daemon.terminate() == 0
     flag.unlink()
 
 
