@@ -53,6 +53,8 @@ SECRET_NAMES = frozenset(
 MOST_LINES = 5000
 # At the end, what waits is written within this time, in seconds, unless `until` says when.
 LAST_SECONDS = 3.0
+# To give up what then still waits takes a moment. A thread that does not get there hangs in the system.
+_GIVE_UP_SECONDS = 1.0
 # A pipe that has room for anything takes so many bytes without waiting (PIPE_BUF of POSIX).
 _PIECE = 4096
 
@@ -156,12 +158,17 @@ class Background(QueueHandler):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Writes what waits, as long as somebody reads it."""
+        """Writes what waits, as long as somebody reads it. Where a write hangs, lines wait for ever."""
         if self._writer is None:
             return
         self.until = min(self.until, time.monotonic() + LAST_SECONDS)
-        self._lines.put(None)  # from then on the thread gives up each line that nobody takes at once
-        self._thread.join()
+        over = max(self.until, time.monotonic()) + _GIVE_UP_SECONDS
+        with contextlib.suppress(queue.Full):
+            # from `until` on the thread gives up each line that nobody takes at once
+            self._lines.put(None, timeout=over - time.monotonic())
+            self._thread.join(max(over - time.monotonic(), 0.0))
+        if self._thread.is_alive():
+            return
         root = logging.getLogger()
         root.removeHandler(self)
         root.addHandler(self._writer)
@@ -180,10 +187,13 @@ class Background(QueueHandler):
     def _write(self, writer: _Handler) -> None:
         while (record := self._lines.get()) is not None:
             lost = writer.lost
-            writer.handle(record)
-            if writer.lost == lost and (dropped := self.dropped) != self._reported:
-                self._reported = dropped
-                structlog.get_logger().warning("log_lines_dropped", since_start=dropped)
+            try:
+                writer.emit(record)  # without its lock, which Python takes at the end: a terminal may never take a line
+                if writer.lost == lost and (dropped := self.dropped) != self._reported:
+                    self._reported = dropped
+                    structlog.get_logger().warning("log_lines_dropped", since_start=dropped)
+            except (MemoryError, RecursionError):  # which cost a line, not the thread
+                writer.lost += 1
 
 
 class _Patient(io.TextIOBase):

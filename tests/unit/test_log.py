@@ -381,6 +381,44 @@ def test_nobody_reads_at_the_end(unread: tuple[int, TextIO]) -> None:
     assert b"after" not in os.read(unread[0], 65_536)
 
 
+def test_terminal_that_takes_no_more() -> None:
+    """A write that hangs, as to a terminal that nobody reads, holds up neither the end nor what is logged then."""
+    reading, writing = os.openpty()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "w") as stream:
+        log.configure("debug", "json", stream)
+        background = log.Background(most=500)
+
+        def fill() -> None:
+            with background:
+                for _ in range(1000):
+                    structlog.get_logger().info("event", filler="x" * 200)
+                background.until = time.monotonic()
+            structlog.get_logger().info("after")
+            logging.shutdown()
+
+        filling = threading.Thread(target=fill, daemon=True)
+        filling.start()
+        filling.join(30.0)
+        assert not filling.is_alive()
+        logging.getLogger().removeHandler(background)
+
+
+def test_line_that_no_thread_survives(unread: tuple[int, TextIO]) -> None:
+    """A line whose rendering ends in the way that nothing catches is lost alone, and counted."""
+
+    class Endless:
+        def __str__(self) -> str:
+            raise RecursionError
+
+        __repr__ = object.__repr__
+
+    with log.Background() as background:
+        structlog.get_logger().info("event", value=Endless())
+        structlog.get_logger().info("next")
+        assert told_by(unread[0], "next")
+        assert background.dropped == 1
+
+
 def test_no_thread_for_it(unread: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine without a further thread lines are written as they come."""
 
