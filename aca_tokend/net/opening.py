@@ -155,7 +155,7 @@ class _Names:
             run = partial(self._run, host, port, future)
             try:
                 threading.Thread(target=run, name=f"name {host}", daemon=True).start()
-            except RuntimeError:  # the machine gives no further thread: better late than never
+            except (RuntimeError, MemoryError):  # the machine gives no further thread: better late than never
                 run()
         try:
             return future.result(deadline.left())

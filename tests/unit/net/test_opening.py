@@ -191,6 +191,20 @@ def test_a_look_up_without_memory_holds_nobody() -> None:
             opener.open(Origin("http", "aca.example.com", 80), "", Deadline.after(LONG))
 
 
+def test_a_look_up_without_memory_for_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no memory for a thread, the thread that asks makes the look-up, and nobody waits for another."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise MemoryError
+
+    opener = Opener(Trust(""), look_up=lambda *_: ())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(2):
+        with pytest.raises(TransportError) as caught:
+            opener.open(Origin("http", "aca.example.com", 80), "", Deadline.after(SHORT))
+        assert caught.value.reason is Reason.NAME_NOT_RESOLVED
+
+
 def test_a_machine_without_another_thread() -> None:
     """Where the machine gives no thread for a look-up, the thread that asks makes it: no bug, and no failure."""
     before = threading.stack_size()
