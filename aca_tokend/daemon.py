@@ -143,12 +143,21 @@ class Daemon:
             if abs(step) > STEP_SECONDS:
                 offset += step
                 self.contain("clock step", partial(self._clock_stepped, step))
-            self.contain("threads", self._find_threads)
+            self.find_threads()
             self.contain("demand", self._weigh)
             self.contain("clean-up", partial(self.draining.settle, self.scheduler.under_way))
             self.contain("unavailable time", partial(self.metrics.tick, now))
             self.contain("log lines", self._count_dropped_lines)
             self.contain("expired tokens", partial(self._tell_expired, now))
+
+    def find_threads(self) -> None:
+        """Has the pools share the threads that there are, where the system had none for one, and tells of that."""
+
+        def find() -> None:
+            if self.scheduler.find_threads():
+                raise RuntimeError(NO_THREAD)
+
+        self.contain("threads", find)
 
     def watch_files(self, path: Path) -> ConfigWatch:
         """From now on changes of these files reload the configuration; `watch` does it."""
@@ -378,10 +387,6 @@ class Daemon:
     def _tell_expired(self, now: float) -> None:
         for expired in self._expiries.news(list(self.tokens.by_name.values()), self.clock.monotonic(), now):
             self._observe(expired)
-
-    def _find_threads(self) -> None:
-        if self.scheduler.find_threads():
-            raise RuntimeError(NO_THREAD)
 
     def _count_dropped_lines(self) -> None:
         before, self._dropped = self._dropped, self.lines.dropped

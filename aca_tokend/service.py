@@ -129,7 +129,7 @@ def _run_once(daemon: Daemon) -> int:
     handle_signals(daemon.bell)
     daemon.start(once=True)
     while not daemon.bell.stop and not daemon.scheduler.wait_until_done(0.2):
-        pass
+        daemon.find_threads()
     daemon.stop()
     if daemon.bug is not None:
         _stopped_by(daemon.bug, daemon.logger)

@@ -85,6 +85,25 @@ log.configure("info", "json")
 sys.exit(service.run(config, pathlib.Path("config.toml"), Buggy))
 """
 
+# The system gives no thread to any pool until each attempt that is due waits for one.
+ONCE = (
+    BUG.partition("class Buggy")[0]
+    + """
+import threading
+
+start, refused = threading.Thread.start, []
+
+def refuse(thread):
+    if thread.name.startswith("file") and len(refused) < 2:
+        refused.append(thread.name)
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+threading.Thread.start = refuse
+log.configure("info", "json")
+sys.exit(service.run_once(config))
+"""
+)
 
 ENTRY = """
 [[tokens]]
@@ -528,6 +547,15 @@ def test_stop_names_what_was_granted_and_reached_no_place(tmp_path: Path) -> Non
         assert endpoint.asked
 
     assert daemon.stop() == ("t2",)
+
+
+def test_once_goes_on_when_there_are_threads_again() -> None:
+    """Where the system had no thread for any pool when `run --once` began, the attempts are made once it has some."""
+    result = subprocess.run([sys.executable, "-c", ONCE], capture_output=True, text=True, timeout=120, check=False)
+
+    assert result.returncode == 1, "the token has no place"
+    assert "resource_exhausted" in result.stderr
+    assert "directory_missing" in result.stderr, "the attempt was made"
 
 
 def test_a_bug_ends_the_process() -> None:
