@@ -181,7 +181,11 @@ def locked(beside: str, directory: int) -> Iterator[None]:
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK
     with opened(f"{beside}.lock", flags, mode=0o600, directory=directory) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # closing it would do, did not each program have it for a moment when it is started
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from aca_tokend.core.errors import LookError, PublishError
 from aca_tokend.core.formats import MAX_BYTES, render
 from aca_tokend.core.outcome import Reason
 from aca_tokend.sinks import FileSink, build, clean_up
+from aca_tokend.sinks.atomic import locked, opened
 from aca_tokend.sinks.probe import may_read
 from tests.unit.file_writer import CANARY, NOBODY, config_of, document
 
@@ -252,6 +253,19 @@ def test_lock_is_held(path: Path) -> None:
     assert_hidden(caught.value)
     assert sink.look() == seen
     sink.publish(document(2), seen)
+
+
+def test_lock_ends_with_the_write(path: Path) -> None:
+    """A program that is started during a write has the lock's descriptor for a moment, and not the lock after it."""
+    with opened(str(path.parent), os.O_DIRECTORY) as directory:
+        lowest = os.dup(directory)
+        os.close(lowest)
+        with locked(f".{NAME}", directory):
+            inherited = os.dup(lowest)
+        try:
+            published(path)
+        finally:
+            os.close(inherited)
 
 
 def test_read_only_directory(open_path: Path) -> None:
