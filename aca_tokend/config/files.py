@@ -227,9 +227,9 @@ def _matches(folder: str, parts: Sequence[str], problems: list[Problem]) -> Iter
 
 
 def _tree(folder: str, problems: list[Problem], seen: set[str]) -> Iterator[str]:
-    """A folder and all below it, each once, wherever links lead."""
+    """A folder and all below it, each once, wherever links lead. What is no folder is one that holds nothing."""
     real = os.path.realpath(folder)
-    if real in seen or not os.path.isdir(real):  # noqa: PTH112 - as above
+    if real in seen:
         return
     seen.add(real)
     yield folder

@@ -175,6 +175,17 @@ def test_folder_that_cannot_be_listed(tmp_path: Path) -> None:
     ]
 
 
+def test_folder_below_a_pattern_that_cannot_be_listed(tmp_path: Path) -> None:
+    """The same holds for a folder below `**`, and what is no folder there is no problem."""
+    (tmp_path / "all.d").mkdir()
+    (tmp_path / "all.d" / "bookings.toml").write_text(token("bookings"), encoding="utf-8")
+    (tmp_path / "all.d" / "gone").symlink_to("nowhere")
+    path = main(tmp_path, '["all.d/**/*.toml"]')
+    assert [each.name for each in load(path).tokens] == ["bookings"]
+    (tmp_path / "all.d" / "loop.d").symlink_to("loop.d")
+    assert problems(path) == ["all.d/loop.d: is a symbolic link to itself; let it point to a file"]
+
+
 def test_folders_that_lead_to_each_other(tmp_path: Path) -> None:
     """Each folder below a pattern is looked through once, wherever links lead."""
     for name in ("a", "b"):
