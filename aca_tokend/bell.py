@@ -48,13 +48,17 @@ class Bell:
 
 
 def handle_signals(bell: Bell, *, reload: bool = False) -> None:
-    """The first SIGTERM or SIGINT stops in order, a second one leaves at once. With `reload` SIGHUP reloads."""
+    """The first SIGTERM or SIGINT stops in order, a second one leaves at once. With `reload` SIGHUP reloads.
+
+    How a program ended is kept until it is asked for, also where we were started by one that does not ask.
+    """
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if bell.stop:
             os._exit(1)
         bell.ring_to_stop()
 
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     if reload:

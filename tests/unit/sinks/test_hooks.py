@@ -206,6 +206,26 @@ def test_child_in_a_group_of_its_own_holds_nobody_up(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def test_failure_is_told_where_ends_of_programs_were_ignored() -> None:
+    """Started by a program that ignores how its children end, the daemon still knows how its own do."""
+    program = """
+import signal
+from aca_tokend.bell import Bell, handle_signals
+from aca_tokend.core.config import CommandHook
+from aca_tokend.core.errors import HookError
+from aca_tokend.sinks.hooks import Command
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+handle_signals(Bell())
+try:
+    Command(CommandHook(command=("false",))).run(())
+except HookError as error:
+    print(error.message)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "command false ended with status 1\n"
+
+
 def test_closed_output_says_nothing_about_the_end() -> None:
     """A command that closes its output and works on is waited for."""
     assert fail("sh", "-c", "exec >&- 2>&-; sleep 0.3; exit 4").message == "command sh ended with status 4"
