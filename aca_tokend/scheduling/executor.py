@@ -97,8 +97,8 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
     ) -> bool:
         """Queues `run`. While stopping only what finishes a rotation is taken; `drop` is called for what is not.
 
-        Whether there is a thread for it, now or once another call is over. If there is none, only what is `patient` is
-        queued all the same.
+        False where there is no thread for it, now or once another call is over, and it is not queued. What is `patient`
+        is queued all the same, and what finishes a rotation while stopping: nobody would try it again.
         """
         with self._ready:
             if not self._stopping or finish:
@@ -108,10 +108,10 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
                     self._ready.notify()
                 elif self._threads < self._most() and not self._add_thread() and not self._threads:
                     self._refused = True
-                    if not patient:
+                    if not (patient or self._stopping):
                         self._waiting.remove(entry)
                         heapq.heapify(self._waiting)
-                    return False
+                        return False
                 return True
         drop()
         return True

@@ -184,7 +184,7 @@ def test_pool_without_any_thread(
     assert not pool.submit(0.0, nothing, nothing)
     assert pool.lacks_threads()
     assert not pool.lacks_threads()
-    assert not pool.submit(0.0, done.set, nothing, patient=True)
+    assert pool.submit(0.0, done.set, nothing, patient=True)
     pool.share(0.0)
     assert pool.lacks_threads()
     assert pool.lacks_threads()
@@ -195,6 +195,20 @@ def test_pool_without_any_thread(
     assert done.wait(GENEROUS)
     assert not pool.lacks_threads()
     assert not bugs
+
+
+def test_last_call_waits_for_a_thread(pool: Executor, no_more_threads: Callable[[], None]) -> None:
+    """While stopping, what finishes a rotation waits for a thread, where otherwise it would be tried again later."""
+    size = threading.stack_size()
+    no_more_threads()
+    done = threading.Event()
+    pool.shutdown()
+    assert pool.submit(0.0, done.set, nothing, finish=True)
+
+    threading.stack_size(size)
+    pool.relieve()
+
+    assert done.wait(GENEROUS)
 
 
 def test_pool_that_shares(bugs: list[BaseException]) -> None:
