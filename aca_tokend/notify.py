@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -74,16 +75,18 @@ class Notifier:
         # at half of the time that we have, as its manual asks for, or before
         every = min(STATUS_SECONDS, self.watchdog_seconds / 2)
         while not self._stopped.is_set():
-            if not unhealthy():
-                self._tell("WATCHDOG=1")
+            with suppress(MemoryError):  # there may be some at the next look
+                if not unhealthy():
+                    self._tell("WATCHDOG=1")
             self._stopped.wait(every)
 
     def _say(self, status: Callable[[], str]) -> None:
         told = ""
         try:
             while not self._stopped.is_set():
-                if (line := status()) != told and self._tell(f"STATUS={line}"):
-                    told = line
+                with suppress(MemoryError):  # as above
+                    if (line := status()) != told and self._tell(f"STATUS={line}"):
+                        told = line
                 self._stopped.wait(STATUS_SECONDS)
         finally:
             if not self._stopped.is_set():  # else the last line would be believed for ever

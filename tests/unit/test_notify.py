@@ -132,6 +132,35 @@ def test_status_line_that_fails_starves_no_watchdog(manager: Manager) -> None:
         end(notifier)
 
 
+def test_memory_that_is_wanting_once(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no memory for a look, the next one feeds the watchdog, and tells the status line."""
+    monkeypatch.setattr("aca_tokend.notify.STATUS_SECONDS", 0.01)
+    wanting = {"health", "status"}
+
+    def look(at: str) -> None:
+        if at in wanting:
+            wanting.remove(at)
+            raise MemoryError
+
+    def unhealthy() -> list[str]:
+        look("health")
+        return []
+
+    def status() -> str:
+        look("status")
+        return "well"
+
+    notifier = Notifier.of({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "20000"})
+    notifier.start(unhealthy, status)
+    try:
+        told: set[tuple[str, ...]] = set()
+        while len(told) < 2:
+            told.add(tuple(manager.next()))
+        assert told == {("WATCHDOG=1",), ("STATUS=well",)}
+    finally:
+        end(notifier)
+
+
 def until(count: object, more: int) -> None:
     """Waits until it is so many more by now."""
     assert callable(count)
