@@ -27,7 +27,7 @@ from aca_tokend.bell import Bell
 from aca_tokend.clock import SystemClock
 from aca_tokend.config.watching import ConfigWatch
 from aca_tokend.core.demand import Demand
-from aca_tokend.core.errors import NO_THREAD, InternalError, contained
+from aca_tokend.core.errors import NO_THREAD, InternalError, contained, is_exhausted
 from aca_tokend.core.health import Check, problems
 from aca_tokend.core.login import LoggedIn, LoginFailed
 from aca_tokend.core.outcome import Component, Granted, TokenEvent
@@ -67,8 +67,8 @@ if TYPE_CHECKING:
 STOP_SECONDS = 12.0
 # The wall clock was stepped, or the machine slept, if it moved this much against the clock that threads wait by.
 STEP_SECONDS = 1.0
-# A configuration that was rejected is read again so often: a disk or a limit that failed it may be well again, which
-# no file shows.
+# A configuration that was rejected, or could not be taken up for want of resources, is read again so often: a disk or a
+# limit that failed it may be well again, which no file shows.
 READ_AGAIN_SECONDS = 60.0
 # On the schedule, the keeping of our own token in a Vault; no token has a name with a colon in it.
 KEEPER = "vault:"
@@ -110,6 +110,7 @@ class Daemon:
         self._leaving: list[frozenset[str]] = []  # pools that reloads left without tokens
         self._uncleaned = list(_places(self.config).values())
         self._torn = False  # a reload failed half-way
+        self._exhausted = False  # the last one failed for want of resources, and changed nothing
         for token in self.config.tokens:
             self.tokens.add(token, self.clock.monotonic())
 
@@ -128,7 +129,8 @@ class Daemon:
         while not self.bell.stop:
             self.bell.wait(1.0)
             source = self.source
-            again = source is not None and source.problems and time.monotonic() >= read_at + READ_AGAIN_SECONDS
+            failed = source is not None and (bool(source.problems) or self._exhausted)
+            again = failed and time.monotonic() >= read_at + READ_AGAIN_SECONDS
             if source is not None and loaded is None and (self.bell.reload or again):
                 read_at = time.monotonic()
                 self.bell.reload = False
@@ -170,12 +172,14 @@ class Daemon:
     def reload(self, loaded: Future[Loaded] | None = None) -> None:
         """Reads the configuration again, unless it was, and, if all of it is well, swaps it in.
 
-        A bug is contained. Before the swap it changed nothing, and the next change of a file, or SIGHUP, tries again.
+        A bug is contained. Before the swap it changed nothing, and the next change of a file, or SIGHUP, tries again;
+        where the system had nothing left for us, `watch` does.
         Half-way through the swap cannot be undone: every token stays on schedule, some of them as they were before,
         removed ones perhaps among them; what left may stay open; and reloads count as failed until a restart.
         """
         source, before = self.source, self.config
         read = (source.written, source.running) if source else None
+        self._exhausted = False
         try:
             self._read_and_swap(loaded)
         except Exception as error:  # noqa: BLE001 -- contained here for reloads
@@ -184,6 +188,7 @@ class Daemon:
                 self.tokens.keep_all()
             elif source and read:
                 source.written, source.running = read
+                self._exhausted = is_exhausted(error)
             self._observe_reload(False)
             self.unexpected(Component.RELOAD, "configuration", error)
 

@@ -442,6 +442,33 @@ def test_bug_before_the_swap(tmp_path: Path) -> None:
     assert rig.successful == 1.0
 
 
+def test_reload_without_memory_comes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload for which there was no memory is tried again by itself: no file changes, and nobody asks for it."""
+    monkeypatch.setattr("aca_tokend.daemon.READ_AGAIN_SECONDS", 0.0)
+    rig = Reloading(tmp_path / "config.toml")
+    daemon = rig.daemon
+    assert daemon.source is not None
+    observe = daemon.source.observe
+
+    def wanting(_succeeded: bool) -> None:
+        raise MemoryError
+
+    daemon.source.observe = wanting
+    rig.reload("bookings", "rooms")
+    assert set(daemon.tokens.by_name) == {"bookings", "foyer"}
+    assert rig.successful == 0.0
+
+    daemon.source.observe = observe
+    watching = threading.Thread(target=daemon.watch)
+    watching.start()
+    try:
+        wait_until(lambda: rig.successful == 1.0, "it is read again")
+    finally:
+        daemon.bell.ring_to_stop()
+        watching.join()
+    assert set(daemon.tokens.by_name) == {"bookings", "rooms"}
+
+
 def test_bug_amid_the_swap(tmp_path: Path) -> None:
     """After a reload that failed half-way every token is on schedule, and reloads count as failed until a restart."""
     rig = Reloading(tmp_path / "config.toml")
