@@ -68,15 +68,16 @@ def ending_orphans() -> Iterator[list[int]]:
 
 
 def _end_orphans(began: float, left: list[int]) -> list[int]:
-    """Ends them, and returns those that may not be gone yet."""
+    """Ends them, and returns those that may not be gone yet. Of those that have ended by themselves nothing is kept."""
     ending = []
     with _reaping:  # a number may be another process's once it was waited for, which happens here alone
         younger = min(list(_running.values()), default=math.inf)
         for pid, started in _orphans().items():
-            if began <= started < younger and pid not in left:
+            ended = os.waitpid(pid, os.WNOHANG)[0]
+            if not ended and began <= started < younger and pid not in left:
                 try:
                     os.kill(pid, signal.SIGKILL)
-                    ending += [] if os.waitpid(pid, os.WNOHANG)[0] else [pid]
+                    ending.append(pid)
                 except PermissionError:
                     left.append(pid)
     return ending

@@ -64,3 +64,24 @@ thread.start()
 thread.join()
 """
     assert _told(program) == "True\n"
+
+
+def test_orphan_that_ended_by_itself_is_kept_no_longer() -> None:
+    """What was begun before a run, and could not be ended then, leaves nothing once it has ended."""
+    program = """
+import subprocess, threading, time
+from pathlib import Path
+from aca_tokend.process import _orphans, adopt_orphans, ending_orphans
+
+adopt_orphans()
+run = threading.Thread(target=subprocess.run, args=(("sh", "-c", "sleep 0.1 &"),))
+run.start()
+run.join()
+(orphan,) = _orphans()
+while ") Z " not in Path(f"/proc/{orphan}/stat").read_text():
+    time.sleep(0.01)
+with ending_orphans():
+    pass
+print(_orphans())
+"""
+    assert _told(program) == "{}\n"
