@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -188,10 +189,12 @@ class Parts:
             hook.hook.close()
         for endpoint in self.endpoints.values():
             endpoint.close()
-        ending = [_apart(it) for it in (*(vault.close for vault in self.vaults.values()), *besides)]
-        deadline = time.monotonic() + CLOSE_SECONDS
-        for thread in ending:
-            thread.start()
+        ending, deadline = list[threading.Thread](), time.monotonic() + CLOSE_SECONDS
+        for close in (*(vault.close for vault in self.vaults.values()), *besides):
+            with suppress(RuntimeError, MemoryError):  # what the machine gives no thread for ends with the process
+                thread = _apart(close)
+                thread.start()
+                ending.append(thread)
         for thread in ending:
             thread.join(max(deadline - time.monotonic(), 0.0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from aca_tokend.core.config import parse
 from aca_tokend.core.errors import HookError, LookError
 from aca_tokend.parts import Parts
 from tests.fakes import FakeClock
+from tests.unit.test_scheduler import NO_STACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -295,3 +297,13 @@ def test_close_lets_no_command_start(rig: Rig) -> None:
     rig.parts.close()
     with pytest.raises(HookError, match="the daemon stops"):
         hook.hook.run([])
+
+
+def test_close_without_a_thread(rig: Rig) -> None:
+    """Where the system gives no thread to close something in, the end comes all the same."""
+    before = threading.stack_size()
+    threading.stack_size(NO_STACK)
+    try:
+        rig.parts.close([lambda: None])
+    finally:
+        threading.stack_size(before)
