@@ -7,7 +7,6 @@ connection, and what is no longer needed is handed back to be closed by whoever 
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from aca_tokend.rotation.managed import Wiring
 from aca_tokend.rotation.shared import Shared
 from aca_tokend.sinks import hooks
 from aca_tokend.sinks.mounts import FILE_POOL, FILE_POOL_SIZE, pool_of
+from aca_tokend.threads import Thread
 from aca_tokend.vault.session import VaultSession
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Parts:
             hook.hook.close()
         for endpoint in self.endpoints.values():
             endpoint.close()
-        ending, deadline = list[threading.Thread](), time.monotonic() + CLOSE_SECONDS
+        ending, deadline = list[Thread](), time.monotonic() + CLOSE_SECONDS
         for close in (*(vault.close for vault in self.vaults.values()), *besides):
             with suppress(RuntimeError, MemoryError):  # what the machine gives no thread for ends with the process
                 thread = _apart(close)
@@ -199,6 +199,6 @@ class Parts:
             thread.join(max(deadline - time.monotonic(), 0.0))
 
 
-def _apart(close: Callable[[], None]) -> threading.Thread:
+def _apart(close: Callable[[], None]) -> Thread:
     """Closes it once started: to revoke our token takes a request, which may hang until its timeout."""
-    return threading.Thread(target=close, name="close", daemon=True)
+    return Thread(target=close, name="close", daemon=True)

@@ -5,13 +5,13 @@ What it means for tokens stands in rotation/: changes.py compares, reconfigure.p
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aca_tokend.config.files import load, patterns
 from aca_tokend.core.errors import ConfigError
+from aca_tokend.threads import Thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -89,7 +89,7 @@ class Source:
             ring()
 
         try:
-            threading.Thread(target=work, name="reload", daemon=True).start()
+            Thread(target=work, name="reload", daemon=True).start()
         except RuntimeError:  # no further thread
             work()
         return future

@@ -19,6 +19,7 @@ from aca_tokend.core.errors import TransportError, is_exhausted
 from aca_tokend.core.outcome import Reason
 from aca_tokend.net import messages
 from aca_tokend.net.streams import Tcp, Tls, problem_of
+from aca_tokend.threads import Thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -154,7 +155,7 @@ class _Names:
         if begins:
             run = partial(self._run, host, port, future)
             try:
-                threading.Thread(target=run, name=f"name {host}", daemon=True).start()
+                Thread(target=run, name=f"name {host}", daemon=True).start()
             except (RuntimeError, MemoryError):  # the machine gives no further thread: better late than never
                 run()
         try:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from apscheduler.executors.base import BaseExecutor, MaxInstancesReachedError
 
+from aca_tokend.threads import Thread
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -134,7 +136,8 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
         with self._ready:
             self.size = size
             for _ in range(min(len(self._waiting) - self._idle, self._most() - self._threads)):
-                self._add_thread()
+                if not self._add_thread():
+                    return
 
     def close(self) -> None:
         """Ends each thread once nothing waits any more."""
@@ -170,7 +173,7 @@ class Executor(BaseExecutor):  # type: ignore[misc]  # APScheduler publishes no 
     def _add_thread(self) -> bool:
         """Whether the system gives a further thread. Without it the pool goes on with those that it has."""
         try:
-            threading.Thread(target=self._work, name=f"{self.name}-{self._threads + 1}", daemon=True).start()
+            Thread(target=self._work, name=f"{self.name}-{self._threads + 1}", daemon=True).start()
         except (RuntimeError, MemoryError):
             return False
         self._threads += 1  # the thread waits for our lock before it looks

@@ -197,6 +197,21 @@ def test_pool_without_any_thread(
     assert not bugs
 
 
+def test_thread_that_never_begins(pool: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that had no memory to begin is as good as none: nobody waits for it, and the next one serves."""
+    done = threading.Event()
+    with monkeypatch.context() as wanting:
+        wanting.setattr("aca_tokend.threads.BEGIN_SECONDS", 0.01)
+        wanting.setattr(threading.Thread, "_bootstrap", lambda _thread: None)
+        assert not pool.submit(0.0, nothing, nothing)
+        assert pool.submit(0.0, done.set, nothing, patient=True)
+
+    pool.relieve()
+
+    assert done.wait(GENEROUS)
+    assert pool._threads == 1
+
+
 def test_last_call_waits_for_a_thread(pool: Executor, no_more_threads: Callable[[], None]) -> None:
     """While stopping, what finishes a rotation waits for a thread, where otherwise it would be tried again later."""
     size = threading.stack_size()
