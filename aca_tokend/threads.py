@@ -7,8 +7,8 @@ from functools import partial
 
 from aca_tokend.core.errors import NO_THREAD
 
-# A thread that has not begun after so long is given up.
-BEGIN_SECONDS = 1.0
+# A thread that has not begun after so long is given up. A machine with much to do may take a while.
+BEGIN_SECONDS = 3.0
 
 
 class Thread(threading.Thread):
