@@ -47,8 +47,11 @@ def run(script):
 def ended(pid):
     return not Path("/proc", pid).exists()
 
-begun, end = Path(sys.argv[1], "begun"), Path(sys.argv[1], "end")
-leave = "setsid sleep 300 >/dev/null 2>&1 & echo $!; sleep 300 >/dev/null 2>&1 &"
+begun, end, apart = (Path(sys.argv[1], name) for name in ("begun", "end", "apart"))
+leave = (
+    f"rm -f {apart}; setsid sh -c 'touch {apart}; exec sleep 300' >/dev/null 2>&1 & echo $!;"
+    f"until test -e {apart}; do sleep 0.01; done; sleep 300 >/dev/null 2>&1 &"
+)
 adopt_orphans()
 print("ended:", ended(run(leave)))
 longer = threading.Thread(target=run, args=(f"touch {begun}; until test -e {end}; do sleep 0.05; done",))
