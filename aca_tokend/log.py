@@ -49,8 +49,8 @@ SECRET_NAMES = frozenset(
     }
 )
 
-# So many lines wait for whoever reads them, a few megabytes. What else is logged meanwhile is dropped.
-MOST_LINES = 5000
+# So many lines wait for whoever reads them, a megabyte or two. What else is logged meanwhile is dropped.
+MOST_LINES = 2000
 # At the end, what waits is written within this time, in seconds, unless `until` says when.
 LAST_SECONDS = 3.0
 # To give up what then still waits takes a moment. A thread that does not get there hangs in the system.
