@@ -200,11 +200,10 @@ class _Patient(io.TextIOBase):
     """A stream that is written to only when it takes something, so that a thread can be told to give up."""
 
     def __init__(self, stream: TextIO, background: Background) -> None:
-        self._stream = stream  # which would close its descriptor
-        self._descriptor = descriptor = stream.fileno()
+        self._stream = stream
         self._background = background
         self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLOUT)
+        self._poll.register(stream.fileno(), select.POLLOUT)
 
     def write(self, text: str) -> int:
         """Writes all of it. Raises TimeoutError when it is time to give up, and OSError."""
@@ -213,7 +212,8 @@ class _Patient(io.TextIOBase):
             while not self._poll.poll(0 if (over := time.monotonic() >= self._background.until) else 100):
                 if over:
                     raise TimeoutError
-            left = left[os.write(self._descriptor, left[:_PIECE]) :]
+            # asked for each time: once the stream is closed its number may be that of another file
+            left = left[os.write(self._stream.fileno(), left[:_PIECE]) :]
         return len(text)
 
 
