@@ -153,7 +153,7 @@ class Daemon:
             self.contain("expired tokens", partial(self._tell_expired, now))
 
     def find_threads(self) -> None:
-        """Has the pools share the threads that there are, where the system had none for one, and tells of that."""
+        """Has the pools share the threads that there are, where the system had none for one, and logs that."""
 
         def find() -> None:
             if self.scheduler.find_threads():
@@ -242,7 +242,7 @@ class Daemon:
         )
 
     def _tidy(self, left: frozenset[str], hooks: list[str]) -> None:
-        """Removes what attempts that began before a reload could still have used: these pools and hooks, what is told.
+        """Removes what attempts that began before a reload could still have used: pools, hooks, what was logged.
 
         A hook that still owes a run is left to the next reload.
         """

@@ -1,7 +1,7 @@
 """How lines are written: structlog for ours, and the same renderer for the lines of libraries.
 
 One line per event, JSON or for people. A line that cannot be written is dropped: logging never raises into a rotation,
-and while a daemon runs no rotation waits for whoever reads the log.
+and while a daemon runs no rotation waits for the reader of the log.
 No line shows a secret: `Secret` renders as `<secret>`, so does whatever stands under the name of one, and no exception
 is written. What is written of rotations stands in event_log.py; docs/logs.md has every event.
 """
@@ -49,7 +49,7 @@ SECRET_NAMES = frozenset(
     }
 )
 
-# So many lines wait for whoever reads them, a megabyte or two. What else is logged meanwhile is dropped.
+# So many lines wait for the log's reader, a megabyte or two. What else is logged meanwhile is dropped.
 MOST_LINES = 2000
 # At the end, what waits is written within this time, in seconds, unless `until` says when.
 LAST_SECONDS = 3.0
@@ -119,7 +119,7 @@ class _Handler(logging.StreamHandler["TextIO"]):
 
 
 class Background(QueueHandler):
-    """While this context lasts, a thread writes the lines, and nobody who logs waits for whoever reads them.
+    """While this context lasts, a thread writes the lines, and logging never waits for the reader.
 
     Of lines that nobody reads so many wait; those after them are dropped and counted, and a line says so once others
     are written again. At the end, also by an exception, what waits is written.

@@ -89,7 +89,7 @@ def _orphans() -> dict[int, float]:
     They are the main thread's, which runs no programs.
     """
     adopts, found = ctypes.c_int(), {}
-    children = Path(f"/proc/self/task/{os.getpid()}/children")  # not every kernel tells of them
+    children = Path(f"/proc/self/task/{os.getpid()}/children")  # not every kernel has it
     ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(adopts), 0, 0, 0)
     for pid in children.read_text().split() if adopts.value and children.exists() else ():
         with suppress(FileNotFoundError):  # another user's, which is not to be seen

@@ -104,7 +104,7 @@ class Source:
     def read(self, *, asked: bool, loaded: Future[Loaded] | None = None) -> Config | None:
         """The configuration to run by now; None where nothing changed, or anything is wrong with it.
 
-        With `asked` somebody waits for an answer, so it is told again what was told before. `loaded` is what was read
+        With `asked` somebody waits for an answer, so what was logged before is logged again. `loaded` is what was read
         already.
         """
         written, include = loaded.result() if loaded else self._load()

@@ -122,9 +122,9 @@ def patterns(path: str | Path) -> tuple[str, ...]:
 
 
 def files(path: str | Path, include: Sequence[str]) -> list[str]:
-    """The main file and those that these patterns find now."""
+    """The main file and those that these patterns find now, one that several find as often."""
     main = os.fspath(path)
-    return [main, *_included(main, list(include), [])]
+    return [main, *_matching(main, list(include), [])]
 
 
 def folders(path: str | Path, include: Sequence[str]) -> set[str]:
@@ -193,9 +193,18 @@ def _syntax(file: str, message: str) -> Problem:
 
 
 def _included(main: str, patterns: object, problems: list[Problem]) -> Iterator[str]:
-    """Each file that is included, once. What is no pattern is left for `parse` to tell."""
-    folder = os.path.dirname(main)  # noqa: PTH120 - the path is a string throughout
+    """Each file that is included, once."""
     seen = {os.path.realpath(main)}
+    for file in _matching(main, patterns, problems):
+        real = os.path.realpath(file)
+        if real not in seen:
+            seen.add(real)
+            yield file
+
+
+def _matching(main: str, patterns: object, problems: list[Problem]) -> Iterator[str]:
+    """What each pattern finds. What is no pattern is left for `parse` to tell."""
+    folder = os.path.dirname(main)  # noqa: PTH120 - the path is a string throughout
     for number, pattern in enumerate(patterns if isinstance(patterns, list) else ()):
         if not _is_pattern(pattern):
             continue
@@ -204,25 +213,22 @@ def _included(main: str, patterns: object, problems: list[Problem]) -> Iterator[
         if not found and not glob.has_magic(pattern):
             problem, fix = "names a file that does not exist", "create it, or remove this entry"
             problems.append(Problem(main, f"include[{number}]", problem, fix))
-        for file in found:
-            real = os.path.realpath(file)
-            if real not in seen:
-                seen.add(real)
-                yield file
+        yield from found
 
 
 def _matches(folder: str, parts: Sequence[str], problems: list[Problem]) -> Iterator[str]:
-    """What a pattern finds below a folder. Unlike `glob`, it tells of a folder that cannot be listed."""
+    """What a pattern finds below a folder. Unlike `glob`, it reports a folder that cannot be listed."""
     part, *rest = parts or [""]
     if part == "**":
         for below in _tree(folder, problems, set()):
             yield from _matches(below, rest or ["*"], problems)
         return
-    for name in _names(folder, part, problems) if glob.has_magic(part) else [part]:
+    listed = glob.has_magic(part)
+    for name in _names(folder, part, problems) if listed else [part]:
         path = os.path.join(folder, name)  # noqa: PTH118 - as above
         if rest:
             yield from _matches(path, rest, problems)
-        elif _is_there(path):
+        elif listed or _is_there(path):
             yield path
 
 

@@ -1,8 +1,8 @@
 """Notices that a file of the configuration may have changed, and rings. It reads none of them and decides nothing else.
 
-It looks every second. What counts is whether a file is another by now, or has another time or size: so the swap of
-`..data` in a mounted ConfigMap counts, and a log in the same folder does not. To be told by the system would take a
-thread of a library, which ends the process where there is none, and tells nothing on many file systems.
+It looks about every second. What counts is whether a file is another by now, or has another time or size: so the swap
+of `..data` in a mounted ConfigMap counts, and a log in the same folder does not. Listening to the system would take a
+thread of a library, which ends the process where there is none, and many file systems say nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOOK_SECONDS = 1.0
+# It looks less often at thousands of files: this share of a core goes into it.
+SHARE = 0.003
 # A file is written in several steps: what still changes after so long is looked at again, but not for ever.
 SETTLE_SECONDS = 0.2
 MOST_SETTLING = 10
@@ -57,13 +59,16 @@ class ConfigWatch:
         self._stopped.set()
 
     def _work(self) -> None:
+        took = 0.0
         while not self._stopped.is_set():
             with contextlib.suppress(MemoryError):  # there may be some at the next look
+                began = time.thread_time()
                 stamp = self._look()
+                took = time.thread_time() - began
                 if stamp != self._stamp:
                     self._stamp = self._settled(stamp)
                     self._ring()
-            self._stopped.wait(LOOK_SECONDS)
+            self._stopped.wait(max(LOOK_SECONDS, took / SHARE))
 
     def _settled(self, stamp: Stamp) -> Stamp:
         """How they are once they stay as they are."""

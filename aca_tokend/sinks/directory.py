@@ -99,7 +99,7 @@ class DirectorySink:
                     if before.links.get(name) != _target(name):
                         _link(_target(name), name, directory)
                 _link(folder, DATA, directory)
-            except BaseException:  # also where the process is told to end: no litter
+            except BaseException:  # also where the process has to end: no litter
                 with suppress(OSError):  # what cannot be read may lead to the folder: the next start removes it
                     if _leads_to(DATA, directory) != folder:  # over NFS a rename may be made and reported as failed
                         _remove(folder, directory)

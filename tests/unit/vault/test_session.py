@@ -18,27 +18,11 @@ from tests.unit.vault.bench import HELD, LOGIN, PATH, SECOND, SECRET, SHORT, ass
 from tests.unit.vault.stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.unit.scripted_server import Talk
     from tests.unit.vault.bench import Bench
     from tests.unit.vault.stub import VaultStub
-
-
-@pytest.fixture
-def stub() -> Iterator[VaultStub]:
-    """A Vault that holds a secret as version 3."""
-    with vault_stub() as running:
-        running.always(PATH, HELD)
-        yield running
-
-
-@pytest.fixture
-def by_token(stub: VaultStub) -> Iterator[Bench]:
-    """A session that logs in by token."""
-    with bench(stub.address) as made:
-        yield made
 
 
 # What is read and written

@@ -14,7 +14,7 @@ from aca_tokend.core.login import LoggedIn, LoginFailed, OwnToken, RenewalFailed
 from aca_tokend.core.outcome import Reason
 from tests.unit.scripted_server import response
 from tests.unit.vault.bench import FIRST, HELD, LOGIN, LONG, PATH, SECOND, SECRET, SECRET_ID, assert_hidden, bench
-from tests.unit.vault.stub import CAPABILITIES, DENIED, LOOKUP, answer, vault_stub
+from tests.unit.vault.stub import CAPABILITIES, DENIED, LOOKUP, answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,21 +24,6 @@ if TYPE_CHECKING:
 
 RENEW = "/v1/auth/token/renew-self"
 REVOKE = "/v1/auth/token/revoke-self"
-
-
-@pytest.fixture
-def stub() -> Iterator[VaultStub]:
-    """A Vault that holds a secret as version 3."""
-    with vault_stub() as running:
-        running.always(PATH, HELD)
-        yield running
-
-
-@pytest.fixture
-def by_token(stub: VaultStub) -> Iterator[Bench]:
-    """A session that logs in by token."""
-    with bench(stub.address) as made:
-        yield made
 
 
 @pytest.fixture
