@@ -19,6 +19,7 @@ from aca_tokend.config.references import SecretResolver
 from aca_tokend.core.config import after_of, references
 from aca_tokend.core.errors import SecretError, TokendError
 from aca_tokend.core.shards import parse_index
+from aca_tokend.process import wait_for_programs
 from aca_tokend.rotation.credentials import endpoint_pool
 from aca_tokend.rotation.hook_runner import HookState
 from aca_tokend.rotation.managed import Wiring
@@ -197,6 +198,7 @@ class Parts:
                 ending.append(thread)
         for thread in ending:
             thread.join(max(deadline - time.monotonic(), 0.0))
+        wait_for_programs(max(deadline - time.monotonic(), 0.0))
 
 
 def _apart(close: Callable[[], None]) -> Thread:

@@ -28,8 +28,10 @@ _M_ARENA_MAX = -8
 # The system tells when a process was started in steps that are shorter than this.
 _TICK_SECONDS = 0.02
 
-# When each program that runs was begun, by CLOCK_BOOTTIME, and who waits for what they leave behind.
+# When each program that runs was begun, by CLOCK_BOOTTIME, and the ended ones that may have left something behind.
 _running: dict[object, float] = {}
+_ending: set[object] = set()
+_ended = threading.Condition()  # held for each change of these two
 _reaping = threading.Lock()
 
 
@@ -57,14 +59,28 @@ def ending_orphans() -> Iterator[list[int]]:
     """
     left: list[int] = []
     run = object()
-    began = _running[run] = time.clock_gettime(time.CLOCK_BOOTTIME) - _TICK_SECONDS
+    with _ended:
+        began = _running[run] = time.clock_gettime(time.CLOCK_BOOTTIME) - _TICK_SECONDS
     try:
         yield left
     finally:
-        del _running[run]
-        while ending := _end_orphans(began, left):
-            with suppress(ChildProcessError):
-                os.waitid(os.P_PID, ending[0], os.WEXITED | os.WNOWAIT)
+        with _ended:
+            _ending.add(run)
+            del _running[run]
+        try:
+            while ending := _end_orphans(began, left):
+                with suppress(ChildProcessError):
+                    os.waitid(os.P_PID, ending[0], os.WEXITED | os.WNOWAIT)
+        finally:
+            with _ended:
+                _ending.remove(run)
+                _ended.notify_all()
+
+
+def wait_for_programs(seconds: float) -> None:
+    """Waits until every program has ended, with what it left behind, for so many seconds at most."""
+    with _ended:
+        _ended.wait_for(lambda: not _running and not _ending, seconds)
 
 
 def _end_orphans(began: float, left: list[int]) -> list[int]:

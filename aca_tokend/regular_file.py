@@ -24,6 +24,8 @@ def read_regular(path: str, most: int) -> tuple[bytes, os.stat_result]:
             raise OSError(code, os.strerror(code))
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(most + 1)
+        if content is None:  # it waits for somebody, as some files of /proc do
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
     finally:
         os.close(descriptor)
     if len(content) > most:

@@ -43,6 +43,7 @@ _UNREADABLE = {
     errno.EFBIG: (f"holds more than {MAX_CONFIG_BYTES} bytes", "name the right file"),
     errno.ELOOP: ("is a symbolic link to itself", "let it point to a file"),
 }
+_NO_FOLDER = ("is not a folder", "make it a folder again, or remove what names it from include")
 # How tomllib's messages begin (the rest may repeat what is in the file), and what to do.
 _SYNTAX = {
     "Invalid statement": "write key = value, or a [table]",
@@ -216,40 +217,44 @@ def _matching(main: str, patterns: object, problems: list[Problem]) -> Iterator[
         yield from found
 
 
-def _matches(folder: str, parts: Sequence[str], problems: list[Problem]) -> Iterator[str]:
-    """What a pattern finds below a folder. Unlike `glob`, it reports a folder that cannot be listed."""
+def _matches(folder: str, parts: Sequence[str], problems: list[Problem], *, named: bool = True) -> Iterator[str]:
+    """What a pattern finds below a folder, which `include` may have named. One that cannot be listed is a problem."""
     part, *rest = parts or [""]
     if part == "**":
-        for below in _tree(folder, problems, set()):
-            yield from _matches(below, rest or ["*"], problems)
+        for below in _tree(folder, problems, set(), named=named):
+            yield from _matches(below, rest or ["*"], problems, named=False)
         return
     listed = glob.has_magic(part)
-    for name in _names(folder, part, problems) if listed else [part]:
+    for name in _names(folder, part, problems, named=named) if listed else [part]:
         path = os.path.join(folder, name)  # noqa: PTH118 - as above
         if rest:
-            yield from _matches(path, rest, problems)
+            yield from _matches(path, rest, problems, named=named and not listed)
         elif listed or _is_there(path):
             yield path
 
 
-def _tree(folder: str, problems: list[Problem], seen: set[str]) -> Iterator[str]:
+def _tree(folder: str, problems: list[Problem], seen: set[str], *, named: bool = False) -> Iterator[str]:
     """A folder and all below it, each once, wherever links lead. What is no folder is one that holds nothing."""
     real = os.path.realpath(folder)
     if real in seen:
         return
     seen.add(real)
     yield folder
-    for name in _names(folder, "*", problems):
+    for name in _names(folder, "*", problems, named=named):
         yield from _tree(os.path.join(folder, name), problems, seen)  # noqa: PTH118 - as above
 
 
-def _names(folder: str, pattern: str, problems: list[Problem]) -> list[str]:
-    """The names in a folder that match. As in a shell, one that begins with a dot must be asked for."""
+def _names(folder: str, pattern: str, problems: list[Problem], *, named: bool) -> list[str]:
+    """The names in a folder that match. As in a shell, one that begins with a dot must be asked for.
+
+    One that `include` names, and that is no folder, is a problem: its tokens would be gone without a word.
+    """
     try:
         names = os.listdir(folder or ".")  # noqa: PTH208 - as above
     except OSError as error:
-        problem = _unreadable(folder, error)
-        if error.errno not in _ABSENT and problem not in problems:
+        problem = Problem(folder, "", *_NO_FOLDER) if error.errno == errno.ENOTDIR else _unreadable(folder, error)
+        absent = _ABSENT - {errno.ENOTDIR} if named else _ABSENT
+        if error.errno not in absent and problem not in problems:
             problems.append(problem)
         return []
     return fnmatch.filter([it for it in names if pattern.startswith(".") or not it.startswith(".")], pattern)

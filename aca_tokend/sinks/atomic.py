@@ -52,8 +52,11 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_NO_FILE = "no regular file"
 # What `replace` renames, and the cleanup finds again after a kill: `beside` leads to the lock of its writer.
 _TEMPORARY = re.compile(r"(?P<beside>(?:\..+)?)\.aca-tokend-[0-9]+-[0-9a-f]{16}\.tmp")
+# One name for all that this process writes: where nothing can be renamed or removed, each try would leave a file more.
+_MARK = f".aca-tokend-{os.getpid()}-{secrets.token_hex(8)}.tmp"
 UNREADABLE = "with this owner, group and mode the daemon could not read it again"
 
 
@@ -94,9 +97,11 @@ def read(name: str, directory: int) -> tuple[bytes, object]:
         with opened(name, os.O_RDONLY | os.O_NONBLOCK, directory=directory) as file:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
-                raise NotAFileError(_KINDS.get(stat.S_IFMT(status.st_mode), "no regular file"))
+                raise NotAFileError(_KINDS.get(stat.S_IFMT(status.st_mode), _NO_FILE))
             with open(file, "rb", closefd=False) as stream:
                 content = stream.read(MAX_BYTES + 1)
+            if content is None:  # it waits for somebody, as some files of /proc do
+                raise NotAFileError(_NO_FILE)
     except FileNotFoundError:
         return b"", None
     except OSError as error:
@@ -111,9 +116,13 @@ def read(name: str, directory: int) -> tuple[bytes, object]:
 
 def replace(name: str, content: bytes, directory: int, access: Access, beside: str) -> None:
     """Puts a file with this content under `name`. Then both content and name are on disk. Only under the lock."""
-    temporary = f"{beside}.aca-tokend-{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    temporary = f"{beside}{_MARK}"
     try:
-        create(temporary, content, directory, access)
+        try:
+            create(temporary, content, directory, access)
+        except FileExistsError:  # of a try before this one, which could not remove it
+            os.unlink(temporary, dir_fd=directory)
+            create(temporary, content, directory, access)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         os.fsync(directory)
     except BaseException:  # also where the process is told to end: no litter

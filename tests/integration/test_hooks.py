@@ -173,6 +173,18 @@ def test_stop_ends_a_hook_that_hangs(stage: Stage) -> None:
         wait_until(lambda pid=pid: _ended(pid), f"the end of {pid}")  # type: ignore[misc]  # bound now
 
 
+def test_stop_ends_what_left_the_session_of_a_hook(stage: Stage) -> None:
+    """A stop while a hook runs ends what it started in another session too, before the daemon itself ends."""
+    stage.lookalike.levers(lifetime=600.0)
+    file = stage.directory / "pid"
+    hanging = shell(f"setsid sleep 300 >/dev/null 2>&1 & echo $! >{file}; sleep 300", timeout="60s")
+    daemon = stage.daemon(configured(stage, {"bookings": hanging}))
+    wait_until(lambda: file.exists() and file.read_text() != "", "a run")
+
+    assert daemon.terminate() == 0
+    assert _ended(file.read_text().strip())
+
+
 def _ended(pid: str) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}

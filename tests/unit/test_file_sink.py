@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -378,6 +379,32 @@ def test_killed_before_the_rename(path: Path) -> None:
     assert sink.look().document == document(1)
 
 
+def test_directory_that_only_takes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be renamed or removed, the tries of a process leave one file and not one each."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "")
+
+    sink = published(path)
+    for name in ("rename", "unlink"):
+        monkeypatch.setattr(os, name, refused)
+    for _ in range(3):
+        with pytest.raises(PublishError):
+            sink.publish(document(2), sink.look())
+    assert len(names(path) - {NAME, f".{NAME}.lock"}) == 1
+
+
+def test_file_that_waits_for_somebody(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What calls itself regular and has nothing to read now, as some files of /proc, is no file for us."""
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    monkeypatch.setattr(stat, "S_ISREG", lambda _mode: True)
+    with pytest.raises(LookError) as caught:
+        sink_at(path).look()
+    assert caught.value.reason is Reason.NOT_A_FILE
+    os.close(writer)
+
+
 @pytest.mark.parametrize("kind", ["json", "env", "directory"])
 def test_killed_at_random_moments(path: Path, kind: str) -> None:
     """Whenever a writer is killed, what is there is whole and not older, the next goes on, and no litter is left."""
@@ -579,7 +606,7 @@ def test_no_place_is_a_file_of_the_daemon(path: Path, monkeypatch: pytest.Monkey
     sink.publish(document(1), sink.look())
     sink.write_record("attempts", {}, None)
     beside |= names(path) - {NAME}
-    assert len(beside) == 6
+    assert len(beside) == 4
     for name in beside:
         with pytest.raises(ValidationError, match="daemon's own files beside a token's"):
             FilePublish(path=str(path.with_name(name)))

@@ -175,6 +175,19 @@ def test_folder_that_cannot_be_listed(tmp_path: Path) -> None:
     ]
 
 
+def test_folder_that_became_a_file(tmp_path: Path) -> None:
+    """A file in place of a folder that `include` names is a problem, and what a pattern finds may be either."""
+    (tmp_path / "conf.d").write_text("", encoding="utf-8")
+    told = ["conf.d: is not a folder; make it a folder again, or remove what names it from include"]
+    for include in ("conf.d/*.toml", "conf.d/**/*.toml", "conf.d/*/more.toml"):
+        assert problems(main(tmp_path, f'["{include}"]', token("bookings"))) == told
+    below = [told[0].replace("conf.d", "conf.d/a", 1)]
+    assert problems(main(tmp_path, '["conf.d/a/*.toml"]', token("bookings"))) == below
+    for include in ("*/*.toml", "**/*.toml", "none.d/*.toml"):
+        path = main(tmp_path, f'["{include}"]', token("bookings"))
+        assert [each.name for each in load(path).tokens] == ["bookings"]
+
+
 def test_folder_below_a_pattern_that_cannot_be_listed(tmp_path: Path) -> None:
     """The same holds for a folder below `**`, and what is no folder there is no problem."""
     (tmp_path / "all.d").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -183,6 +184,16 @@ def test_files_that_cannot_be_read(tmp_path: Path, secret_file: Path) -> None:
         reference = named(path)
         error = failure(reference)
         assert (error.reason, str(error)) == (Reason.SECRET_UNREADABLE, f"{reference}: {problem}")
+
+
+def test_a_file_that_waits_for_somebody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some files of /proc call themselves regular and have nothing to read now: that is told, and no bug."""
+    os.mkfifo(tmp_path / "kmsg")
+    writer = os.open(tmp_path / "kmsg", os.O_RDWR)
+    monkeypatch.setattr(stat, "S_ISREG", lambda _mode: True)
+    reference = named(tmp_path / "kmsg")
+    assert str(failure(reference)) == f"{reference}: is not a regular file"
+    os.close(writer)
 
 
 @pytest.mark.parametrize(
