@@ -24,6 +24,8 @@ VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 STATUS_SECONDS = 5.0
 # A datagram that the service manager does not take within this is dropped.
 SEND_SECONDS = 1.0
+# A number of microseconds has no more: systemd counts by 64 bits.
+_DIGITS = 20
 
 
 class Notifier:
@@ -45,7 +47,7 @@ class Notifier:
     def of(cls, environment: MutableMapping[str, str]) -> Notifier:
         """The one that the environment names, which no longer names it afterwards: it is not for our children."""
         address, microseconds, pid = (environment.pop(name, "") for name in VARIABLES)
-        ours = microseconds.isdecimal() and pid in {"", str(os.getpid())}
+        ours = microseconds.isdecimal() and len(microseconds) <= _DIGITS and pid in {"", str(os.getpid())}
         return cls(address, int(microseconds) / 1e6 if ours else 0.0)
 
     def start(self, unhealthy: Callable[[], Sequence[str]], status: Callable[[], str]) -> None:

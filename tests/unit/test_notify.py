@@ -172,6 +172,7 @@ def until(count: object, more: int) -> None:
     ("environment", "fed"),
     [
         ({}, 0.0),
+        ({"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "9" * 5000}, 0.0),
         ({"WATCHDOG_USEC": "30000000"}, 30.0),
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, 0.0),
