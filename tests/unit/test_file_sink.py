@@ -392,6 +392,9 @@ def test_directory_that_only_takes(path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(PublishError):
             sink.publish(document(2), sink.look())
     assert len(names(path) - {NAME, f".{NAME}.lock"}) == 1
+    monkeypatch.undo()
+    sink.publish(document(2), sink.look())
+    assert names(path) == {NAME, f".{NAME}.lock"}
 
 
 def test_file_that_waits_for_somebody(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
