@@ -172,8 +172,6 @@ class Command:
                 with self._lock:
                     self._signal(signal.SIGTERM)
                 _read_until_exit(selector, kept, pipe, time.monotonic() + GRACE_SECONDS)
-        with self._lock:
-            self._signal(signal.SIGKILL)  # also what it left behind, which may hold the pipe
         for _ in range(_LAST_READS):
             if not _read(pipe, kept):
                 break

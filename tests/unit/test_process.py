@@ -85,3 +85,30 @@ with ending_orphans():
 print(_orphans())
 """
     assert _told(program) == "{}\n"
+
+
+def test_programs_are_waited_for_with_what_they_leave() -> None:
+    """Who waits for programs also waits until what they left behind has been ended; not for longer than asked."""
+    program = """
+import threading
+from aca_tokend import process
+
+ending, go_on = threading.Event(), threading.Event()
+def end_orphans(began, left):
+    ending.set()
+    go_on.wait()
+    print("ended")
+    return []
+process._end_orphans = end_orphans
+def run():
+    with process.ending_orphans():
+        pass
+thread = threading.Thread(target=run)
+thread.start()
+ending.wait()
+process.wait_for_programs(0.0)
+threading.Timer(0.1, go_on.set).start()
+process.wait_for_programs(60.0)
+print("waited", bool(process._running or process._ending))
+"""
+    assert _told(program) == "ended\nwaited False\n"
