@@ -6,6 +6,7 @@ Exit codes: 0 well, 1 something is not as it should be, 2 the configuration or t
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -320,5 +321,8 @@ def _refuse(message: str) -> NoReturn:
 
 
 def main() -> None:
-    """The command that was called."""
+    """The command that was called. It speaks UTF-8 whatever the locale: pictures and names would else end it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where there is no such descriptor
+            stream.reconfigure(encoding="utf-8")
     app()

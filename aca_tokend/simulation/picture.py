@@ -58,6 +58,8 @@ def show(result: Result, console: Console) -> None:
     console.print()
     if len(shown) < len(result.tokens):
         console.print(f"The worst {len(shown)} of {len(result.tokens)} tokens; --json has them all.")
+    for phase, names in _phases(result).items():
+        console.print(f"Readers of {names} are refused where the outage begins {phase} after a token was issued.")
     console.print(Text.assemble(*_legend()))
 
 
@@ -103,7 +105,20 @@ def _headline(result: Result) -> Text:
     hit = sum(bool(token.refused) for token in result.tokens)
     if result.well:
         return Text.assemble(what, ("no reader would have been refused", "bold green"))
+    if not hit:
+        return Text.assemble(
+            what, ("no reader refused from then on, but some had it begun at another moment", "bold red")
+        )
     return Text.assemble(what, (f"readers of {hit} of {len(result.tokens)} tokens would have been refused", "bold red"))
+
+
+def _phases(result: Result) -> dict[str, str]:
+    """The phases in which such an outage must begin for readers to be refused, and the tokens that share each."""
+    names: dict[str, list[str]] = {}
+    for token in result.tokens:
+        if (phase := result.refused_if_begins(token)) is not None:
+            names.setdefault(f"{_short(phase[0])} to {_short(phase[1])}", []).append(token.token)
+    return {phase: them[0] if len(them) == 1 else f"{len(them)} tokens" for phase, them in names.items()}
 
 
 def _refused(token: TokenResult) -> Text:

@@ -87,8 +87,18 @@ class Result:
 
     @property
     def well(self) -> bool:
-        """Whether no reader would have been refused."""
-        return not any(token.refused for token in self.tokens)
+        """Whether no reader would have been refused, whenever such an outage had begun."""
+        return not any(token.refused or self.refused_if_begins(token) for token in self.tokens)
+
+    def refused_if_begins(self, token: TokenResult) -> tuple[float, float] | None:
+        """In which phase of a token's life such an outage would have to begin for its readers to be refused.
+
+        From and to, in seconds after its issue; None where they would be refused in no phase.
+        """
+        options = self.options
+        if token.endpoint not in options.endpoints or options.outage <= token.survived_seconds:
+            return None
+        return max(options.lifetime - options.outage, 0.0), options.lifetime - token.survived_seconds
 
     def worst(self, count: int) -> list[TokenResult]:
         """Those whose readers would have been refused longest, then those that survive least."""
@@ -97,7 +107,9 @@ class Result:
     def as_json(self) -> dict[str, object]:
         """Everything, in seconds."""
         tokens = [{**asdict(token), "refused_seconds": token.refused_seconds} for token in self.tokens]
-        for token in tokens:
+        for found, token in zip(self.tokens, tokens, strict=True):
+            phase = self.refused_if_begins(found)
+            token["refused_if_begins"] = {"from_seconds": phase[0], "to_seconds": phase[1]} if phase else None
             token["refused"] = [{"from_seconds": start, "to_seconds": end} for start, end in token["refused"]]
         return {"well": self.well, **asdict(self.options), "tokens": tokens}
 
@@ -141,7 +153,7 @@ class Tally:
 
 
 def main(config: Config, options: Options) -> int:
-    """Simulates and shows. Returns 0 if no reader would have been refused, else 1."""
+    """Simulates and shows. Returns 0 if no reader would have been refused, whenever it had begun, else 1."""
     result = simulate(config, options)
     if options.json:
         import json

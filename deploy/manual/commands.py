@@ -32,7 +32,11 @@ EXIT_CODES: dict[str, dict[int, str]] = {
         1: "a record could not be cleared",
         2: f"{WRONG}, or there is no such token",
     },
-    "simulate": {0: "no reader would be refused", 1: "some would", 2: WRONG},
+    "simulate": {
+        0: "no reader would be refused",
+        1: "some would, in this phase of their tokens' lives or had it begun in another",
+        2: WRONG,
+    },
     "doctor": {0: "nothing failed; a warning is no failure", 1: "something failed", 2: WRONG},
     "policy": {0: "printed", 2: f"{WRONG}, or it has no such Vault or token"},
     "schema": {0: "printed", 2: "the call is wrong"},

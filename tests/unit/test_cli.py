@@ -200,6 +200,28 @@ def test_simulate_tells_whether_readers_notice(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("simulate", "--outage", "5h"), 1, "─"),
+        (("doctor",), 1, "→"),
+        (("status", "--url", "http://127.0.0.1:9"), 2, "http://127.0.0.1:9"),
+    ],
+)
+def test_pictures_need_no_locale(config: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    """Where the locale knows ASCII alone, what a command shows is UTF-8, and its exit code is the same."""
+    config.write_text(NOWHERE)
+    ascii_alone = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "aca_tokend", *arguments]
+    if arguments[0] != "status":
+        command += ["--config", str(config)]
+
+    result = subprocess.run(command, capture_output=True, env=ascii_alone, check=False, timeout=120)
+
+    assert said in (result.stdout + result.stderr).decode("utf-8")
+    assert result.returncode == code
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--outage", "soon"), "--outage: 'soon'"),

@@ -100,6 +100,24 @@ def test_only_tokens_of_the_endpoint_that_is_out_suffer() -> None:
     assert there.refused_attempts == 0
 
 
+@pytest.mark.parametrize("begins", [2.0, 2.25, 2.5, 2.75, 3.0])
+def test_outage_longer_than_what_is_survived_is_not_well_whenever_it_begins(begins: float) -> None:
+    """Whether a token outlives it by luck of the phase or not, the verdict, the exit code and the picture say so."""
+    asked = Options(outage=HOUR, endpoints=("main",), at=begins * HOUR)
+    found = simulate(config(token("bookings"), token("elsewhere", endpoint="other")), asked)
+
+    bookings, elsewhere = found.tokens
+    phase = found.refused_if_begins(bookings)
+    assert bookings.survived_seconds < asked.outage
+    assert phase == (HOUR, 2 * HOUR - bookings.survived_seconds)
+    assert found.refused_if_begins(elsewhere) is None
+    assert not found.well
+    out = io.StringIO()
+    show(found, Console(file=out, width=160))
+    assert "Readers of bookings are refused where the outage begins 1h to 1h20m after" in out.getvalue()
+    assert "no reader would have been refused" not in out.getvalue()
+
+
 def test_same_seed_gives_the_same_result() -> None:
     """The seed decides everything, and another one gives another course of events."""
     asked = Options(outage=HOUR, endpoints=("main",), replicas=3, seed=1)

@@ -175,6 +175,8 @@ def _slashed(value: str) -> str:
         refuse("begins or ends with a slash", "leave that slash out")
     if {"", ".", ".."} & set(value.split("/")):
         refuse("has an empty, . or .. segment", "write it as names with one slash between them")
+    if "+" in value.split("/"):  # https://openbao.org/docs/concepts/policies/#policy-syntax
+        refuse("has the segment +, which means any name in a policy", "choose another name for that segment")
     if not re.fullmatch(r"[A-Za-z0-9._~@:+=/-]+", value):
         refuse("has a character that is not used here", "use letters, digits and . _ ~ @ : + = - between the slashes")
     return value
