@@ -46,6 +46,8 @@ WALK_AT_LEAST_EVERY_SECONDS = 15.0
 PACKING_LEVEL = 1
 
 _ODD_VERSION = re.compile(r"version\s*=\s*(?!\d{1,3}\.\d{1,3}\.\d{1,3}\s*(?:[;,]|$))")
+# Each sink that cannot be read or written has told of it by itself.
+_TOLD_BY_SINKS = frozenset({Step.LOOK, Step.PUBLISH})
 _EOF = b"# EOF\n"
 
 
@@ -188,7 +190,7 @@ class Metrics:
         with self._counting:
             counts = self._of(event.token)
             counts.failed += 1
-            if event.failure.step is not Step.PUBLISH:  # each sink that cannot be written has told of it by itself
+            if event.failure.step not in _TOLD_BY_SINKS:
                 counts.error(event.failure)
 
     def _published(self, event: Published) -> None:

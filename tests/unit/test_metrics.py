@@ -386,15 +386,16 @@ def test_rotations() -> None:
     assert world.value("rotation_duration_seconds_sum") == pytest.approx(0.3)
 
 
-def test_failure_of_a_sink_counts_once() -> None:
+@pytest.mark.parametrize("step", [Step.PUBLISH, Step.LOOK])
+def test_failure_of_a_sink_counts_once(step: Step) -> None:
     """A new token that reached no sink is one failed rotation, and one error of the sink that failed."""
     world = World()
-    failure = Failure(Step.PUBLISH, Reason.DISK_FULL, "m", sink=SINK)
+    failure = Failure(step, Reason.DISK_FULL, "m", sink=SINK)
     world.metrics.observe(Published("bookings", SINK, "vault", PublishResult.FAILED, 0.0, failure))
     world.metrics.observe(Failed("bookings", failure, 1, 1.0))
 
     assert world.value("rotations_total", token="bookings", result="failed") == 1
-    assert world.value("rotation_errors_total", token="bookings", step="publish", reason="disk_full") == 1
+    assert world.value("rotation_errors_total", token="bookings", step=step.value, reason="disk_full") == 1
     assert world.value("publish_total", token="bookings", sink=SINK, result="failed") == 1
 
 
