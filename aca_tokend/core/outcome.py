@@ -37,16 +37,6 @@ class Component(StrEnum):
     RELOAD = "reload"
 
 
-class Drift(StrEnum):
-    """What a place was found to hold instead of the token that it was last given."""
-
-    MISSING = "missing"  # nothing, or an empty file
-    DAMAGED = "damaged"  # written for this token by its name, and no document any more
-    EARLIER = "earlier"  # a token of ours that was issued before it
-    FOREIGN = "foreign"  # what somebody else wrote
-    RIVAL = "rival"  # what another daemon wrote under the same name
-
-
 class Reason(StrEnum):
     """Why a step failed."""
 
@@ -371,20 +361,6 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Drifted:
-    """A place no longer holds what it was last given, though no attempt of ours changed it.
-
-    `found` is what was found there. `repairs`: the token that is held is written there again by the same attempt.
-    """
-
-    token: str
-    sink: str
-    kind: str
-    found: Drift
-    repairs: bool
-
-
-@dataclass(frozen=True, slots=True)
 class HookRan:
     """A hook ran, or failed, for the tokens whose sinks were written since. `recovered`: it had failed before.
 
@@ -456,7 +432,5 @@ class Unexpected:
     reason: Reason = Reason.INTERNAL_ERROR
 
 
-TokenEvent = (
-    Rotated | Adopted | Failed | Suspended | Resumed | Skipped | Noticed | Published | Granted | Expired | Drifted
-)
+TokenEvent = Rotated | Adopted | Failed | Suspended | Resumed | Skipped | Noticed | Published | Granted | Expired
 Event = TokenEvent | HookRan | EndpointDown | EndpointRecovered | Unexpected
